@@ -163,7 +163,9 @@ fn load_static(
     builtin: bool,
     mut problems: Problems,
 ) -> Result<Dialer, AppError> {
-    manager.references.set_default_bind(bootstrap.default_bind);
+    manager
+        .references
+        .set_default_bind(bootstrap.default_bind.clone());
     let lookup = bootstrap.default_lookup.clone();
     manager.references.set_default_lookup(lookup);
     manager.references.set_node(LocalNode {
@@ -194,6 +196,11 @@ fn load_static(
                 all_built = false;
             }
         }
+    }
+    if let Some(local) = bootstrap.local_cluster.as_ref().filter(|_| all_built) {
+        let here = bootstrap.node.locality.clone().unwrap_or_default();
+        let locality = format!("{}/{}/{}", here.region, here.zone, here.sub_zone);
+        problems.take(manager.set_local_zone(local, locality.into()));
     }
     let dialer = Dialer {
         node: bootstrap.node.clone(),

@@ -75,9 +75,12 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
     into.lds = origin(dynamic.lds_config.clone(), "lds_config");
     let admin = proto.admin.map(|proto| admin(&proto, options)).transpose();
     into.admin = problems.take(admin.within("admin")).unwrap_or_default();
-    let bind = proto.cluster_manager.and_then(|m| m.upstream_bind_config);
+    let manager = proto.cluster_manager.unwrap_or_default();
+    into.local_cluster =
+        Some(manager.local_cluster_name.as_str().into()).filter(|name: &Arc<str>| !name.is_empty());
+    let bind = manager.upstream_bind_config;
     let bind = bind
-        .map(|bind| build::connection_options::bind_config(&bind))
+        .map(|bind| build::connection_options::bind_config(&bind, None))
         .transpose();
     into.default_bind = problems.take(bind.within("cluster_manager.upstream_bind_config"));
     // The older fields still mean what they meant.

@@ -92,6 +92,8 @@ pub struct Bootstrap {
     pub lds: Option<Origin>,
     /// `cluster_manager.upstream_bind_config`
     pub default_bind: Option<BindConfig>,
+    /// `cluster_manager.local_cluster_name`
+    pub local_cluster: Option<Arc<str>>,
     /// `typed_dns_resolver_config`, or the older fields of its kind.
     pub default_lookup: LookupSettings,
     /// `layered_runtime`, lowest layer first.

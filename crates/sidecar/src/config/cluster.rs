@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::dns::Dns;
 use super::endpoint::LoadAssignment;
+use super::socket_option::SocketOptions;
 use crate::discovery::slot::Slot;
-use crate::runtime_layer::Double;
+use crate::runtime_layer::{Double, Fraction, Number};
 use crate::tls::client::ClientContext;
 
 /// One validated cluster.
@@ -29,6 +30,9 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// Limits by priority.
     pub circuit_breakers: [Thresholds; 2],
+    /// `circuit_breakers.per_host_thresholds`: connections to one endpoint, by priority, counted
+    /// over both.
+    pub max_connections_per_host: Option<[u32; 2]>,
     /// `connection_pool_per_downstream_connection`: clients do not share connections.
     pub pool_per_downstream: bool,
     /// `original_dst_lb_config` and `cleanup_interval`
@@ -96,6 +100,11 @@ pub struct LoadBalancing {
     pub panic_threshold: u8,
     /// `zone_aware_lb_config.fail_traffic_on_panic`: where fewer are healthy, none is used.
     pub fail_on_panic: bool,
+    /// `slow_start_config`
+    pub slow_start: Option<SlowStart>,
+    /// `zone_aware_lb_config`; has an effect where there is a `local_cluster_name`, and localities
+    /// are not weighted.
+    pub zones: ZoneAware,
 }
 
 impl Default for LoadBalancing {
@@ -105,8 +114,45 @@ impl Default for LoadBalancing {
             locality_weighted: false,
             panic_threshold: 50,
             fail_on_panic: false,
+            slow_start: None,
+            zones: ZoneAware::default(),
         }
     }
+}
+
+/// `SlowStartConfig`: a new endpoint gets little at first.
+#[derive(Clone, Debug)]
+pub struct SlowStart {
+    /// `slow_start_window`: after so long it gets its whole share.
+    pub window: Duration,
+    /// `aggression`: how its share grows; 1 (linearly) unless set.
+    pub aggression: Option<Double>,
+    /// `min_weight_percent` as a part of 1; 0.1 unless set.
+    pub least: f64,
+}
+
+/// `ZoneAwareLbConfig`; `None` of runtime values stands for Envoy's default.
+#[derive(Clone, Debug, Default)]
+pub struct ZoneAware {
+    /// `routing_enabled` and `upstream.zone_routing.enabled`; all unless set.
+    pub enabled: Option<Fraction>,
+    /// `min_cluster_size` and `upstream.zone_routing.min_cluster_size`; 6 unless set.
+    pub min_cluster_size: Option<Number>,
+    /// `force_local_zone.min_size`
+    pub force_local: Option<u32>,
+    /// `locality_basis` is HEALTHY_HOSTS_WEIGHT.
+    pub by_weight: bool,
+}
+
+/// Where this proxy is among those of its kind.
+#[derive(Debug)]
+pub struct LocalZone {
+    /// `cluster_manager.local_cluster_name`
+    pub cluster: Arc<str>,
+    /// `region/zone/sub_zone` of `node.locality`.
+    pub locality: Arc<str>,
+    /// The endpoints of that cluster: the proxies of our kind.
+    pub proxies: Arc<Slot<LoadAssignment>>,
 }
 
 /// `lb_policy`.
@@ -292,13 +338,35 @@ pub struct TransportSocketMatch {
     pub transport: UpstreamTransport,
 }
 
-/// `BindConfig`: one source address per family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `BindConfig`: what a connection comes from, and what its socket is like.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindConfig {
     /// For IPv4 endpoints.
-    pub v4: Option<SocketAddr>,
+    pub v4: Option<Source>,
     /// For IPv6 endpoints.
-    pub v6: Option<SocketAddr>,
+    pub v6: Option<Source>,
+    /// `freebind`: a source need not be an address of this machine.
+    pub freebind: bool,
+    /// `socket_options`; those of a source go before.
+    pub options: SocketOptions,
+}
+
+/// `source_address` or `ExtraSourceAddress`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// `address`
+    pub address: SocketAddr,
+    /// `socket_options`, where the source has its own.
+    pub options: Option<SocketOptions>,
+}
+
+impl From<SocketAddr> for Source {
+    fn from(address: SocketAddr) -> Self {
+        Source {
+            address,
+            options: None,
+        }
+    }
 }
 
 /// `TcpKeepalive`; `None` leaves the system's value.

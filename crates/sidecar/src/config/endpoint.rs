@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::address::Address;
 
@@ -18,6 +19,12 @@ pub struct LoadAssignment<Place = Address> {
     pub overprovisioning_factor: u32,
     /// `policy.weighted_priority_health`: how healthy a priority is counts by weights, not heads.
     pub weighted_priority_health: bool,
+    /// `policy.drop_overloads`: which part of the requests is turned away; of 1, and above 0.
+    pub drop: Option<f64>,
+    /// `policy.endpoint_stale_after`
+    pub stale_after: Option<Duration>,
+    /// Its time is over: there are no endpoints any more.
+    pub stale: bool,
 }
 
 impl<Place> Default for LoadAssignment<Place> {
@@ -26,6 +33,9 @@ impl<Place> Default for LoadAssignment<Place> {
             localities: Vec::new(),
             overprovisioning_factor: OVERPROVISIONING_FACTOR,
             weighted_priority_health: false,
+            drop: None,
+            stale_after: None,
+            stale: false,
         }
     }
 }

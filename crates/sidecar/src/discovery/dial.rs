@@ -369,9 +369,8 @@ async fn open_one(
 
 async fn open_tcp(cluster: &Cluster, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = connect::new_socket(address, cluster.keepalive.as_ref())?;
-    let bind = cluster.bind.as_ref();
-    if let Some(source) = bind.and_then(|bind| connect::source_for(bind, address)) {
-        connect::bind(&socket, source)?;
+    if let Some(bind) = &cluster.bind {
+        connect::prepare(&socket, bind, address).map_err(io::Error::other)?;
     }
     socket.connect(address).await
 }

@@ -15,7 +15,9 @@ use super::dns::Lookups;
 use super::dump::{Dump, Kind, State};
 use super::references::{OriginKey, References};
 use crate::config::build::resource as build;
-use crate::config::cluster::{AssignmentSource, Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::cluster::{
+    AssignmentSource, Cluster, ClusterDiscovery, LocalZone, UpstreamTransport,
+};
 use crate::config::error::ConfigError;
 use crate::config::listener::{DownstreamTransport, Listener, NetworkFilter};
 use crate::listener::binding::ActiveListener;
@@ -61,6 +63,8 @@ pub struct Manager {
     clusters: BTreeMap<Arc<str>, Warm<Cluster, ClusterShared>>,
     /// Of names of endpoints.
     pub lookups: Lookups,
+    /// Where this proxy is among its kind.
+    zone: Option<Arc<LocalZone>>,
     workers: usize,
     dump: Arc<Dump>,
     published: watch::Sender<Arc<Snapshot>>,
@@ -74,6 +78,7 @@ impl Manager {
             listeners: BTreeMap::new(),
             clusters: BTreeMap::new(),
             lookups: Lookups::new(stats),
+            zone: None,
             workers,
             dump,
             published: watch::Sender::new(Arc::default()),
@@ -83,6 +88,31 @@ impl Manager {
     /// Where snapshots appear.
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.published.subscribe()
+    }
+
+    /// Routes by zone from now on: `local` is the cluster of the bootstrap (which has been taken)
+    /// whose endpoints are the proxies of our kind, `locality` ours.
+    ///
+    /// # Errors
+    /// There is no such cluster, or it has no endpoints that are listed.
+    pub fn set_local_zone(&mut self, local: &str, locality: Arc<str>) -> Result<(), ConfigError> {
+        let field = "cluster_manager.local_cluster_name";
+        let entry = self.clusters.get(local).filter(|entry| entry.fixed);
+        let cluster = entry.and_then(|entry| entry.warming.as_ref());
+        let Some(cluster) = cluster else {
+            let reason = format!("static_resources.clusters has no cluster `{local}`");
+            return Err(ConfigError::new(field, reason));
+        };
+        let ClusterDiscovery::Assignment { slot, .. } = &cluster.discovery else {
+            let reason = format!("the endpoints of the cluster `{local}` are not listed");
+            return Err(ConfigError::new(field, reason));
+        };
+        self.zone = Some(Arc::new(LocalZone {
+            cluster: cluster.name.clone(),
+            locality,
+            proxies: slot.clone(),
+        }));
+        Ok(())
     }
 
     /// Takes a new or changed resource. What refers to it may have to be warmed next: call
@@ -307,6 +337,7 @@ impl Manager {
     /// Puts into force what is warm, clusters first, and publishes if anything changed.
     pub fn advance(&mut self, now: Instant) {
         let references = &self.references;
+        references.expire_endpoints(now);
         for (name, entry) in &mut self.clusters {
             if let Some(cluster) = &entry.warming {
                 self.lookups.start(cluster);
@@ -317,7 +348,7 @@ impl Manager {
             {
                 entry.active = Some(match &entry.active {
                     Some(before) => before.updated(cluster),
-                    None => ClusterShared::new(cluster),
+                    None => ClusterShared::zoned(cluster, self.zone.clone()),
                 });
                 self.dump.warmed(Kind::Cluster, name);
             }

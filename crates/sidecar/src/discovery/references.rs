@@ -1,7 +1,7 @@
 //! What resources refer to each other by name: the slots that wait to be filled, who is asked for
 //! them, and for how long warming waits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
@@ -36,7 +36,7 @@ pub struct References {
     secrets: Table<Secret>,
     static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
     file_secrets: RefCell<Vec<FileSecret>>,
-    default_bind: Cell<Option<BindConfig>>,
+    default_bind: RefCell<Option<BindConfig>>,
     default_lookup: RefCell<LookupSettings>,
     node: RefCell<LocalNode>,
     /// Names of clusters, for route tables that may name no others.
@@ -111,7 +111,7 @@ impl Context for References {
     }
 
     fn default_bind(&self) -> Option<BindConfig> {
-        self.default_bind.get()
+        self.default_bind.borrow().clone()
     }
 
     fn default_lookup(&self) -> LookupSettings {
@@ -129,7 +129,7 @@ impl References {
             secrets: Table::default(),
             static_secrets: RefCell::default(),
             file_secrets: RefCell::default(),
-            default_bind: Cell::new(None),
+            default_bind: RefCell::default(),
             default_lookup: RefCell::default(),
             node: RefCell::default(),
             clusters: RefCell::default(),
@@ -208,7 +208,7 @@ impl References {
 
     /// `cluster_manager.upstream_bind_config`
     pub fn set_default_bind(&self, bind: Option<BindConfig>) {
-        self.default_bind.set(bind);
+        self.default_bind.replace(bind);
     }
 
     /// `typed_dns_resolver_config` of the bootstrap.
@@ -245,7 +245,19 @@ impl References {
         name: &str,
         value: Option<Arc<LoadAssignment>>,
     ) -> bool {
-        self.endpoints.fill(origin, name, value)
+        let expiry = value.as_ref().and_then(|value| value.stale_after);
+        let expiry = expiry.map(|after| Instant::now() + after);
+        self.endpoints.fill(origin, name, value) && self.endpoints.expires(origin, name, expiry)
+    }
+
+    /// Takes the endpoints away whose time is over (`endpoint_stale_after`).
+    pub fn expire_endpoints(&self, now: Instant) {
+        for slot in self.endpoints.take_expired(now) {
+            slot.set(Some(Arc::new(LoadAssignment {
+                stale: true,
+                ..LoadAssignment::default()
+            })));
+        }
     }
 
     /// Fills the secret of that name.
@@ -278,12 +290,13 @@ impl References {
         self.secrets.awaits(slot, now)
     }
 
-    /// When the next wait ends.
+    /// When the next wait or validity ends.
     pub fn next_patience(&self, now: Instant) -> Option<Instant> {
         [
             self.routes.next_patience(now),
             self.endpoints.next_patience(now),
             self.secrets.next_patience(now),
+            self.endpoints.next_expiry(),
         ]
         .into_iter()
         .flatten()
@@ -306,6 +319,8 @@ struct Reference<T> {
     patience: Option<Instant>,
     /// The server said that there is no such resource.
     missing: bool,
+    /// When its value stops to hold unless it comes again; `None` never.
+    expiry: Option<Instant>,
 }
 
 /// The references to one kind.
@@ -341,6 +356,7 @@ impl<T> Table<T> {
                 slot: Arc::downgrade(&slot),
                 patience,
                 missing: false,
+                expiry: None,
             },
         );
         (slot, true)
@@ -357,6 +373,30 @@ impl<T> Table<T> {
         reference.missing = value.is_none();
         slot.set(value);
         true
+    }
+
+    /// Says when the value that was just filled in stops to hold.
+    fn expires(&self, origin: OriginKey, name: &str, expiry: Option<Instant>) -> bool {
+        let mut table = self.0.borrow_mut();
+        let reference = table.get_mut(&(origin, Arc::from(name)));
+        reference.is_some_and(|reference| {
+            reference.expiry = expiry;
+            true
+        })
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        let table = self.0.borrow();
+        table.values().filter_map(|r| r.expiry).min()
+    }
+
+    /// The slots whose values hold no longer.
+    fn take_expired(&self, now: Instant) -> Vec<Arc<Slot<T>>> {
+        let mut table = self.0.borrow_mut();
+        let over = table
+            .values_mut()
+            .filter_map(|r| r.expiry.take_if(|at| *at <= now).map(|_| &r.slot));
+        over.filter_map(Weak::upgrade).collect()
     }
 
     fn miss(&self, origin: OriginKey, name: &str) {

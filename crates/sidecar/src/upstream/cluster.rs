@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use tokio::task::AbortHandle;
 
 use super::breakers::{Permit, Resource};
 use super::client::Client;
 use super::connect;
-use super::endpoints::{Assigned, Destinations, Membership};
+use super::endpoints::{Assigned, Destinations, Replaced};
 use super::error::UpstreamError;
 use super::exchange::Exchange;
 use super::host::Host;
@@ -137,6 +138,9 @@ impl Cluster {
         want: ExchangeRequest,
         chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<Exchange, UpstreamError> {
+        if !want.fresh {
+            self.drop_overload()?;
+        }
         let (pool, target) = {
             let host = self.choose(want.original_destination)?;
             let pool = host.pool(want.downstream, want.priority, want.client);
@@ -201,6 +205,22 @@ impl Cluster {
         permit
     }
 
+    /// Turns away a request of those that discovery wants turned away.
+    fn drop_overload(&self) -> Result<(), UpstreamError> {
+        let drops = match &*self.endpoints.borrow() {
+            Endpoints::Assigned(slot, _) => slot.cell().load().as_ref().and_then(|a| a.drop),
+            Endpoints::Destinations(_) => None,
+        };
+        match drops {
+            None => Ok(()),
+            Some(part) if part >= 1.0 => Err(UpstreamError::Dropped { all: true }),
+            Some(part) if self.random.borrow_mut().random_bool(part) => {
+                Err(UpstreamError::Dropped { all: false })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     fn choose(&self, destination: Option<SocketAddr>) -> Result<Rc<Host>, UpstreamError> {
         self.refresh();
         let stats = &self.context.stats;
@@ -209,7 +229,11 @@ impl Cluster {
                 if assigned.is_panicking() {
                     stats.lb_healthy_panic.increment(1);
                 }
-                assigned.pick(&mut self.random.borrow_mut()).cloned()
+                let (host, zone) = assigned.pick(&mut self.random.borrow_mut());
+                if let Some(choice) = zone {
+                    stats.zones().chose(choice);
+                }
+                host.cloned()
             }
             Endpoints::Destinations(destinations) => {
                 let port = self.context.config.original_destination.port;
@@ -236,13 +260,23 @@ impl Cluster {
         };
         // What it held is dropped after the borrow: connections that close call back.
         if let Some(replaced) = replaced {
-            self.report_membership(replaced.membership);
+            self.report_membership(&replaced);
         }
     }
 
-    fn report_membership(&self, membership: Membership) {
+    fn report_membership(&self, replaced: &Replaced) {
+        let stats = &self.context.stats;
+        if let Some(problem) = replaced.zones {
+            stats.zones().planned(problem);
+        }
         if self.reports.get() {
-            let stats = &self.context.stats;
+            let membership = replaced.membership;
+            if replaced.stale_after {
+                stats.named("assignment_timeout_received").increment(1);
+            }
+            if replaced.stale {
+                stats.named("assignment_stale").increment(1);
+            }
             stats.membership_change.increment(1);
             stats.membership_total.set(membership.total as f64);
             stats.membership_healthy.set(membership.healthy as f64);

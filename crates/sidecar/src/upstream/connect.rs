@@ -16,7 +16,9 @@ use super::error::UpstreamError;
 use super::target::Target;
 use super::{eyeballs, proxy_protocol};
 use crate::config::address::Address;
-use crate::config::cluster::{BindConfig, TcpKeepalive};
+use crate::config::cluster::{BindConfig, Source, TcpKeepalive};
+use crate::config::socket_option::{SocketOption, SocketState};
+use crate::runtime::socket_option;
 use crate::tls::client::ServerNames;
 use crate::tls::error::TlsError;
 use crate::tls::overrides::Overrides;
@@ -93,22 +95,66 @@ async fn connect_unbounded(
 async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
     let config = &target.context.config;
     let socket = new_socket(address, config.keepalive.as_ref()).map_err(local_error)?;
-    if let Some(source) = config
-        .bind
-        .as_ref()
-        .and_then(|bind| source_for(bind, address))
-    {
-        bind(&socket, source).map_err(|error| {
-            target.context.stats.bind_errors.increment(1);
-            UpstreamError::Local {
-                reason: format!("cannot bind to source {source}: {}", describe(&error)).into(),
-            }
-        })?;
-        if is_own_hop(source) {
-            expect_same_host(&socket);
+    let Some(bind) = &config.bind else {
+        return socket.connect(address).await.map_err(remote_error);
+    };
+    let bound = prepare(&socket, bind, address).map_err(|error| {
+        target.context.stats.bind_errors.increment(1);
+        UpstreamError::Local {
+            reason: error.into(),
         }
+    })?;
+    if bound.is_some_and(is_own_hop) {
+        expect_same_host(&socket);
     }
-    socket.connect(address).await.map_err(remote_error)
+    let connected = socket.connect(address).await.map_err(remote_error)?;
+    let late = options_of(bind, address);
+    if !late.is_empty() {
+        let v6 = Some(address.is_ipv6());
+        let set = socket_option::apply(late, SocketState::Listening, &connected, v6);
+        set.map_err(|error| UpstreamError::Local {
+            reason: error.to_string().into(),
+        })?;
+    }
+    Ok(connected)
+}
+
+/// Gives a socket that is to connect to `address` its options and its source, and says which that
+/// is.
+///
+/// # Errors
+/// What the system refused, for people.
+pub fn prepare(
+    socket: &TcpSocket,
+    config: &BindConfig,
+    address: SocketAddr,
+) -> Result<Option<SocketAddr>, String> {
+    let v6 = Some(address.is_ipv6());
+    let options = options_of(config, address);
+    let set =
+        |state| socket_option::apply(options, state, socket, v6).map_err(|error| error.to_string());
+    if config.freebind {
+        let socket = SockRef::from(socket);
+        let freed = match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true),
+            SocketAddr::V6(_) => socket.set_freebind_v6(true),
+        };
+        freed.map_err(|error| format!("cannot set freebind: {}", describe(&error)))?;
+    }
+    set(SocketState::Prebind)?;
+    let source = source_for(config, address).map(|source| source.address);
+    if let Some(source) = source {
+        bind(socket, source)
+            .map_err(|error| format!("cannot bind to source {source}: {}", describe(&error)))?;
+    }
+    set(SocketState::Bound)?;
+    Ok(source)
+}
+
+/// The options of a socket that connects to `address`.
+fn options_of(config: &BindConfig, address: SocketAddr) -> &[SocketOption] {
+    let own = source_for(config, address).and_then(|source| source.options.as_ref());
+    own.unwrap_or(&config.options)
 }
 
 /// Whether this is the source that a sidecar uses towards its own application: 127.0.0.6 and its
@@ -150,10 +196,10 @@ pub fn keepalive_options(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
 }
 
 /// The source of the endpoint's family. Without one the kernel chooses.
-pub fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<SocketAddr> {
+fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<&Source> {
     match address {
-        SocketAddr::V4(_) => bind.v4,
-        SocketAddr::V6(_) => bind.v6,
+        SocketAddr::V4(_) => bind.v4.as_ref(),
+        SocketAddr::V6(_) => bind.v6.as_ref(),
     }
 }
 
@@ -219,12 +265,12 @@ mod tests {
     #[test]
     fn the_source_is_that_of_the_family() {
         let bind = BindConfig {
-            v4: Some(SocketAddr::from(([127, 0, 0, 6], 0))),
-            v6: None,
+            v4: Some(SocketAddr::from(([127, 0, 0, 6], 0)).into()),
+            ..BindConfig::default()
         };
         let v4 = SocketAddr::from(([10, 0, 0, 1], 80));
         let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80));
-        assert_eq!(source_for(&bind, v4), bind.v4);
+        assert_eq!(source_for(&bind, v4), bind.v4.as_ref());
         assert_eq!(source_for(&bind, v6), None);
     }
 }

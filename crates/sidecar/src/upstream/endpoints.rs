@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use rand::rngs::SmallRng;
 
 use super::host::Host;
+use super::lb::zones::{Choice, Plan, Problem};
 use super::lb::{Balancer, Candidate, Policy};
 use super::shared::original_destination;
 use super::target::{ClusterContext, Target};
+use super::zoning;
 use crate::config::address::Address;
 use crate::config::endpoint::{HealthStatus, LoadAssignment, OVERPROVISIONING_FACTOR};
 
@@ -20,6 +23,8 @@ use crate::config::endpoint::{HealthStatus, LoadAssignment, OVERPROVISIONING_FAC
 #[derive(Default)]
 pub struct Assigned {
     seen: Option<Arc<LoadAssignment>>,
+    /// The same of the local cluster, where zones have a say.
+    seen_proxies: Option<Arc<LoadAssignment>>,
     hosts: Vec<Rc<Host>>,
     balancer: Balancer,
 }
@@ -45,13 +50,15 @@ impl Assigned {
         random: &mut SmallRng,
     ) -> Option<Replaced> {
         let present = present.load();
-        let same = match (&*present, &self.seen) {
-            (Some(present), Some(seen)) => Arc::ptr_eq(present, seen),
-            (present, seen) => present.is_none() && seen.is_none(),
-        };
-        if same {
+        let zone = context.shared.zone.as_deref();
+        let proxies = zone.map(|zone| zone.proxies.cell().load());
+        let proxies = proxies.as_deref();
+        if same(&present, &self.seen)
+            && proxies.is_none_or(|proxies| same(proxies, &self.seen_proxies))
+        {
             return None;
         }
+        self.seen_proxies = proxies.cloned().flatten();
         let seen = present.clone();
         let mut old: HashMap<&Address, &Rc<Host>> = self
             .hosts
@@ -81,6 +88,7 @@ impl Assigned {
                     locality: at as u32,
                     health: endpoint.health,
                     weight: endpoint.weight,
+                    since: None,
                 });
                 membership.total += 1;
                 membership.healthy += usize::from(endpoint.health == HealthStatus::Healthy);
@@ -92,16 +100,32 @@ impl Assigned {
             || (OVERPROVISIONING_FACTOR, false),
             |seen| (seen.overprovisioning_factor, seen.weighted_priority_health),
         );
+        let config = &context.config.load_balancing;
+        let plan = zone.zip(seen.as_deref()).map(|(zone, present)| {
+            let proxies = self.seen_proxies.as_deref();
+            zoning::plan(config, zone, present, proxies)
+        });
+        let zones = plan.as_ref().map(|(plan, _)| match plan {
+            Plan::By(_) => None,
+            Plan::Whole(problem) => *problem,
+        });
         let policy = Policy {
             overprovisioning_factor: factor,
             weighted_priority_health: by_weight,
             localities,
+            zones: plan,
         };
-        let config = &context.config.load_balancing;
-        self.balancer = Balancer::new(config, &policy, &candidates, random);
+        let now = Instant::now();
+        if config.slow_start.is_some() {
+            warm_up(&mut candidates, &hosts, context, now);
+        }
+        self.balancer = Balancer::new(config, &policy, &candidates, random, now);
         self.seen = seen;
         Some(Replaced {
             membership,
+            zones,
+            stale_after: self.seen.as_ref().is_some_and(|s| s.stale_after.is_some()),
+            stale: self.seen.as_ref().is_some_and(|seen| seen.stale),
             _hosts: std::mem::replace(&mut self.hosts, hosts),
         })
     }
@@ -115,13 +139,12 @@ impl Assigned {
         addresses(self.seen.as_deref()) != addresses(present)
     }
 
-    /// The endpoint to use, if there is one, and whether its health was regarded.
-    pub fn pick(&mut self, random: &mut SmallRng) -> Option<&Rc<Host>> {
+    /// The endpoint to use, if there is one, and how its zone was found.
+    pub fn pick(&mut self, random: &mut SmallRng) -> (Option<&Rc<Host>>, Option<Choice>) {
         let hosts = &self.hosts;
-        let chosen = self
-            .balancer
-            .pick(random, |at| hosts[at].target().active())?;
-        hosts.get(chosen)
+        let active = |at: usize| hosts[at].target().active();
+        let picked = self.balancer.pick(random, active, Instant::now);
+        (picked.candidate.and_then(|at| hosts.get(at)), picked.zone)
     }
 
     /// See [`Balancer::is_panicking`].
@@ -139,7 +162,42 @@ impl Assigned {
 pub struct Replaced {
     /// Of the assignment that is in force now.
     pub membership: Membership,
+    /// Where zones may have a say: why they have none now.
+    pub zones: Option<Option<Problem>>,
+    /// The assignment holds for some time only.
+    pub stale_after: bool,
+    /// That time is over.
+    pub stale: bool,
     _hosts: Vec<Rc<Host>>,
+}
+
+fn same(present: &Option<Arc<LoadAssignment>>, seen: &Option<Arc<LoadAssignment>>) -> bool {
+    match (present, seen) {
+        (Some(present), Some(seen)) => Arc::ptr_eq(present, seen),
+        (present, seen) => present.is_none() && seen.is_none(),
+    }
+}
+
+/// Notes since when healthy endpoints take traffic.
+fn warm_up(
+    candidates: &mut [Candidate],
+    hosts: &[Rc<Host>],
+    context: &Rc<ClusterContext>,
+    now: Instant,
+) {
+    let is_healthy = |candidate: &Candidate| candidate.health == HealthStatus::Healthy;
+    let both = candidates.iter().zip(hosts);
+    let healthy = both.filter(|(candidate, _)| is_healthy(candidate));
+    let addresses: Vec<&Address> = healthy
+        .map(|(_, host)| &host.target().endpoint.address)
+        .collect();
+    let began = context.shared.began(&addresses, now);
+    let healthy = candidates
+        .iter_mut()
+        .filter(|candidate| is_healthy(candidate));
+    for (candidate, since) in healthy.zip(began) {
+        candidate.since = Some(since);
+    }
 }
 
 /// ORIGINAL_DST: an endpoint for each destination that was asked for lately.

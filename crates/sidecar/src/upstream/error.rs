@@ -18,6 +18,12 @@ pub enum UpstreamError {
     /// A circuit breaker of the cluster is open.
     #[error("overflow")]
     Overflow,
+    /// Discovery wants so many requests turned away (`drop_overloads`).
+    #[error("{}drop overload", if *.all { "unconditional " } else { "" })]
+    Dropped {
+        /// All of them.
+        all: bool,
+    },
     /// TCP (or the Unix socket) did not connect.
     #[error("{reason}")]
     Connect {
@@ -55,6 +61,8 @@ impl UpstreamError {
         match self {
             UpstreamError::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
             UpstreamError::Overflow => Flags::UPSTREAM_OVERFLOW,
+            UpstreamError::Dropped { all: true } => Flags::UNCONDITIONAL_DROP_OVERLOAD,
+            UpstreamError::Dropped { all: false } => Flags::DROP_OVERLOAD,
             UpstreamError::Connect { .. }
             | UpstreamError::Local { .. }
             | UpstreamError::Timeout
@@ -77,7 +85,7 @@ impl UpstreamError {
     /// Envoy's name of the reset reason; empty if it is not one.
     fn reset_reason(&self) -> &'static str {
         match self {
-            UpstreamError::NoHealthyUpstream => "",
+            UpstreamError::NoHealthyUpstream | UpstreamError::Dropped { .. } => "",
             UpstreamError::Overflow => "overflow",
             UpstreamError::Connect { .. } | UpstreamError::Tls { .. } => {
                 "remote connection failure"
@@ -91,9 +99,10 @@ impl UpstreamError {
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; empty if the transport is not to blame.
     pub fn transport_failure(&self) -> Cow<'static, str> {
         match self {
-            UpstreamError::NoHealthyUpstream | UpstreamError::Overflow | UpstreamError::Timeout => {
-                Cow::Borrowed("")
-            }
+            UpstreamError::NoHealthyUpstream
+            | UpstreamError::Overflow
+            | UpstreamError::Dropped { .. }
+            | UpstreamError::Timeout => Cow::Borrowed(""),
             other => Cow::Owned(other.to_string()),
         }
     }
@@ -103,6 +112,8 @@ impl UpstreamError {
         let transport = self.transport_failure();
         match self {
             UpstreamError::NoHealthyUpstream => Cow::Borrowed("no_healthy_upstream"),
+            UpstreamError::Dropped { all: true } => Cow::Borrowed("unconditional_drop_overload"),
+            UpstreamError::Dropped { all: false } => Cow::Borrowed("drop_overload"),
             UpstreamError::Overflow => {
                 Cow::Borrowed("upstream_reset_before_response_started{overflow}")
             }
@@ -122,6 +133,7 @@ impl UpstreamError {
     pub fn body(&self) -> Cow<'static, str> {
         match self {
             UpstreamError::NoHealthyUpstream => Cow::Borrowed("no healthy upstream"),
+            UpstreamError::Dropped { .. } => Cow::Owned(self.to_string()),
             _ => Cow::Owned(format!(
                 "upstream connect error or disconnect/reset before headers. reset reason: {}",
                 self.reset_reason()

@@ -22,6 +22,7 @@ mod stats;
 mod target;
 #[cfg(test)]
 mod tests;
+mod zoning;
 
 pub use client::Client;
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};

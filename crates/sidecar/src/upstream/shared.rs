@@ -1,12 +1,13 @@
 //! What all workers and the control thread share of a cluster.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use super::breakers::CircuitBreakers;
 use crate::config::address::Address;
-use crate::config::cluster::{Cluster, ClusterDiscovery};
+use crate::config::cluster::{Cluster, ClusterDiscovery, LocalZone};
 use crate::config::endpoint::{Endpoint, HealthStatus};
 
 /// The clusters of one snapshot, by name.
@@ -19,31 +20,78 @@ pub struct ClusterShared {
     pub config: Arc<Cluster>,
     /// Shared with the clusters of the same name before and after this one.
     pub breakers: Arc<CircuitBreakers>,
+    /// Where this proxy is among its kind, where that has a say in which endpoint is used.
+    pub zone: Option<Arc<LocalZone>>,
     hosts: HostTable,
+    /// When healthy endpoints were first seen, where new ones start slowly.
+    began: Mutex<HashMap<Address, Instant>>,
+    /// Connections to each endpoint, where they are limited.
+    connections: Mutex<HashMap<Address, Weak<AtomicU32>>>,
     reported: AtomicBool,
 }
 
 impl ClusterShared {
     /// A cluster that was not there before.
+    #[cfg(test)]
     pub fn new(config: Arc<Cluster>) -> Arc<Self> {
-        Arc::new(ClusterShared {
-            breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
-            config,
-            hosts: HostTable::default(),
-            reported: AtomicBool::new(false),
-        })
+        Self::zoned(config, None)
+    }
+
+    /// A cluster that was not there before, of a proxy that is in `zone`.
+    pub fn zoned(config: Arc<Cluster>, zone: Option<Arc<LocalZone>>) -> Arc<Self> {
+        let breakers = Arc::new(CircuitBreakers::new(&config.circuit_breakers));
+        // The proxies of our own kind are not chosen by zone.
+        let zone = zone
+            .filter(|zone| zone.cluster != config.name && !config.load_balancing.locality_weighted);
+        Self::with(config, breakers, zone)
     }
 
     /// The same cluster with a new configuration: what is in use stays counted, under the new
     /// limits from now on.
     pub fn updated(&self, config: Arc<Cluster>) -> Arc<Self> {
         self.breakers.set_limits(&config.circuit_breakers);
+        Self::with(config, self.breakers.clone(), self.zone.clone())
+    }
+
+    fn with(
+        config: Arc<Cluster>,
+        breakers: Arc<CircuitBreakers>,
+        zone: Option<Arc<LocalZone>>,
+    ) -> Arc<Self> {
         Arc::new(ClusterShared {
             config,
-            breakers: self.breakers.clone(),
+            breakers,
+            zone,
             hosts: HostTable::default(),
+            began: Mutex::default(),
+            connections: Mutex::default(),
             reported: AtomicBool::new(false),
         })
+    }
+
+    /// When each of these endpoints, which are all that are healthy, was first seen so by any
+    /// worker, in their order.
+    pub(super) fn began(&self, healthy: &[&Address], now: Instant) -> Vec<Instant> {
+        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        if began.len() > 2 * healthy.len() {
+            let present: HashSet<&Address> = healthy.iter().copied().collect();
+            began.retain(|address, _| present.contains(address));
+        }
+        let since = |address: &&Address| *began.entry(Address::clone(address)).or_insert(now);
+        healthy.iter().map(since).collect()
+    }
+
+    /// The count of connections to an endpoint over all workers.
+    pub(super) fn connections_to(&self, address: &Address) -> Arc<AtomicU32> {
+        let connections = self.connections.lock();
+        let mut connections = connections.unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = connections.get(address).and_then(Weak::upgrade) {
+            return count;
+        }
+        connections.retain(|_, count| count.strong_count() > 0);
+        let count = Arc::<AtomicU32>::default();
+        connections.insert(address.clone(), Arc::downgrade(&count));
+        count
     }
 
     /// True for one worker only: the one that reports the gauges which are the same on all.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::lb::zones::{Choice, Problem};
 use crate::config::cluster::Priority;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 use crate::tls::stats::TlsStats;
@@ -24,6 +25,7 @@ macro_rules! cluster_stats {
             /// TLS handshakes.
             pub ssl: TlsStats,
             codes: [OnceCell<Box<Codes>>; 5],
+            zones: OnceCell<Box<ZoneStats>>,
             scope: Scope,
         }
 
@@ -37,6 +39,7 @@ macro_rules! cluster_stats {
                     $($histogram: scope.histogram($histogram_name),)+
                     ssl: TlsStats::upstream(stats.scope(Family::Cluster, name)),
                     codes: Default::default(),
+                    zones: OnceCell::new(),
                     scope,
                 }
             }
@@ -114,6 +117,55 @@ cluster_stats! {
     }
 }
 
+/// What zone-aware routing counts.
+pub struct ZoneStats {
+    recalculated: Counter,
+    too_small: Counter,
+    directly: Counter,
+    sampled: Counter,
+    across: Counter,
+    nothing_left: Counter,
+    local_not_ok: Counter,
+}
+
+impl ZoneStats {
+    fn new(scope: &Scope) -> Self {
+        ZoneStats {
+            recalculated: scope.counter("lb_recalculate_zone_structures"),
+            too_small: scope.counter("lb_zone_cluster_too_small"),
+            directly: scope.counter("lb_zone_routing_all_directly"),
+            sampled: scope.counter("lb_zone_routing_sampled"),
+            across: scope.counter("lb_zone_routing_cross_zone"),
+            nothing_left: scope.counter("lb_zone_no_capacity_left"),
+            local_not_ok: scope.counter("lb_local_cluster_not_ok"),
+        }
+    }
+
+    /// Counts a new plan, and what keeps zones from having a say.
+    pub fn planned(&self, problem: Option<Problem>) {
+        self.recalculated.increment(1);
+        match problem {
+            None => {}
+            Some(Problem::TooSmall) => self.too_small.increment(1),
+            Some(Problem::LocalNotOk) => self.local_not_ok.increment(1),
+        }
+    }
+
+    /// Counts how the zone of one request was found.
+    pub fn chose(&self, choice: Choice) {
+        match choice {
+            Choice::Directly => self.directly.increment(1),
+            Choice::Sampled => self.sampled.increment(1),
+            Choice::Across => self.across.increment(1),
+            Choice::NothingLeft => {
+                self.across.increment(1);
+                self.nothing_left.increment(1);
+            }
+            Choice::LocalNotOk => self.local_not_ok.increment(1),
+        }
+    }
+}
+
 /// One counter for each status of a class, made when it first occurs.
 struct Codes([OnceCell<Counter>; 100]);
 
@@ -148,6 +200,17 @@ impl ClusterStats {
                 (&self.high_rq_retry_open, &self.high_remaining_retries),
             ],
         }
+    }
+
+    /// The counters of zone-aware routing, made when it is first needed.
+    pub fn zones(&self) -> &ZoneStats {
+        self.zones
+            .get_or_init(|| Box::new(ZoneStats::new(&self.scope)))
+    }
+
+    /// A counter that is seldom needed, looked up by its name.
+    pub fn named(&self, name: &'static str) -> Counter {
+        self.scope.counter(name)
     }
 
     /// Counts the head of a final response.

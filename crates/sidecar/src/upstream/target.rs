@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Instant;
 
 use tokio::sync::Notify;
@@ -102,6 +103,8 @@ pub struct Target {
     pub transport: UpstreamTransport,
     /// For `/clusters`.
     pub counters: Arc<HostCounters>,
+    /// Its connections over all workers, where they are limited.
+    connections: Option<Arc<AtomicU32>>,
     active: Cell<u32>,
 }
 
@@ -111,6 +114,10 @@ impl Target {
         Rc::new(Target {
             transport: transport_of(&context.config, &endpoint.transport_socket_match).clone(),
             counters: context.shared.host_counters(&endpoint.address),
+            connections: context
+                .config
+                .max_connections_per_host
+                .map(|_| context.shared.connections_to(&endpoint.address)),
             context: context.clone(),
             // A value of this worker's own: each exchange holds it, and its count is not to be shared
             // with other workers.
@@ -195,7 +202,10 @@ impl Target {
     ) -> Option<ConnectionGuard> {
         let context = &self.context;
         let breakers = context.breakers(priority);
-        let permit = breakers.acquire(Resource::Connections);
+        let permit = match self.has_room(priority) {
+            true => breakers.acquire(Resource::Connections),
+            false => None,
+        };
         if permit.is_none() {
             context.stats.cx_overflow.increment(1);
         }
@@ -203,6 +213,9 @@ impl Target {
             None if only => breakers.acquire_beyond(Resource::Connections),
             permit => permit?,
         };
+        if let Some(connections) = &self.connections {
+            connections.fetch_add(1, Relaxed);
+        }
         context.stats.cx_total.increment(1);
         context.stats.cx_active.increment(1.0);
         self.counters.cx_total.add();
@@ -217,6 +230,15 @@ impl Target {
             created: Instant::now(),
             _permit: permit,
         })
+    }
+
+    /// Whether `per_host_thresholds` allow another connection.
+    fn has_room(&self, priority: Priority) -> bool {
+        let limits = self.context.config.max_connections_per_host.as_ref();
+        let (Some(limits), Some(connections)) = (limits, &self.connections) else {
+            return true;
+        };
+        connections.load(Relaxed) < limits[priority as usize]
     }
 
     /// Counts the failure of an attempt.
@@ -279,6 +301,9 @@ impl Drop for ConnectionGuard {
             .cx_length_ms
             .record(milliseconds(self.created.elapsed()));
         self.target.counters.cx_active.subtract();
+        if let Some(connections) = &self.target.connections {
+            connections.fetch_sub(1, Relaxed);
+        }
         if let Some(pool) = self.pool.upgrade() {
             pool.connection_gone();
         }

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType,
 use envoy_types::pb::google::protobuf::Any;
 
 use super::connection_options::{
-    CONNECT_TIMEOUT, bind_config, circuit_breakers, happy_eyeballs, original_destination,
+    CONNECT_TIMEOUT, bind_config, circuit_breakers, happy_eyeballs, original_destination, per_host,
 };
 use super::context::Context;
 use super::fields::{
@@ -49,6 +49,7 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
             .unwrap_or(CONNECT_TIMEOUT),
         circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
+        max_connections_per_host: per_host(&proto.circuit_breakers).within("circuit_breakers")?,
         pool_per_downstream: proto.connection_pool_per_downstream_connection,
         original_destination: original_destination(proto)?,
         happy_eyeballs: happy_eyeballs(proto)?,
@@ -70,7 +71,10 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
         transport_socket_matches: transport_socket_matches(proto, context)?,
         bind: match &proto.upstream_bind_config {
             None => context.default_bind(),
-            Some(bind) => Some(bind_config(bind).within("upstream_bind_config")?),
+            Some(bind) => Some(
+                bind_config(bind, context.default_bind().as_ref())
+                    .within("upstream_bind_config")?,
+            ),
         },
         keepalive: proto
             .upstream_connection_options

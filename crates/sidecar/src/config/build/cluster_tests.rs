@@ -86,8 +86,9 @@ load_assignment:
         Some(Duration::from_secs(300))
     );
     let bind = cluster.bind.unwrap();
-    assert_eq!(bind.v4, Some("127.0.0.6:0".parse().unwrap()));
-    assert_eq!(bind.v6, Some("[::6]:0".parse().unwrap()));
+    let source = |text: &str| Some(text.parse::<std::net::SocketAddr>().unwrap().into());
+    assert_eq!(bind.v4, source("127.0.0.6:0"));
+    assert_eq!(bind.v6, source("[::6]:0"));
     let ClusterDiscovery::Assignment {
         slot,
         source: AssignmentSource::Static,

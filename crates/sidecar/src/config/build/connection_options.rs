@@ -9,13 +9,15 @@ use envoy_types::pb::envoy::config::cluster::v3::upstream_connection_options::Fi
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 
+use super::extension::{Extension, resolve};
 use super::fields::{
     Within as _, bounded, each, enumeration, flag, header_name, positive, refuse, required,
     socket_address, uint,
 };
+use super::socket_option;
 use crate::config::cluster::{
     BindConfig, HappyEyeballs, OriginalDestination, ProxyProtocol, ProxyProtocolVersion,
-    RetryBudget, Thresholds,
+    RetryBudget, Source, Thresholds,
 };
 use crate::config::error::{ConfigError, Result};
 
@@ -41,6 +43,33 @@ pub fn circuit_breakers(proto: &Option<cluster::CircuitBreakers>) -> Result<[Thr
         )
     })?;
     Ok(found.map(Option::unwrap_or_default))
+}
+
+/// `circuit_breakers.per_host_thresholds`: connections to one endpoint, by priority.
+pub fn per_host(proto: &Option<cluster::CircuitBreakers>) -> Result<Option<[u32; 2]>> {
+    let mut found = [None, None];
+    let all = proto.iter().flat_map(|proto| &proto.per_host_thresholds);
+    each("per_host_thresholds", all, |proto| {
+        let priority: core::RoutingPriority = enumeration(proto.priority, "priority")?;
+        let only = circuit_breakers::Thresholds {
+            priority: proto.priority,
+            max_connections: proto.max_connections,
+            ..circuit_breakers::Thresholds::default()
+        };
+        refuse(
+            *proto != only,
+            "",
+            "only max_connections is counted for each endpoint; put the others into thresholds",
+        )?;
+        let most = uint(&proto.max_connections).unwrap_or(u32::MAX);
+        refuse(
+            found[priority as usize].replace(most).is_some(),
+            "priority",
+            "is given twice",
+        )
+    })?;
+    let none = found.iter().all(Option::is_none);
+    Ok((!none).then(|| found.map(|most| most.unwrap_or(u32::MAX))))
 }
 
 fn thresholds(proto: &circuit_breakers::Thresholds) -> Result<Thresholds> {
@@ -140,15 +169,45 @@ pub fn happy_eyeballs(proto: &cluster::Cluster) -> Result<HappyEyeballs> {
     built().within("upstream_connection_options.happy_eyeballs_config")
 }
 
-/// `BindConfig`: one address per family.
-pub fn bind_config(proto: &core::BindConfig) -> Result<BindConfig> {
+/// `BindConfig`: one address per family. `default` is `cluster_manager.upstream_bind_config`, whose
+/// options hold where a cluster's own says nothing of them.
+pub fn bind_config(proto: &core::BindConfig, default: Option<&BindConfig>) -> Result<BindConfig> {
+    let extra = (
+        &proto.extra_source_addresses,
+        &proto.additional_source_addresses,
+    );
     refuse(
-        flag(&proto.freebind) == Some(true),
-        "freebind",
-        "is not supported: give the address to an interface",
+        !extra.0.is_empty() && !extra.1.is_empty(),
+        "additional_source_addresses",
+        "is the older form of extra_source_addresses; use only that one",
     )?;
-    let mut bind = BindConfig { v4: None, v6: None };
-    let mut add = |address: &core::SocketAddress| {
+    let field = match extra.0.is_empty() {
+        true => "additional_source_addresses",
+        false => "extra_source_addresses",
+    };
+    let count = extra.0.len() + extra.1.len();
+    refuse(
+        count > 0 && proto.source_address.is_none(),
+        field,
+        "needs a source_address",
+    )?;
+    refuse(count > 1, field, "one besides source_address is the most")?;
+    if let Some(selector) = &proto.local_address_selector {
+        let any = required(&selector.typed_config, "typed_config");
+        any.and_then(|any| resolve(SELECTORS, "local address selector", any))
+            .within("local_address_selector")?;
+    }
+    let options = socket_option::build(&proto.socket_options, "socket_options")?;
+    let mut bind = BindConfig {
+        v4: None,
+        v6: None,
+        freebind: flag(&proto.freebind).unwrap_or(default.is_some_and(|default| default.freebind)),
+        options: match default {
+            Some(default) if options.is_empty() => default.options.clone(),
+            _ => options,
+        },
+    };
+    let mut add = |address: &core::SocketAddress, options| {
         let address = socket_address(address, true)?;
         let slot = if address.is_ipv4() {
             &mut bind.v4
@@ -156,27 +215,32 @@ pub fn bind_config(proto: &core::BindConfig) -> Result<BindConfig> {
             &mut bind.v6
         };
         refuse(
-            slot.replace(address).is_some(),
+            slot.replace(Source { address, options }).is_some(),
             "address",
             "there is another one of the same family",
         )
     };
-    add(required(&proto.source_address, "source_address")?).within("source_address")?;
-    each(
-        "extra_source_addresses",
-        &proto.extra_source_addresses,
-        |extra| add(required(&extra.address, "address")?).within("address"),
-    )?;
-    // The older form of the field before, which is only read without that one.
-    if proto.extra_source_addresses.is_empty() {
-        each(
-            "additional_source_addresses",
-            &proto.additional_source_addresses,
-            &mut add,
-        )?;
+    if let Some(source) = &proto.source_address {
+        add(source, None).within("source_address")?;
     }
+    each("extra_source_addresses", extra.0, |extra| {
+        let options = extra.socket_options.as_ref().map(|options| {
+            let options = &options.socket_options;
+            socket_option::build(options, "socket_options").within("socket_options")
+        });
+        add(required(&extra.address, "address")?, options.transpose()?).within("address")
+    })?;
+    each("additional_source_addresses", extra.1, |address| {
+        add(address, None)
+    })?;
     Ok(bind)
 }
+
+/// What `local_address_selector` may hold: the source is the one of the endpoint's family.
+const SELECTORS: &[Extension<()>] = &[Extension {
+    type_name: "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector",
+    build: (),
+}];
 
 /// `ProxyProtocolUpstreamTransport`, but for the transport socket in it.
 pub fn proxy_protocol(proto: &ProxyProtocolUpstreamTransport) -> Result<ProxyProtocol> {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::policy::DropOverload;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use super::fields::{
-    Together as _, Within as _, address, bounded, each, enumeration, host_and_port, refuse,
-    required,
+    Together as _, Within as _, address, bounded, each, enumeration, host_and_port, named,
+    positive, refuse, required,
 };
 use super::struct_value;
 use crate::config::address::Address;
@@ -20,9 +21,13 @@ use crate::config::endpoint::{
 };
 use crate::config::error::{ConfigError, Result};
 use crate::http::h1::grammar;
+use crate::runtime_layer;
 
 /// The metadata that `transport_socket_matches` look at.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// The runtime's say in how many percent of the requests may be turned away at most.
+const DROP_LIMIT: &str = "load_balancing_policy.drop_overload_limit";
 
 /// Builds the endpoints of a cluster.
 ///
@@ -65,7 +70,7 @@ fn build_at<P>(
     place: Place<'_, P>,
 ) -> Result<LoadAssignment<P>> {
     let policy = proto.policy.clone().unwrap_or_default();
-    let (localities, overprovisioning_factor) = (
+    let (localities, overprovisioning_factor, drop, stale_after) = (
         each("endpoints", &proto.endpoints, |proto_locality| {
             locality(proto_locality, &proto.named_endpoints, place)
         }),
@@ -74,13 +79,45 @@ fn build_at<P>(
             1..=u32::MAX,
             "policy.overprovisioning_factor",
         ),
+        drop_overloads(&policy.drop_overloads).within("policy"),
+        positive(&policy.endpoint_stale_after, "endpoint_stale_after").within("policy"),
     )
         .together()?;
     Ok(LoadAssignment {
         localities,
         overprovisioning_factor: overprovisioning_factor.unwrap_or(OVERPROVISIONING_FACTOR),
         weighted_priority_health: policy.weighted_priority_health,
+        drop,
+        stale_after,
+        stale: false,
     })
+}
+
+/// The part of the requests that is turned away, within what the runtime allows.
+fn drop_overloads(categories: &[DropOverload]) -> Result<Option<f64>> {
+    let [category] = categories else {
+        return match categories {
+            [] => Ok(None),
+            _ => Err(ConfigError::new(
+                "drop_overloads",
+                "one category is the most that Envoy supports",
+            )),
+        };
+    };
+    let within = "drop_overloads[0]";
+    named(&category.category, "category").within(within)?;
+    let percentage = required(&category.drop_percentage, "drop_percentage").within(within)?;
+    let (numerator, denominator) = runtime_layer::fractional_percent(percentage)
+        .within("drop_percentage")
+        .within(within)?;
+    let ratio = f64::from(numerator) / f64::from(denominator);
+    refuse(
+        ratio > 1.0,
+        "drop_overloads[0].drop_percentage",
+        "is more than everything",
+    )?;
+    let most = f64::from(runtime_layer::number_at(DROP_LIMIT, 100).get()) / 100.0;
+    Ok(Some(ratio.min(most)).filter(|ratio| *ratio > 0.0))
 }
 
 /// `named_endpoints`

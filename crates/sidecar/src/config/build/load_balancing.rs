@@ -8,15 +8,21 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as c
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Within as _, bounded, enumeration, flag, refuse, required};
-use crate::config::cluster::{LoadBalancer, LoadBalancing};
+use super::fields::{Within as _, bounded, duration, enumeration, flag, refuse, required, uint};
+use crate::config::cluster::{LoadBalancer, LoadBalancing, SlowStart, ZoneAware};
 use crate::config::error::{ConfigError, Result};
 use crate::runtime_layer::{self, Double};
 
 /// `choice_count` unless set.
 const CHOICES: u32 = 2;
+
+/// The runtime's say in how much of the traffic keeps to zones, and from how many endpoints on.
+const ZONES_ENABLED: &str = "upstream.zone_routing.enabled";
+const ZONES_SIZE: &str = "upstream.zone_routing.min_cluster_size";
 
 /// What `load_balancing_policy.policies` may hold.
 const POLICIES: &[Extension<Build<LoadBalancing>>] = &[
@@ -24,14 +30,20 @@ const POLICIES: &[Extension<Build<LoadBalancing>>] = &[
         type_name: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
         build: |bytes| {
             let proto: RoundRobin = decode(bytes)?;
-            with_localities(LoadBalancer::RoundRobin, &proto.locality_lb_config)
+            Ok(LoadBalancing {
+                slow_start: newer_slow_start(&proto.slow_start_config)?,
+                ..with_localities(LoadBalancer::RoundRobin, &proto.locality_lb_config)?
+            })
         },
     },
     Extension {
         type_name: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
         build: |bytes| {
             let proto: least_request::LeastRequest = decode(bytes)?;
-            with_localities(least_busy(&proto)?, &proto.locality_lb_config)
+            Ok(LoadBalancing {
+                slow_start: newer_slow_start(&proto.slow_start_config)?,
+                ..with_localities(least_busy(&proto)?, &proto.locality_lb_config)?
+            })
         },
     },
     Extension {
@@ -99,15 +111,114 @@ fn with_localities(
 ) -> Result<LoadBalancing> {
     use common::locality_lb_config::LocalityConfigSpecifier as Specifier;
     let mut chosen = of(policy);
+    chosen.zones = zones(&None, &None)?;
     let specifier = localities.as_ref();
     match specifier.and_then(|config| config.locality_config_specifier.as_ref()) {
         None => {}
         Some(Specifier::LocalityWeightedLbConfig(_)) => chosen.locality_weighted = true,
         Some(Specifier::ZoneAwareLbConfig(zone)) => {
             chosen.fail_on_panic = zone.fail_traffic_on_panic;
+            let within = "locality_lb_config.zone_aware_lb_config";
+            chosen.zones = newer_zones(zone).within(within)?;
         }
     }
     Ok(chosen)
+}
+
+fn newer_zones(zone: &common::locality_lb_config::ZoneAwareLbConfig) -> Result<ZoneAware> {
+    use common::locality_lb_config::zone_aware_lb_config::LocalityBasis;
+    let basis: LocalityBasis = enumeration(zone.locality_basis, "locality_basis")?;
+    let size = |zone: &common::locality_lb_config::zone_aware_lb_config::ForceLocalZone| {
+        uint(&zone.min_size).unwrap_or(1)
+    };
+    // The older form of the field.
+    #[allow(deprecated)]
+    let older = zone.force_locality_direct_routing.then_some(1);
+    Ok(ZoneAware {
+        force_local: zone.force_local_zone.as_ref().map(size).or(older),
+        by_weight: basis == LocalityBasis::HealthyHostsWeight,
+        ..zones(&zone.routing_enabled, &zone.min_cluster_size)?
+    })
+}
+
+fn zones(
+    enabled: &Option<Percent>,
+    min_cluster_size: &Option<protobuf::UInt64Value>,
+) -> Result<ZoneAware> {
+    let enabled = percent(enabled, "routing_enabled")?.unwrap_or(100.0);
+    let size = min_cluster_size.as_ref().map_or(6, |size| size.value);
+    // No cluster has more endpoints than fit 32 bits.
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    Ok(ZoneAware {
+        // The bounds make the cast exact up to the fraction.
+        enabled: Some(runtime_layer::fraction_at(
+            ZONES_ENABLED,
+            enabled.round() as u32,
+            100,
+        )),
+        min_cluster_size: Some(runtime_layer::number_at(ZONES_SIZE, size)),
+        ..ZoneAware::default()
+    })
+}
+
+fn older_slow_start(
+    proto: &Option<cluster::cluster::SlowStartConfig>,
+) -> Result<Option<SlowStart>> {
+    let Some(proto) = proto else {
+        return Ok(None);
+    };
+    slow_start(
+        &proto.slow_start_window,
+        &proto.aggression,
+        &proto.min_weight_percent,
+    )
+}
+
+fn newer_slow_start(proto: &Option<common::SlowStartConfig>) -> Result<Option<SlowStart>> {
+    let Some(proto) = proto else {
+        return Ok(None);
+    };
+    slow_start(
+        &proto.slow_start_window,
+        &proto.aggression,
+        &proto.min_weight_percent,
+    )
+}
+
+fn slow_start(
+    window: &Option<protobuf::Duration>,
+    aggression: &Option<core::RuntimeDouble>,
+    least: &Option<Percent>,
+) -> Result<Option<SlowStart>> {
+    let built = || {
+        let window = duration(window, "slow_start_window")?.unwrap_or_default();
+        let aggression = aggression.as_ref().map(|proto| {
+            refuse(
+                proto.default_value.is_nan() || proto.default_value <= 0.0,
+                "default_value",
+                "must be greater than 0",
+            )?;
+            runtime_layer::double(proto)
+        });
+        Ok(SlowStart {
+            window,
+            aggression: aggression.transpose().within("aggression")?,
+            least: percent(least, "min_weight_percent")?.unwrap_or(10.0) / 100.0,
+        })
+    };
+    let built = built().within("slow_start_config")?;
+    // Without a window there is nothing to wait for.
+    Ok(Some(built).filter(|built| !built.window.is_zero()))
+}
+
+fn percent(proto: &Option<Percent>, field: &str) -> Result<Option<f64>> {
+    let value = proto.as_ref().map(|percent| percent.value);
+    refuse(
+        value.is_some_and(|value| !(0.0..=100.0).contains(&value)),
+        field,
+        "must be between 0 and 100",
+    )?;
+    Ok(value)
 }
 
 fn least_busy(proto: &least_request::LeastRequest) -> Result<LoadBalancer> {
@@ -171,7 +282,20 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, Lo
         }
     };
     let common = proto.common_lb_config.as_ref();
-    let mut rest = LoadBalancing::default();
+    let mut rest = LoadBalancing {
+        slow_start: match (&policy, &proto.lb_config) {
+            (Some(LoadBalancer::RoundRobin), Some(LbConfig::RoundRobinLbConfig(config))) => {
+                older_slow_start(&config.slow_start_config).within("round_robin_lb_config")?
+            }
+            (
+                Some(LoadBalancer::LeastRequest { .. }),
+                Some(LbConfig::LeastRequestLbConfig(config)),
+            ) => older_slow_start(&config.slow_start_config).within("least_request_lb_config")?,
+            _ => None,
+        },
+        zones: zones(&None, &None)?,
+        ..LoadBalancing::default()
+    };
     let threshold = common.map_or(Ok(None), panic_threshold);
     if let Some(threshold) = threshold.within("common_lb_config")? {
         rest.panic_threshold = threshold;
@@ -183,21 +307,15 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, Lo
         }
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
             rest.fail_on_panic = zone.fail_traffic_on_panic;
+            rest.zones = zones(&zone.routing_enabled, &zone.min_cluster_size)
+                .within("common_lb_config.zone_aware_lb_config")?;
         }
     }
     Ok((policy, rest))
 }
 
 fn panic_threshold(proto: &CommonLbConfig) -> Result<Option<u8>> {
-    match &proto.healthy_panic_threshold {
-        None => Ok(None),
-        // The bounds make the cast exact up to the fraction.
-        Some(percent) if (0.0..=100.0).contains(&percent.value) => {
-            Ok(Some(percent.value.round() as u8))
-        }
-        Some(_) => Err(ConfigError::new(
-            "healthy_panic_threshold",
-            "must be between 0 and 100",
-        )),
-    }
+    let threshold = percent(&proto.healthy_panic_threshold, "healthy_panic_threshold")?;
+    // The bounds make the cast exact up to the fraction.
+    Ok(threshold.map(|threshold| threshold.round() as u8))
 }

@@ -120,6 +120,8 @@ impl Hosts {
             localities: localities.collect(),
             overprovisioning_factor: names.overprovisioning_factor,
             weighted_priority_health: names.weighted_priority_health,
+            drop: names.drop,
+            ..LoadAssignment::default()
         }
     }
 

@@ -26,6 +26,9 @@ pub struct LocalReply {
     pub overloaded: bool,
     /// Whether an overload action refused it, which `x-envoy-local-overloaded` tells.
     pub locally_overloaded: bool,
+    /// Whether discovery wants such requests turned away, all of them or some, which
+    /// `x-envoy-unconditional-drop-overload` and `x-envoy-drop-overload` tell.
+    pub dropped: Option<bool>,
     /// Whether the connection (HTTP/1) is closed after it.
     pub close: bool,
     /// The `grpc-status`, where another one than the status stands for is meant.
@@ -44,6 +47,7 @@ impl LocalReply {
             location: None,
             overloaded: false,
             locally_overloaded: false,
+            dropped: None,
             close: false,
             grpc_status: None,
         }
@@ -83,6 +87,13 @@ impl LocalReply {
         }
         if self.overloaded {
             head.headers.push(b"x-envoy-overloaded", b"true");
+        }
+        if let Some(all) = self.dropped {
+            let name: &[u8] = match all {
+                true => b"x-envoy-unconditional-drop-overload",
+                false => b"x-envoy-drop-overload",
+            };
+            head.headers.push(name, b"true");
         }
         if self.locally_overloaded {
             head.headers.push(b"x-envoy-local-overloaded", b"true");

@@ -45,6 +45,9 @@ pub fn no_exchange(
     };
     answer.details = error.details();
     answer.overloaded = matches!(error, UpstreamError::Overflow);
+    if let UpstreamError::Dropped { all } = error {
+        answer.dropped = Some(*all);
+    }
     Forwarded::Reply(answer)
 }
 

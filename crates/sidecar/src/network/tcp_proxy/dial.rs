@@ -211,7 +211,9 @@ pub async fn attempt<T>(
         // Otherwise nothing was tried, and trying again at once would end alike.
         let tried = !matches!(
             error,
-            UpstreamError::NoHealthyUpstream | UpstreamError::Overflow
+            UpstreamError::NoHealthyUpstream
+                | UpstreamError::Overflow
+                | UpstreamError::Dropped { .. }
         );
         attempts += u32::from(tried);
         if !tried || attempts >= proxy.max_connect_attempts {

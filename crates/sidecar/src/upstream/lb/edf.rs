@@ -29,9 +29,14 @@ struct Entry {
 impl Schedule {
     /// A schedule in which entry `i` has weight `weights[i]`.
     pub fn new(weights: impl Iterator<Item = u32>) -> Self {
+        Self::with(weights.map(|weight| (weight, DIVISOR)))
+    }
+
+    /// A schedule of entries with these weights, and what those are divided by.
+    pub fn with(loads: impl Iterator<Item = (u32, u64)>) -> Self {
         let mut schedule = Schedule::default();
-        for (at, weight) in (0u32..).zip(weights) {
-            schedule.push(at, weight, DIVISOR);
+        for (at, (weight, divisor)) in (0u32..).zip(loads) {
+            schedule.push(at, weight, divisor);
         }
         schedule
     }

@@ -6,6 +6,10 @@
 mod edf;
 mod picker;
 mod shares;
+mod slow_start;
+pub mod zones;
+
+use std::time::Instant;
 
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -13,6 +17,8 @@ use rand::rngs::SmallRng;
 use self::edf::{DIVISOR, Schedule};
 use self::picker::Picker;
 use self::shares::{Level, Members, Rules};
+use self::slow_start::Warming;
+use self::zones::{Choice, Plan, Routes};
 use crate::config::cluster::LoadBalancing;
 use crate::config::endpoint::HealthStatus;
 
@@ -27,6 +33,8 @@ pub struct Candidate {
     pub health: HealthStatus,
     /// At least 1.
     pub weight: u32,
+    /// Since when it takes traffic, where new ones start slowly.
+    pub since: Option<Instant>,
 }
 
 /// What the assignment says besides the endpoints.
@@ -38,6 +46,9 @@ pub struct Policy {
     pub weighted_priority_health: bool,
     /// The weight of each locality.
     pub localities: Vec<u32>,
+    /// Where traffic keeps to zones: of each locality, which zone it is in. Endpoints of the first
+    /// priority alone are looked at.
+    pub zones: Option<(Plan, Vec<u32>)>,
 }
 
 /// Chooses among the candidates that it was built from, by their position.
@@ -54,8 +65,26 @@ struct Target {
     upto: u32,
     /// All of it, or each locality's part. Mostly there is exactly one.
     groups: Vec<Group>,
-    /// Which group's turn it is, and their weights, where there are several.
-    localities: Option<(Schedule, Box<[u32]>)>,
+    /// Which of the groups it is, where there are several.
+    split: Option<Split>,
+}
+
+/// How a target's traffic is divided over its groups.
+#[derive(Debug)]
+enum Split {
+    /// By their weights.
+    Weights(Schedule, Box<[u32]>),
+    /// By zones, whose groups come after that of all members.
+    Zones(Box<Routes>),
+}
+
+/// Who was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// The position of the candidate; `None` if there is none.
+    pub candidate: Option<usize>,
+    /// How its zone was found, where zones have a say.
+    pub zone: Option<Choice>,
 }
 
 #[derive(Debug)]
@@ -73,6 +102,7 @@ impl Balancer {
         policy: &Policy,
         candidates: &[Candidate],
         random: &mut SmallRng,
+        now: Instant,
     ) -> Self {
         let mut upto = 0;
         let rules = Rules {
@@ -88,33 +118,37 @@ impl Balancer {
             if share.members == Members::Everyone && config.fail_on_panic {
                 members.clear();
             }
-            let (groups, weights) = match config.locality_weighted {
-                true if share.members != Members::Everyone => {
-                    by_locality(members, share.priority, policy, candidates)
+            let (groups, split) = match &policy.zones {
+                _ if share.members == Members::Everyone => (vec![members], None),
+                _ if config.locality_weighted => {
+                    let (groups, weights) =
+                        by_locality(members, share.priority, policy, candidates);
+                    let split = (groups.len() > 1).then(|| by_weights(weights, random));
+                    (groups, split)
                 }
-                _ => (vec![members], Vec::new()),
+                Some((Plan::By(routes), zone_of))
+                    if share.priority == 0 && share.members == Members::Healthy =>
+                {
+                    let groups = by_zone(members, routes.zones(), zone_of, candidates);
+                    (groups, Some(Split::Zones(routes.clone())))
+                }
+                _ => (vec![members], None),
             };
             let groups = groups.into_iter().map(|members| {
-                let weights: Vec<u32> = members
-                    .iter()
-                    .map(|at| candidates[*at as usize].weight.max(1))
-                    .collect();
+                let of_all = |at: &u32| &candidates[*at as usize];
+                let weights: Vec<u32> = members.iter().map(|at| of_all(at).weight.max(1)).collect();
+                let since = members.iter().map(|at| of_all(at).since);
+                let slow = config.slow_start.as_ref();
+                let warming = slow.and_then(|rule| Warming::new(rule, since, now));
                 Group {
-                    picker: Picker::new(&config.policy, &weights, random),
+                    picker: Picker::new(&config.policy, &weights, warming, random, now),
                     members: members.into(),
                 }
             });
-            let groups = groups.collect::<Vec<_>>();
             Target {
                 upto,
-                localities: (groups.len() > 1).then(|| {
-                    let mut schedule = Schedule::new(weights.iter().copied());
-                    for _ in 0..random.random_range(0..groups.len()) {
-                        schedule.next(|at| (weights[at], DIVISOR));
-                    }
-                    (schedule, weights.into())
-                }),
-                groups,
+                groups: groups.collect(),
+                split,
             }
         });
         Balancer {
@@ -128,9 +162,26 @@ impl Balancer {
         self.panicking
     }
 
-    /// The position of the candidate to use, or none if there is no candidate. `active` tells how
-    /// many requests a candidate is busy with.
-    pub fn pick(&mut self, random: &mut SmallRng, active: impl Fn(usize) -> u32) -> Option<usize> {
+    /// The candidate to use. `active` tells how many requests a candidate is busy with, `now` what
+    /// time it is.
+    pub fn pick(
+        &mut self,
+        random: &mut SmallRng,
+        active: impl Fn(usize) -> u32,
+        now: impl FnOnce() -> Instant,
+    ) -> Pick {
+        let mut zone = None;
+        let candidate = self.candidate(random, active, now, &mut zone);
+        Pick { candidate, zone }
+    }
+
+    fn candidate(
+        &mut self,
+        random: &mut SmallRng,
+        active: impl Fn(usize) -> u32,
+        now: impl FnOnce() -> Instant,
+        zone: &mut Option<Choice>,
+    ) -> Option<usize> {
         let at = match self.targets.len() {
             0 => return None,
             1 => 0,
@@ -140,16 +191,51 @@ impl Balancer {
             }
         };
         let target = self.targets.get_mut(at)?;
-        let group = match &mut target.localities {
+        let group = match &mut target.split {
             None => 0,
-            Some((schedule, weights)) => schedule.next(|at| (weights[at], DIVISOR))?,
+            Some(Split::Weights(schedule, weights)) => {
+                schedule.next(|at| (weights[at], DIVISOR))?
+            }
+            Some(Split::Zones(routes)) => match routes.choose(random) {
+                None => 0,
+                Some((choice, at)) => {
+                    *zone = Some(choice);
+                    at.map_or(0, |at| at + 1)
+                }
+            },
         };
         let Group { members, picker } = target.groups.get_mut(group)?;
-        let chosen = picker.pick(members.len(), random, |member| {
-            active(members[member] as usize)
-        });
+        let active = |member: usize| active(members[member] as usize);
+        let chosen = picker.pick(members.len(), random, active, now);
         members.get(chosen).map(|at| *at as usize)
     }
+}
+
+fn by_weights(weights: Vec<u32>, random: &mut SmallRng) -> Split {
+    let mut schedule = Schedule::new(weights.iter().copied());
+    for _ in 0..random.random_range(0..weights.len().max(1)) {
+        schedule.next(|at| (weights[at], DIVISOR));
+    }
+    Split::Weights(schedule, weights.into())
+}
+
+/// All members, and then those of each zone.
+fn by_zone(
+    members: Vec<u32>,
+    zones: usize,
+    zone_of: &[u32],
+    candidates: &[Candidate],
+) -> Vec<Vec<u32>> {
+    let mut groups = vec![Vec::new(); zones + 1];
+    for at in &members {
+        let locality = candidates[*at as usize].locality as usize;
+        let zone = zone_of.get(locality).map(|zone| *zone as usize + 1);
+        if let Some(group) = zone.and_then(|zone| groups.get_mut(zone)) {
+            group.push(*at);
+        }
+    }
+    groups[0] = members;
+    groups
 }
 
 /// Divides members by locality, and says how much of the traffic each part gets: a locality's
@@ -240,200 +326,4 @@ fn members(candidates: &[Candidate], priority: usize, members: Members) -> Vec<u
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-
-    use super::*;
-
-    fn policy(localities: &[u32]) -> Policy {
-        Policy {
-            overprovisioning_factor: 140,
-            weighted_priority_health: false,
-            localities: localities.to_vec(),
-        }
-    }
-
-    fn picks(config: &LoadBalancing, policy: &Policy, candidates: &[Candidate]) -> Vec<usize> {
-        let mut random = SmallRng::seed_from_u64(7);
-        let mut balancer = Balancer::new(config, policy, candidates, &mut random);
-        let mut counts = vec![0; candidates.len()];
-        for _ in 0..1200 {
-            if let Some(at) = balancer.pick(&mut random, |_| 0) {
-                counts[at] += 1;
-            }
-        }
-        counts
-    }
-
-    #[test]
-    fn health_and_priority_decide_who_is_used() {
-        use HealthStatus::{Degraded, Draining, Healthy, Unhealthy};
-        type Case<'a> = (&'a str, &'a [(u32, HealthStatus)], &'a [usize]);
-        let cases: &[Case<'_>] = &[
-            ("nobody", &[], &[]),
-            ("all healthy", &[(0, Healthy), (0, Healthy)], &[600, 600]),
-            (
-                "unhealthy and draining ones are passed over",
-                &[
-                    (0, Healthy),
-                    (0, Unhealthy),
-                    (0, Healthy),
-                    (0, Healthy),
-                    (0, Draining),
-                ],
-                &[400, 0, 400, 400, 0],
-            ),
-            (
-                "degraded ones wait until no healthy one is left",
-                &[(0, Degraded), (0, Healthy), (0, Healthy), (0, Healthy)],
-                &[0, 400, 400, 400],
-            ),
-            (
-                "only degraded ones",
-                &[(0, Degraded), (0, Degraded), (0, Unhealthy)],
-                &[600, 600, 0],
-            ),
-            (
-                "panic: too few are healthy",
-                &[(0, Healthy), (0, Unhealthy), (0, Unhealthy), (0, Draining)],
-                &[300, 300, 300, 300],
-            ),
-            (
-                "panic: nobody is healthy",
-                &[(0, Unhealthy), (0, Unhealthy)],
-                &[600, 600],
-            ),
-            (
-                "the next priority waits",
-                &[(0, Healthy), (1, Healthy)],
-                &[1200, 0],
-            ),
-            (
-                "the next priority takes over",
-                &[(0, Unhealthy), (1, Healthy), (1, Healthy)],
-                &[0, 600, 600],
-            ),
-            ("a gap in the priorities", &[(3, Healthy)], &[1200]),
-        ];
-        for (name, candidates, want) in cases {
-            let candidates: Vec<_> = candidates
-                .iter()
-                .map(|(priority, health)| Candidate {
-                    priority: *priority,
-                    locality: 0,
-                    health: *health,
-                    weight: 1,
-                })
-                .collect();
-            let counts = picks(&LoadBalancing::default(), &policy(&[1]), &candidates);
-            assert_eq!(&counts, want, "{name}");
-        }
-    }
-
-    #[test]
-    fn load_spills_to_the_next_priority_in_proportion() {
-        // Half of priority 0 is healthy: 1.4 times 50% of the traffic stays there.
-        let health = |healthy| match healthy {
-            true => HealthStatus::Healthy,
-            false => HealthStatus::Unhealthy,
-        };
-        let candidates =
-            [(0, true), (0, false), (1, true), (1, true)].map(|(priority, ok)| Candidate {
-                priority,
-                locality: 0,
-                health: health(ok),
-                weight: 1,
-            });
-        let counts = picks(&LoadBalancing::default(), &policy(&[1]), &candidates);
-        assert_eq!(counts[1], 0);
-        assert!((780..900).contains(&counts[0]), "{counts:?}");
-        assert!(counts[2].abs_diff(counts[3]) <= 1, "{counts:?}");
-    }
-
-    #[test]
-    fn localities_share_by_weight_and_by_what_is_available_of_them() {
-        let candidates = |healthy: [bool; 4]| {
-            let of = |(at, healthy): (usize, bool)| Candidate {
-                priority: 0,
-                locality: at as u32 / 2,
-                health: match healthy {
-                    true => HealthStatus::Healthy,
-                    false => HealthStatus::Unhealthy,
-                },
-                weight: 1,
-            };
-            healthy.into_iter().enumerate().map(of).collect::<Vec<_>>()
-        };
-        let config = LoadBalancing {
-            locality_weighted: true,
-            ..LoadBalancing::default()
-        };
-        let all = candidates([true; 4]);
-        type Case<'a> = (&'a [u32], &'a [Candidate], [usize; 4]);
-        let half = candidates([true, false, true, true]);
-        let cases: [Case<'_>; 5] = [
-            (&[1, 1], &all, [300, 300, 300, 300]),
-            (&[2, 1], &all, [400, 400, 200, 200]),
-            (&[0, 1], &all, [0, 0, 600, 600]),
-            // No weights at all: every endpoint alike.
-            (&[0, 0], &all, [300, 300, 300, 300]),
-            // 1.4 times one half of the first is left: 70 to 100.
-            (&[1, 1], &half, [494, 0, 353, 353]),
-        ];
-        for (weights, candidates, want) in cases {
-            let counts = picks(&config, &policy(weights), candidates);
-            let close = counts
-                .iter()
-                .zip(want)
-                .all(|(got, want)| got.abs_diff(want) <= 2);
-            assert!(close, "{weights:?}: {counts:?}, not {want:?}");
-        }
-    }
-
-    #[test]
-    fn traffic_fails_on_panic_where_that_is_asked_for() {
-        let candidate = |health| Candidate {
-            priority: 0,
-            locality: 0,
-            health,
-            weight: 1,
-        };
-        let candidates = [
-            candidate(HealthStatus::Healthy),
-            candidate(HealthStatus::Unhealthy),
-            candidate(HealthStatus::Unhealthy),
-        ];
-        let config = LoadBalancing {
-            fail_on_panic: true,
-            ..LoadBalancing::default()
-        };
-        assert_eq!(picks(&config, &policy(&[1]), &candidates), [0, 0, 0]);
-    }
-
-    #[test]
-    fn priorities_may_count_by_weight_and_overprovision_otherwise() {
-        let candidate = |priority, health, weight| Candidate {
-            priority,
-            locality: 0,
-            health,
-            weight,
-        };
-        let candidates = [
-            candidate(0, HealthStatus::Healthy, 3),
-            candidate(0, HealthStatus::Unhealthy, 1),
-            candidate(1, HealthStatus::Healthy, 1),
-        ];
-        let shared = |by_weight, factor| {
-            let policy = Policy {
-                overprovisioning_factor: factor,
-                weighted_priority_health: by_weight,
-                localities: vec![1],
-            };
-            picks(&LoadBalancing::default(), &policy, &candidates)[0] / 12
-        };
-        assert!(shared(true, 140) >= 99);
-        assert!((65..75).contains(&shared(false, 140)));
-        assert!((45..55).contains(&shared(false, 100)));
-        assert!((70..80).contains(&shared(true, 100)));
-    }
-}
+mod tests;

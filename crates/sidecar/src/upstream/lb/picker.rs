@@ -1,9 +1,12 @@
 //! The policies: round robin, random and least request, with and without weights.
 
+use std::time::Instant;
+
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
 use super::edf::{DIVISOR, Schedule};
+use super::slow_start::Warming;
 use crate::config::cluster::LoadBalancer;
 use crate::runtime_layer::Double;
 
@@ -16,12 +19,7 @@ pub enum Picker {
         next: usize,
     },
     /// Unequal weights, each as often as it weighs.
-    Weighted {
-        /// Who comes when.
-        schedule: Schedule,
-        /// By member.
-        weights: Box<[u32]>,
-    },
+    Weighted(Weighted),
     /// Anyone.
     Random,
     /// Equal weights, the least busy of some.
@@ -33,39 +31,81 @@ pub enum Picker {
     LeastBusyOfAll,
     /// Unequal weights, each divided by how busy the member is when it is queued again.
     WeightedLeastBusy {
-        /// Who comes when.
-        schedule: Schedule,
-        /// By member.
-        weights: Box<[u32]>,
+        /// The members.
+        members: Weighted,
         /// How much a request in flight counts.
         bias: f64,
     },
 }
 
+/// Members of unequal weights.
+#[derive(Debug)]
+pub struct Weighted {
+    /// Who comes when.
+    schedule: Schedule,
+    /// By member.
+    weights: Box<[u32]>,
+    /// Those that are new, where these get less.
+    warming: Option<Box<Warming>>,
+}
+
+impl Weighted {
+    fn new(weights: &[u32], warming: Option<Warming>, begun: usize, now: Instant) -> Self {
+        let slowed = |at| warming.as_ref().map_or(DIVISOR, |w| w.divisor(at, now));
+        let loads = weights.iter().enumerate().map(|(at, w)| (*w, slowed(at)));
+        let mut schedule = Schedule::with(loads);
+        for _ in 0..begun {
+            schedule.next(|at| (weights[at], slowed(at)));
+        }
+        Weighted {
+            schedule,
+            weights: weights.into(),
+            warming: warming.map(Box::new),
+        }
+    }
+
+    /// The next one. `busy` is what a weight is divided by for the load of its member, in units of
+    /// 1/[`DIVISOR`].
+    fn next(&mut self, busy: impl Fn(usize) -> u64, now: impl FnOnce() -> Instant) -> usize {
+        let Weighted {
+            schedule,
+            weights,
+            warming,
+        } = self;
+        let load = |at: usize| match warming {
+            None => (weights[at], busy(at)),
+            Some(warming) => {
+                let slowed = u128::from(busy(at)) * u128::from(warming.divisor(at, now()));
+                let divisor = slowed / u128::from(DIVISOR);
+                (weights[at], u64::try_from(divisor).unwrap_or(u64::MAX))
+            }
+        };
+        schedule.next(load).unwrap_or(0)
+    }
+}
+
 impl Picker {
-    /// The picker for a policy and the weights of its members.
-    pub fn new(policy: &LoadBalancer, weights: &[u32], random: &mut SmallRng) -> Self {
-        let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
+    /// The picker for a policy and the weights of its members, some of which may be new.
+    pub fn new(
+        policy: &LoadBalancer,
+        weights: &[u32],
+        warming: Option<Warming>,
+        random: &mut SmallRng,
+        now: Instant,
+    ) -> Self {
+        let equal = warming.is_none() && weights.windows(2).all(|pair| pair[0] == pair[1]);
         let start = match weights.len() {
             0 | 1 => 0,
             count => random.random_range(0..count),
-        };
-        let begun = || {
-            let mut schedule = Schedule::new(weights.iter().copied());
-            for _ in 0..start {
-                schedule.next(|at| (weights[at], DIVISOR));
-            }
-            schedule
         };
         match (policy, equal) {
             (LoadBalancer::Random, _) => Picker::Random,
             (LoadBalancer::RoundRobin | LoadBalancer::Provided, true) => {
                 Picker::Turns { next: start }
             }
-            (LoadBalancer::RoundRobin | LoadBalancer::Provided, false) => Picker::Weighted {
-                schedule: begun(),
-                weights: weights.into(),
-            },
+            (LoadBalancer::RoundRobin | LoadBalancer::Provided, false) => {
+                Picker::Weighted(Weighted::new(weights, warming, start, now))
+            }
             (LoadBalancer::LeastRequest { choices, .. }, true) => match choices {
                 Some(choices) => Picker::LeastBusy {
                     choices: (*choices).max(1),
@@ -73,8 +113,7 @@ impl Picker {
                 None => Picker::LeastBusyOfAll,
             },
             (LoadBalancer::LeastRequest { bias, .. }, false) => Picker::WeightedLeastBusy {
-                schedule: begun(),
-                weights: weights.into(),
+                members: Weighted::new(weights, warming, start, now),
                 bias: bias.as_ref().map_or(1.0, Double::get),
             },
         }
@@ -87,6 +126,7 @@ impl Picker {
         count: usize,
         random: &mut SmallRng,
         active: impl Fn(usize) -> u32,
+        now: impl FnOnce() -> Instant,
     ) -> usize {
         match self {
             Picker::Turns { next } => {
@@ -114,16 +154,11 @@ impl Picker {
                 let order = (start..count).chain(0..start);
                 order.min_by_key(|at| active(*at)).unwrap_or(start)
             }
-            Picker::Weighted { schedule, weights } => {
-                schedule.next(|at| (weights[at], DIVISOR)).unwrap_or(0)
+            Picker::Weighted(members) => members.next(|_| DIVISOR, now),
+            Picker::WeightedLeastBusy { members, bias } => {
+                let bias = *bias;
+                members.next(|at| divisor(active(at), bias), now)
             }
-            Picker::WeightedLeastBusy {
-                schedule,
-                weights,
-                bias,
-            } => schedule
-                .next(|at| (weights[at], divisor(active(at), *bias)))
-                .unwrap_or(0),
         }
     }
 }
@@ -140,16 +175,19 @@ fn divisor(active: u32, bias: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rand::SeedableRng;
 
     use super::*;
+    use crate::config::cluster::SlowStart;
 
     fn counts(policy: LoadBalancer, weights: &[u32], active: &[u32], picks: usize) -> Vec<u32> {
         let mut random = SmallRng::seed_from_u64(1);
-        let mut picker = Picker::new(&policy, weights, &mut random);
+        let mut picker = Picker::new(&policy, weights, None, &mut random, Instant::now());
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {
-            counts[picker.pick(weights.len(), &mut random, |at| active[at])] += 1;
+            counts[picker.pick(weights.len(), &mut random, |at| active[at], Instant::now)] += 1;
         }
         counts
     }
@@ -206,10 +244,51 @@ mod tests {
     fn workers_start_at_different_places() {
         let first = |seed| {
             let mut random = SmallRng::seed_from_u64(seed);
-            let mut picker = Picker::new(&LoadBalancer::RoundRobin, &[1; 64], &mut random);
-            picker.pick(64, &mut random, |_| 0)
+            let policy = LoadBalancer::RoundRobin;
+            let mut picker = Picker::new(&policy, &[1; 64], None, &mut random, Instant::now());
+            picker.pick(64, &mut random, |_| 0, Instant::now)
         };
         let places: std::collections::BTreeSet<_> = (0..8).map(first).collect();
         assert!(places.len() > 4, "{places:?}");
+    }
+
+    #[test]
+    fn a_new_member_gets_more_and_more() {
+        let start = Instant::now();
+        let rule = SlowStart {
+            window: Duration::from_secs(100),
+            aggression: None,
+            least: 0.1,
+        };
+        // The other has been there for longer than the window.
+        let before = start.checked_sub(Duration::from_secs(200));
+        let before = before.unwrap_or(start);
+        for (passed, share) in [
+            (0, 0.1),
+            (5, 0.1),
+            (25, 0.25),
+            (50, 0.5),
+            (100, 1.0),
+            (500, 1.0),
+        ] {
+            let now = start + Duration::from_secs(passed);
+            let mut random = SmallRng::seed_from_u64(1);
+            let warming = Warming::new(&rule, [Some(before), Some(start)].into_iter(), start);
+            let mut picker = Picker::new(
+                &LoadBalancer::RoundRobin,
+                &[1, 1],
+                warming,
+                &mut random,
+                now,
+            );
+            let mut counts = [0.0; 2];
+            for _ in 0..2200 {
+                counts[picker.pick(2, &mut random, |_| 0, || now)] += 1.0;
+            }
+            let got: f64 = counts[1] / counts[0];
+            assert!((got - share).abs() < 0.02, "{passed}: {counts:?}");
+        }
+        let none = Warming::new(&rule, [Some(before), None].into_iter(), start);
+        assert!(none.is_none(), "nobody is new");
     }
 }

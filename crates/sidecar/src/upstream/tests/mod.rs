@@ -96,6 +96,7 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
         close_on_change: false,
         connect_timeout: Duration::from_secs(5),
         circuit_breakers: [Thresholds::default(); 2],
+        max_connections_per_host: None,
         pool_per_downstream: false,
         original_destination: OriginalDestination::default(),
         happy_eyeballs: HappyEyeballs::default(),

@@ -3,6 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use std::net::SocketAddr;
+
 use crate::config::cluster::BindConfig;
 use crate::tls::overrides::Overrides;
 use crate::upstream::ConnectRequest;
@@ -57,8 +59,8 @@ fn connections_come_from_the_configured_source() {
         let server = Server::http1(Answer::Now).await;
         let mut bound = config([endpoint(server.address)]);
         bound.bind = Some(BindConfig {
-            v4: Some(([127, 0, 0, 6], 0).into()),
-            v6: None,
+            v4: Some(SocketAddr::from(([127, 0, 0, 6], 0)).into()),
+            ..BindConfig::default()
         });
         let worker = Worker::new(bound);
         let upstream = worker
@@ -78,8 +80,8 @@ fn connections_come_from_the_configured_source() {
 
         let mut absent = config([endpoint(server.address)]);
         absent.bind = Some(BindConfig {
-            v4: Some(([192, 0, 2, 1], 0).into()),
-            v6: None,
+            v4: Some(SocketAddr::from(([192, 0, 2, 1], 0)).into()),
+            ..BindConfig::default()
         });
         worker.update(absent);
         let error = worker
@@ -102,11 +104,15 @@ fn each_family_has_its_own_source_or_none() {
             return;
         };
         let address = listener.local_addr().expect("an address");
-        for v6 in [None, Some(([0, 0, 0, 0, 0, 0, 0, 1], 0).into())] {
+        for v6 in [
+            None,
+            Some(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 0)).into()),
+        ] {
             let mut bound = config([endpoint(address)]);
             bound.bind = Some(BindConfig {
-                v4: Some(([127, 0, 0, 6], 0).into()),
+                v4: Some(SocketAddr::from(([127, 0, 0, 6], 0)).into()),
                 v6,
+                ..BindConfig::default()
             });
             let worker = Worker::new(bound);
             let upstream = worker

@@ -301,7 +301,6 @@ listeners\
 clusters\
 secrets\
 envoy.config.bootstrap.v3.ClusterManager\
-it switches routing by zone on, which is not supported; leave it out, and weigh localities where they matter\
 local_cluster_name\
 only outlier detection writes that log, which is rejected where it is set\
 outlier_detection\
@@ -351,7 +350,6 @@ main_thread_watchdog\
 worker_watchdog\
 envoy.config.cluster.v3.CircuitBreakers\
 thresholds\
-connections are counted per cluster; use thresholds\
 per_host_thresholds\
 envoy.config.cluster.v3.CircuitBreakers.Thresholds\
 max_connections\
@@ -453,7 +451,6 @@ use_hostname_for_hashing\
 hash_balance_factor\
 envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig\
 envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig\
-as in Envoy without cluster_manager.local_cluster_name, which has no effect here, every locality is alike\
 routing_enabled\
 min_cluster_size\
 fail_traffic_on_panic\
@@ -464,7 +461,6 @@ service_name\
 envoy.config.cluster.v3.Cluster.LeastRequestLbConfig\
 choice_count\
 active_request_bias\
-a new endpoint gets its whole share at once; leave the field out\
 slow_start_config\
 envoy.config.cluster.v3.Cluster.OriginalDstLbConfig\
 use_http_header\
@@ -480,6 +476,10 @@ envoy.config.cluster.v3.Cluster.RefreshRate\
 base_interval\
 max_interval\
 envoy.config.cluster.v3.Cluster.RoundRobinLbConfig\
+envoy.config.cluster.v3.Cluster.SlowStartConfig\
+slow_start_window\
+aggression\
+min_weight_percent\
 envoy.config.cluster.v3.Cluster.TransportSocketMatch\
 match\
 envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry\
@@ -529,10 +529,8 @@ envoy.config.core.v3.BackoffStrategy\
 envoy.config.core.v3.BindConfig\
 source_address\
 freebind\
-raw socket options are not set on upstream sockets; use tcp_keepalive\
 additional_source_addresses\
 extra_source_addresses\
-the source is the one of the endpoint\'s family, as Envoy\'s default selector has it; leave the field out\
 local_address_selector\
 sources are in the namespace of the process\
 validate_network_namespaces\
@@ -762,12 +760,12 @@ policy\
 named_endpoints\
 envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry\
 envoy.config.endpoint.v3.ClusterLoadAssignment.Policy\
-no share of the requests is dropped; use circuit_breakers\
 drop_overloads\
 overprovisioning_factor\
-endpoints are kept until they are replaced, since a server that is silent is no reason to have none\
 endpoint_stale_after\
 weighted_priority_health\
+envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload\
+drop_percentage\
 envoy.config.endpoint.v3.Endpoint\
 health_check_config\
 additional_addresses\
@@ -1125,6 +1123,7 @@ total_weight\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
 filters run before a share is chosen; put the setting on the route\
+envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
 typed_json_format\
@@ -1349,10 +1348,12 @@ envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided\
 envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig\
 envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig\
 envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig\
-no locality is preferred; use priorities\
 force_locality_direct_routing\
 force_local_zone\
 locality_basis\
+envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone\
+min_size\
+envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig\
 envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest\
 locality_lb_config\
 enable_full_scan\
@@ -1940,6 +1941,9 @@ envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode\
 IMMEDIATE\
 ON_DOWNSTREAM_DATA\
 ON_DOWNSTREAM_TLS_HANDSHAKE\
+envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis\
+HEALTHY_HOSTS_NUM\
+HEALTHY_HOSTS_WEIGHT\
 envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod\
 N_CHOICES\
 FULL_SCAN\
@@ -2028,7 +2032,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 415] = [
+pub(crate) static MESSAGES: [MessageRow; 420] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2085,371 +2089,376 @@ pub(crate) static MESSAGES: [MessageRow; 415] = [
     m(7071,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
     m(7165,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     m(7240,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7621,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7705,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7785,37,259,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7828,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7874,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(8036,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8161,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8210,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8304,34,274,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8444,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8498,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8568,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8687,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8902,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9091,31,298,57), // envoy.config.cluster.v3.Cluster
-    m(11188,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11713,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11828,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11899,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(12120,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(12169,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12239,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12403,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12606,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12737,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12805,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12855,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12912,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12981,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(13032,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(13104,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13200,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13376,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13499,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13578,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13655,28,404,3), // envoy.config.core.v3.Address
-    m(13759,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13802,36,407,9), // envoy.config.core.v3.ApiConfigSource
-    m(14137,36,416,2), // envoy.config.core.v3.BackoffStrategy
-    m(14173,31,418,7), // envoy.config.core.v3.BindConfig
-    m(14539,33,425,2), // envoy.config.core.v3.BuildVersion
-    m(14572,30,427,2), // envoy.config.core.v3.CidrRange
-    m(14626,33,429,8), // envoy.config.core.v3.ConfigSource
-    m(14753,33,437,1), // envoy.config.core.v3.ControlPlane
-    m(14796,31,438,5), // envoy.config.core.v3.DataSource
-    m(14897,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14966,39,445,2), // envoy.config.core.v3.DnsResolverOptions
-    m(15029,39,447,1), // envoy.config.core.v3.EventServiceConfig
-    m(15080,30,448,6), // envoy.config.core.v3.Extension
-    m(15150,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15189,32,456,5), // envoy.config.core.v3.GrpcService
-    m(15340,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15548,32,466,3), // envoy.config.core.v3.HeaderValue
-    m(15589,38,469,4), // envoy.config.core.v3.HeaderValueOption
-    m(15656,36,473,1), // envoy.config.core.v3.HealthStatusSet
-    m(15692,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16104,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16241,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16314,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17472,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17685,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17738,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17883,29,522,3), // envoy.config.core.v3.Locality
-    m(17930,29,525,2), // envoy.config.core.v3.Metadata
-    m(18029,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18078,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18132,25,531,11), // envoy.config.core.v3.Node
-    m(18278,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18326,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18376,25,547,2), // envoy.config.core.v3.Pipe
-    m(18401,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18550,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18617,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18674,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18806,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18857,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18903,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(18950,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18989,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19034,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19068,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19148,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19185,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19363,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19440,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19498,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19551,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19602,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19644,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19801,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19882,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(19976,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(20012,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20053,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20210,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20259,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20335,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20401,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20691,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20798,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20849,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20927,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(21004,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21256,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21298,31,653,3), // envoy.config.listener.v3.Filter
-    m(21388,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21566,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21781,33,674,37), // envoy.config.listener.v3.Listener
-    m(22912,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23113,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23183,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23229,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23283,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23398,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23470,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23528,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23891,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23965,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24025,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24106,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24302,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24544,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24584,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24659,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24700,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24747,27,756,2), // envoy.config.rbac.v3.Action
-    m(24780,31,758,14), // envoy.config.rbac.v3.Permission
-    m(25027,35,772,1), // envoy.config.rbac.v3.Permission.Set
-    m(25062,27,773,5), // envoy.config.rbac.v3.Policy
-    m(25146,30,778,14), // envoy.config.rbac.v3.Principal
-    m(25260,44,792,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25318,34,793,1), // envoy.config.rbac.v3.Principal.Set
-    m(25355,25,794,3), // envoy.config.rbac.v3.RBAC
-    m(25521,39,797,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25560,36,799,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25627,35,801,3), // envoy.config.route.v3.CookieMatcher
-    m(25686,31,804,2), // envoy.config.route.v3.Decorator
-    m(25735,42,806,3), // envoy.config.route.v3.DirectResponseAction
-    m(25798,34,809,3), // envoy.config.route.v3.FilterConfig
-    m(25843,35,812,11), // envoy.config.route.v3.HeaderMatcher
-    m(25996,43,823,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(26039,36,826,10), // envoy.config.route.v3.RedirectAction
-    m(26206,27,836,19), // envoy.config.route.v3.Route
-    m(26937,53,855,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26990,33,857,37), // envoy.config.route.v3.RouteAction
-    m(28298,44,894,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28447,65,900,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28512,51,901,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28671,60,905,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28731,51,907,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28793,59,909,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28852,51,910,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28952,53,913,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(29092,47,920,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(29235,40,923,19), // envoy.config.route.v3.RouteConfiguration
-    m(29638,66,942,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29704,31,944,1), // envoy.config.route.v3.RouteList
-    m(29741,32,945,15), // envoy.config.route.v3.RouteMatch
-    m(30014,47,960,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(30061,54,960,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(30115,55,960,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(30188,29,962,6), // envoy.config.route.v3.Tracing
-    m(30292,36,968,2), // envoy.config.route.v3.VirtualCluster
-    m(30328,33,970,24), // envoy.config.route.v3.VirtualHost
-    m(30589,59,994,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30648,37,996,5), // envoy.config.route.v3.WeightedCluster
-    m(30773,51,1001,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30890,53,1011,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30966,57,1016,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(31023,57,1017,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31080,43,1018,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31175,55,1026,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31230,68,1028,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31490,63,1034,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31562,71,1036,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31633,58,1037,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31873,46,1042,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32332,71,1052,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32467,56,1054,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32600,52,1056,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32670,54,1059,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32789,65,1063,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32854,67,1063,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32948,61,1066,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(33009,65,1066,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33193,78,1072,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33292,70,1075,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33376,63,1077,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33689,68,1082,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33762,58,1086,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33828,45,1087,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33873,81,1087,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35367,105,1147,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35472,101,1149,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35617,103,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35743,109,1154,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35874,95,1161,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36030,70,1164,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36100,76,1169,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36183,63,1171,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36276,78,1173,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36354,74,1174,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36473,66,1179,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36548,45,1183,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36669,59,1191,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36790,58,1194,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36848,54,1194,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37537,74,1217,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37636,70,1220,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37892,70,1230,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37962,84,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38046,47,1234,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38093,63,1234,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38156,77,1234,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38233,79,1235,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38371,60,1238,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38448,66,1241,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38519,76,1242,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38595,67,1242,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38662,92,1244,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(38754,85,1244,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38938,70,1250,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39058,57,1256,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39115,66,1257,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39181,70,1259,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(39251,75,1260,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39326,69,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39395,71,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39466,70,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(39536,67,1260,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(39608,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(39674,64,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(39738,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(39804,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(39870,73,1262,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39943,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40001,59,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40060,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40118,49,1262,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(40251,69,1264,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(40624,81,1276,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(40756,73,1278,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41120,66,1287,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41199,70,1288,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41290,61,1289,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41394,55,1291,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(41558,70,1293,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(41644,88,1294,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(41765,64,1295,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(41898,78,1297,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(41976,83,1298,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(42247,58,1302,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42305,70,1302,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(42947,58,1318,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(43835,95,1333,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44032,62,1337,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44448,67,1348,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(44541,79,1350,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(44718,57,1353,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(44785,48,1355,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(44912,63,1360,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(44986,56,1363,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(45612,51,1372,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(45702,55,1375,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(45987,62,1381,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46053,60,1382,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46383,54,1389,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(46604,69,1400,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(46706,73,1404,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(46779,78,1407,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(46857,48,1410,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47070,77,1419,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47147,49,1421,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47296,43,1429,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47370,44,1436,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47420,54,1443,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47528,69,1447,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(47608,71,1448,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(47685,78,1451,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(47763,35,1451,8), // envoy.service.discovery.v3.Resource
-    m(47839,48,1459,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(47899,40,1460,2), // envoy.service.discovery.v3.ResourceError
-    m(47939,42,1462,2), // envoy.service.discovery.v3.ResourceLocator
-    m(47981,65,1464,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48046,39,1466,2), // envoy.service.discovery.v3.ResourceName
-    m(48114,36,1468,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48156,35,1470,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48201,40,1472,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48254,49,1475,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48303,33,1476,1), // envoy.type.matcher.v3.ListMatcher
-    m(48342,39,1477,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48389,37,1478,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48432,49,1482,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48481,31,1483,1), // envoy.type.matcher.v3.OrMatcher
-    m(48526,33,1484,1), // envoy.type.matcher.v3.PathMatcher
-    m(48559,45,1485,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(48623,34,1487,2), // envoy.type.matcher.v3.RegexMatcher
-    m(48731,44,1489,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(48791,35,1490,7), // envoy.type.matcher.v3.StringMatcher
-    m(48903,34,1497,7), // envoy.type.matcher.v3.ValueMatcher
-    m(48979,44,1504,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49023,34,1504,2), // envoy.type.metadata.v3.MetadataKey
-    m(49057,46,1506,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49108,35,1508,4), // envoy.type.metadata.v3.MetadataKind
-    m(49154,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49197,40,1512,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49237,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49280,41,1512,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49321,31,1512,6), // envoy.type.tracing.v3.CustomTag
-    m(49387,43,1518,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49430,38,1520,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49468,39,1522,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(49507,40,1523,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(49551,25,1526,2), // envoy.type.v3.DoubleRange
-    m(49584,31,1528,2), // envoy.type.v3.FractionalPercent
-    m(49635,24,1530,2), // envoy.type.v3.HashPolicy
-    m(49659,36,1532,1), // envoy.type.v3.HashPolicy.FilterState
-    m(49695,33,1533,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(49728,24,1533,1), // envoy.type.v3.HttpStatus
-    m(49756,24,1534,2), // envoy.type.v3.Int32Range
-    m(49780,24,1536,2), // envoy.type.v3.Int64Range
-    m(49804,21,1538,1), // envoy.type.v3.Percent
-    m(49825,29,1539,3), // envoy.type.v3.SemanticVersion
-    m(49883,25,1542,3), // envoy.type.v3.TokenBucket
-    m(49936,19,1545,2), // google.protobuf.Any
-    m(49955,25,1547,1), // google.protobuf.BoolValue
-    m(49980,26,1548,1), // google.protobuf.BytesValue
-    m(50006,27,1549,1), // google.protobuf.DoubleValue
-    m(50033,24,1550,2), // google.protobuf.Duration
-    m(50069,21,1552,0), // google.protobuf.Empty
-    m(50090,26,1552,1), // google.protobuf.FloatValue
-    m(50116,26,1553,1), // google.protobuf.Int32Value
-    m(50142,26,1554,1), // google.protobuf.Int64Value
-    m(50168,25,1555,1), // google.protobuf.ListValue
-    m(50199,27,1556,1), // google.protobuf.StringValue
-    m(50226,22,1557,1), // google.protobuf.Struct
-    m(50254,34,1558,2), // google.protobuf.Struct.FieldsEntry
-    m(50288,25,1560,2), // google.protobuf.Timestamp
-    m(50313,27,1562,1), // google.protobuf.UInt32Value
-    m(50340,27,1563,1), // google.protobuf.UInt64Value
-    m(50367,21,1564,6), // google.protobuf.Value
-    m(50454,17,1570,3), // google.rpc.Status
-    m(50478,21,1573,2), // xds.core.v3.CidrRange
-    m(50499,25,1575,1), // xds.core.v3.ContextParams
-    m(50530,37,1576,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(50567,32,1578,2), // xds.core.v3.TypedExtensionConfig
-    m(50599,27,1580,3), // xds.type.matcher.v3.Matcher
-    m(50661,39,1583,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(50708,52,1584,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(50777,49,1586,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(50874,63,1590,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(50937,65,1591,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(51030,39,1594,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(51155,48,1598,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(51206,57,1599,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(51263,35,1601,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51349,32,1604,2), // xds.type.matcher.v3.RegexMatcher
-    m(51381,42,1606,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51423,33,1606,7), // xds.type.matcher.v3.StringMatcher
+    m(7513,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7597,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7677,37,259,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7720,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7766,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(7928,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8053,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8102,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8196,34,274,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8336,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8390,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8460,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8528,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8743,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(8932,31,298,57), // envoy.config.cluster.v3.Cluster
+    m(11029,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11554,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11669,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11740,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11856,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(11905,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(11975,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12075,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12278,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12409,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12477,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12527,47,385,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12619,52,388,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12676,66,391,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12745,43,393,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12796,50,394,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12868,41,395,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(12964,49,398,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13140,69,401,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13263,52,403,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13342,66,406,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13419,28,407,3), // envoy.config.core.v3.Address
+    m(13523,43,410,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13566,36,410,9), // envoy.config.core.v3.ApiConfigSource
+    m(13901,36,419,2), // envoy.config.core.v3.BackoffStrategy
+    m(13937,31,421,7), // envoy.config.core.v3.BindConfig
+    m(14131,33,428,2), // envoy.config.core.v3.BuildVersion
+    m(14164,30,430,2), // envoy.config.core.v3.CidrRange
+    m(14218,33,432,8), // envoy.config.core.v3.ConfigSource
+    m(14345,33,440,1), // envoy.config.core.v3.ControlPlane
+    m(14388,31,441,5), // envoy.config.core.v3.DataSource
+    m(14489,40,446,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14558,39,448,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14621,39,450,1), // envoy.config.core.v3.EventServiceConfig
+    m(14672,30,451,6), // envoy.config.core.v3.Extension
+    m(14742,39,457,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(14781,32,459,5), // envoy.config.core.v3.GrpcService
+    m(14932,42,464,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15140,32,469,3), // envoy.config.core.v3.HeaderValue
+    m(15181,38,472,4), // envoy.config.core.v3.HeaderValueOption
+    m(15248,36,476,1), // envoy.config.core.v3.HealthStatusSet
+    m(15284,41,477,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15696,57,488,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(15833,73,490,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(15906,41,490,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17064,40,512,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17277,38,520,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17330,38,521,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17475,29,525,3), // envoy.config.core.v3.Locality
+    m(17522,29,528,2), // envoy.config.core.v3.Metadata
+    m(17621,49,530,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17670,54,532,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17724,25,534,11), // envoy.config.core.v3.Node
+    m(17870,48,545,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(17918,37,547,3), // envoy.config.core.v3.PathConfigSource
+    m(17968,25,550,2), // envoy.config.core.v3.Pipe
+    m(17993,40,552,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18142,49,555,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18209,38,557,2), // envoy.config.core.v3.RateLimitSettings
+    m(18266,32,559,6), // envoy.config.core.v3.RetryPolicy
+    m(18398,51,565,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18449,46,567,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18495,34,569,2), // envoy.config.core.v3.RuntimeDouble
+    m(18542,39,571,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18581,45,573,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18626,34,575,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18660,47,577,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18740,37,579,1), // envoy.config.core.v3.SelfConfigSource
+    m(18777,34,580,7), // envoy.config.core.v3.SocketAddress
+    m(18955,33,587,8), // envoy.config.core.v3.SocketOption
+    m(19032,44,595,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19090,53,597,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19143,51,597,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19194,42,597,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19236,45,598,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19393,33,605,3), // envoy.config.core.v3.TcpKeepalive
+    m(19474,29,608,3), // envoy.config.core.v3.TlvEntry
+    m(19568,36,611,2), // envoy.config.core.v3.TransportSocket
+    m(19604,41,613,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19645,48,615,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19802,37,618,2), // envoy.config.core.v3.WatchedDirectory
+    m(19851,46,620,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(19927,66,624,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(19993,53,626,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20127,66,630,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20208,33,632,5), // envoy.config.endpoint.v3.Endpoint
+    m(20315,51,637,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20366,51,638,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20444,35,642,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20521,44,647,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20773,42,655,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20815,31,658,3), // envoy.config.listener.v3.Filter
+    m(20905,36,661,7), // envoy.config.listener.v3.FilterChain
+    m(21083,41,668,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21298,33,679,37), // envoy.config.listener.v3.Listener
+    m(22429,57,716,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22630,70,719,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22700,46,719,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22746,39,720,4), // envoy.config.listener.v3.ListenerFilter
+    m(22800,58,724,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22915,67,729,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(22987,47,730,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23045,35,733,5), // envoy.config.metrics.v3.StatsConfig
+    m(23408,36,738,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23482,36,741,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23542,44,744,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23623,39,745,3), // envoy.config.overload.v3.OverloadAction
+    m(23819,40,748,5), // envoy.config.overload.v3.OverloadManager
+    m(24061,40,753,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24101,38,755,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24176,41,757,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24217,32,758,3), // envoy.config.overload.v3.Trigger
+    m(24264,27,761,2), // envoy.config.rbac.v3.Action
+    m(24297,31,763,14), // envoy.config.rbac.v3.Permission
+    m(24544,35,777,1), // envoy.config.rbac.v3.Permission.Set
+    m(24579,27,778,5), // envoy.config.rbac.v3.Policy
+    m(24663,30,783,14), // envoy.config.rbac.v3.Principal
+    m(24777,44,797,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(24835,34,798,1), // envoy.config.rbac.v3.Principal.Set
+    m(24872,25,799,3), // envoy.config.rbac.v3.RBAC
+    m(25038,39,802,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25077,36,804,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25144,35,806,3), // envoy.config.route.v3.CookieMatcher
+    m(25203,31,809,2), // envoy.config.route.v3.Decorator
+    m(25252,42,811,3), // envoy.config.route.v3.DirectResponseAction
+    m(25315,34,814,3), // envoy.config.route.v3.FilterConfig
+    m(25360,35,817,11), // envoy.config.route.v3.HeaderMatcher
+    m(25513,43,828,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25556,36,831,10), // envoy.config.route.v3.RedirectAction
+    m(25723,27,841,19), // envoy.config.route.v3.Route
+    m(26454,53,860,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26507,33,862,37), // envoy.config.route.v3.RouteAction
+    m(27815,44,899,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27964,65,905,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28029,51,906,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28188,60,910,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28248,51,912,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28310,59,914,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28369,51,915,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28469,53,918,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28609,47,925,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28752,40,928,19), // envoy.config.route.v3.RouteConfiguration
+    m(29155,66,947,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29221,31,949,1), // envoy.config.route.v3.RouteList
+    m(29258,32,950,15), // envoy.config.route.v3.RouteMatch
+    m(29531,47,965,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29578,54,965,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29632,55,965,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29705,29,967,6), // envoy.config.route.v3.Tracing
+    m(29809,36,973,2), // envoy.config.route.v3.VirtualCluster
+    m(29845,33,975,24), // envoy.config.route.v3.VirtualHost
+    m(30106,59,999,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30165,37,1001,5), // envoy.config.route.v3.WeightedCluster
+    m(30290,51,1006,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30407,75,1016,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30482,53,1016,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30558,57,1021,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30615,57,1022,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30672,43,1023,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30767,55,1031,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30822,68,1033,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31082,63,1039,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31154,71,1041,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31225,58,1042,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31465,46,1047,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31924,71,1057,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32059,56,1059,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32192,52,1061,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32262,54,1064,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32381,65,1068,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32446,67,1068,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32540,61,1071,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32601,65,1071,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32785,78,1077,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32884,70,1080,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32968,63,1082,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33281,68,1087,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33354,58,1091,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33420,45,1092,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33465,81,1092,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34959,105,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35064,101,1154,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35209,103,1157,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35335,109,1159,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35466,95,1166,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35622,70,1169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35692,76,1174,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35775,63,1176,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35868,78,1178,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35946,74,1179,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36065,66,1184,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36140,45,1188,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36261,59,1196,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36382,58,1199,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36440,54,1199,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37129,74,1222,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37228,70,1225,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37484,70,1235,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37554,84,1236,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37638,47,1239,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37685,63,1239,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37748,77,1239,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(37825,79,1240,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37963,60,1243,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38040,66,1246,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38111,76,1247,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38187,67,1247,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38254,92,1249,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(38346,85,1249,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38490,100,1255,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(38598,66,1256,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(38664,70,1259,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38784,57,1265,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38841,66,1266,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38907,70,1268,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38977,75,1269,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39052,69,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39121,71,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39192,70,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(39262,67,1269,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(39334,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(39400,64,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(39464,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(39530,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(39596,73,1271,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39669,58,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(39727,59,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(39786,58,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(39844,49,1271,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39977,69,1273,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(40350,81,1285,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(40482,73,1287,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40846,66,1296,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40925,70,1297,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41016,61,1298,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41120,55,1300,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(41284,70,1302,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(41370,88,1303,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(41491,64,1304,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(41624,78,1306,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(41702,83,1307,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41973,58,1311,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42031,70,1311,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(42673,58,1327,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(43561,95,1342,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(43758,62,1346,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44174,67,1357,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(44267,79,1359,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(44444,57,1362,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(44511,48,1364,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(44638,63,1369,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(44712,56,1372,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(45338,51,1381,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(45428,55,1384,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(45713,62,1390,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(45779,60,1391,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46109,54,1398,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(46330,69,1409,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(46432,73,1413,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(46505,78,1416,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(46583,48,1419,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(46796,77,1428,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(46873,49,1430,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47022,43,1438,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47096,44,1445,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47146,54,1452,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47254,69,1456,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(47334,71,1457,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(47411,78,1460,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(47489,35,1460,8), // envoy.service.discovery.v3.Resource
+    m(47565,48,1468,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(47625,40,1469,2), // envoy.service.discovery.v3.ResourceError
+    m(47665,42,1471,2), // envoy.service.discovery.v3.ResourceLocator
+    m(47707,65,1473,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(47772,39,1475,2), // envoy.service.discovery.v3.ResourceName
+    m(47840,36,1477,2), // envoy.type.matcher.v3.AddressMatcher
+    m(47882,35,1479,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(47927,40,1481,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47980,49,1484,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48029,33,1485,1), // envoy.type.matcher.v3.ListMatcher
+    m(48068,39,1486,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48115,37,1487,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48158,49,1491,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48207,31,1492,1), // envoy.type.matcher.v3.OrMatcher
+    m(48252,33,1493,1), // envoy.type.matcher.v3.PathMatcher
+    m(48285,45,1494,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(48349,34,1496,2), // envoy.type.matcher.v3.RegexMatcher
+    m(48457,44,1498,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(48517,35,1499,7), // envoy.type.matcher.v3.StringMatcher
+    m(48629,34,1506,7), // envoy.type.matcher.v3.ValueMatcher
+    m(48705,44,1513,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(48749,34,1513,2), // envoy.type.metadata.v3.MetadataKey
+    m(48783,46,1515,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(48834,35,1517,4), // envoy.type.metadata.v3.MetadataKind
+    m(48880,43,1521,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48923,40,1521,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48963,43,1521,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49006,41,1521,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49047,31,1521,6), // envoy.type.tracing.v3.CustomTag
+    m(49113,43,1527,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49156,38,1529,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49194,39,1531,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(49233,40,1532,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(49277,25,1535,2), // envoy.type.v3.DoubleRange
+    m(49310,31,1537,2), // envoy.type.v3.FractionalPercent
+    m(49361,24,1539,2), // envoy.type.v3.HashPolicy
+    m(49385,36,1541,1), // envoy.type.v3.HashPolicy.FilterState
+    m(49421,33,1542,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(49454,24,1542,1), // envoy.type.v3.HttpStatus
+    m(49482,24,1543,2), // envoy.type.v3.Int32Range
+    m(49506,24,1545,2), // envoy.type.v3.Int64Range
+    m(49530,21,1547,1), // envoy.type.v3.Percent
+    m(49551,29,1548,3), // envoy.type.v3.SemanticVersion
+    m(49609,25,1551,3), // envoy.type.v3.TokenBucket
+    m(49662,19,1554,2), // google.protobuf.Any
+    m(49681,25,1556,1), // google.protobuf.BoolValue
+    m(49706,26,1557,1), // google.protobuf.BytesValue
+    m(49732,27,1558,1), // google.protobuf.DoubleValue
+    m(49759,24,1559,2), // google.protobuf.Duration
+    m(49795,21,1561,0), // google.protobuf.Empty
+    m(49816,26,1561,1), // google.protobuf.FloatValue
+    m(49842,26,1562,1), // google.protobuf.Int32Value
+    m(49868,26,1563,1), // google.protobuf.Int64Value
+    m(49894,25,1564,1), // google.protobuf.ListValue
+    m(49925,27,1565,1), // google.protobuf.StringValue
+    m(49952,22,1566,1), // google.protobuf.Struct
+    m(49980,34,1567,2), // google.protobuf.Struct.FieldsEntry
+    m(50014,25,1569,2), // google.protobuf.Timestamp
+    m(50039,27,1571,1), // google.protobuf.UInt32Value
+    m(50066,27,1572,1), // google.protobuf.UInt64Value
+    m(50093,21,1573,6), // google.protobuf.Value
+    m(50180,17,1579,3), // google.rpc.Status
+    m(50204,21,1582,2), // xds.core.v3.CidrRange
+    m(50225,25,1584,1), // xds.core.v3.ContextParams
+    m(50256,37,1585,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(50293,32,1587,2), // xds.core.v3.TypedExtensionConfig
+    m(50325,27,1589,3), // xds.type.matcher.v3.Matcher
+    m(50387,39,1592,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(50434,52,1593,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(50503,49,1595,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(50600,63,1599,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(50663,65,1600,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(50756,39,1603,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(50881,48,1607,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(50932,57,1608,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50989,35,1610,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51075,32,1613,2), // xds.type.matcher.v3.RegexMatcher
+    m(51107,42,1615,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51149,33,1615,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1613] = [
+pub(crate) static FIELDS: [FieldRow; 1622] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2458,20 +2467,20 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',393,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',393,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',398,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',398,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',393,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',393,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',398,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',398,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',377,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',382,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',377,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',382,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2484,13 +2493,13 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',380,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',385,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',380,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',385,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2506,9 +2515,9 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',384,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',384,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',384,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',389,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',389,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',389,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2532,19 +2541,19 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',380,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',385,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',380,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',385,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',380,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',385,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2556,19 +2565,19 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',377,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',382,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',377,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',382,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',119,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',91,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',91,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',92,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',92,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2584,23 +2593,23 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',380,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',385,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',380,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',385,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',380,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',385,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',380,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',385,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2608,22 +2617,22 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',380,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',385,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',380,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',385,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',384,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',384,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',389,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',389,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',123,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2634,14 +2643,14 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',380,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',393,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',385,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',398,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2660,14 +2669,14 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
     f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',135,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',136,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',195,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',197,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3789,5,1,b'e',34,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2678,7 +2687,7 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',370,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',375,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2686,1306 +2695,1320 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.config.bootstrap.v3.Admin
     f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
     f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
-    f(1960,7,3,b'm',91,4,255,b'S',0,0), // address
-    f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
+    f(1960,7,3,b'm',92,4,255,b'S',0,0), // address
+    f(4297,14,4,b'm',140,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',354,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',359,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',123,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
     f(4474,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',384,4,255,b'I',4643,70), // stats_flush_interval
+    f(4713,20,7,b'm',389,4,255,b'I',4643,70), // stats_flush_interval
     f(4801,8,8,b'm',64,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4868,12,13,b'm',171,4,255,b'S',0,0), // stats_config
-    f(4925,10,14,b'm',93,4,255,b'R',4880,45), // hds_config
-    f(4935,16,15,b'm',176,4,255,b'S',0,0), // overload_manager
+    f(4868,12,13,b'm',173,4,255,b'S',0,0), // stats_config
+    f(4925,10,14,b'm',94,4,255,b'R',4880,45), // hds_config
+    f(4935,16,15,b'm',178,4,255,b'S',0,0), // overload_manager
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',395,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',400,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5163,20,21,b'm',148,2,255,b'R',5128,35), // bootstrap_extensions
-    f(5256,14,22,b'm',98,2,255,b'R',5183,73), // config_sources
-    f(5302,21,23,b'm',98,4,255,b'R',5270,32), // default_config_source
+    f(5163,20,21,b'm',149,2,255,b'R',5128,35), // bootstrap_extensions
+    f(5256,14,22,b'm',99,2,255,b'R',5183,73), // config_sources
+    f(5302,21,23,b'm',99,4,255,b'R',5270,32), // default_config_source
     f(5357,24,24,b's',65535,0,255,b'I',5323,34), // default_socket_interface
     f(5444,30,25,b'm',65535,1,255,b'R',5381,63), // certificate_provider_instances
     f(5537,19,26,b's',65535,2,255,b'I',5474,63), // node_context_params
     f(5556,9,27,b'm',66,4,255,b'I',4733,68), // watchdogs
     f(5651,13,28,b'm',58,2,255,b'I',5565,86), // fatal_actions
     f(5664,20,29,b'b',65535,4,0,b'I',4643,70), // stats_flush_on_admin
-    f(5684,21,30,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(5705,25,31,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5684,21,30,b'm',102,4,255,b'S',0,0), // dns_resolution_config
+    f(5705,25,31,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
     f(5789,14,32,b'm',57,2,255,b'I',5730,59), // inline_headers
     f(5862,22,33,b's',65535,0,255,b'I',5803,59), // perf_tracing_file_path
-    f(5978,20,34,b'm',148,4,255,b'I',5884,94), // default_regex_engine
-    f(6050,22,35,b'm',148,4,255,b'R',5998,52), // xds_delegate_extension
-    f(6130,28,36,b'm',148,4,255,b'R',6072,58), // xds_config_tracker_extension
-    f(6221,16,37,b'm',148,4,255,b'R',6158,63), // listener_manager
+    f(5978,20,34,b'm',149,4,255,b'I',5884,94), // default_regex_engine
+    f(6050,22,35,b'm',149,4,255,b'R',5998,52), // xds_delegate_extension
+    f(6130,28,36,b'm',149,4,255,b'R',6072,58), // xds_config_tracker_extension
+    f(6221,16,37,b'm',149,4,255,b'R',6158,63), // listener_manager
     f(6237,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',384,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',389,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',391,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',396,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6949,10,1,b'm',98,4,255,b'S',0,0), // lds_config
-    f(6959,10,2,b'm',98,4,255,b'S',0,0), // cds_config
-    f(6969,10,3,b'm',93,4,255,b'S',0,0), // ads_config
+    f(6949,10,1,b'm',99,4,255,b'S',0,0), // lds_config
+    f(6959,10,2,b'm',99,4,255,b'S',0,0), // cds_config
+    f(6969,10,3,b'm',94,4,255,b'S',0,0), // ads_config
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',384,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',389,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7216,9,1,b'm',163,2,255,b'S',0,0), // listeners
+    f(7216,9,1,b'm',165,2,255,b'S',0,0), // listeners
     f(7225,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',315,2,255,b'S',0,0), // secrets
+    f(7233,7,3,b'm',320,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7388,18,1,b's',65535,0,255,b'R',7280,108), // local_cluster_name
-    f(7479,17,2,b'm',56,4,255,b'I',7406,73), // outlier_detection
-    f(7496,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(7516,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
-    f(7589,32,5,b'b',65535,0,255,b'I',7533,56), // enable_deferred_cluster_creation
+    f(7280,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
+    f(7371,17,2,b'm',56,4,255,b'I',7298,73), // outlier_detection
+    f(7388,20,3,b'm',96,4,255,b'S',0,0), // upstream_bind_config
+    f(7408,17,4,b'm',94,4,255,b'R',0,0), // load_stats_config
+    f(7481,32,5,b'b',65535,0,255,b'I',7425,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7678,14,1,b's',65535,0,255,b'I',6831,36), // event_log_path
-    f(7692,13,2,b'm',103,4,255,b'I',6831,36), // event_service
+    f(7570,14,1,b's',65535,0,255,b'I',6831,36), // event_log_path
+    f(7584,13,2,b'm',104,4,255,b'I',6831,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7749,18,1,b's',65535,0,255,b'I',6831,36), // inline_header_name
-    f(7767,18,2,b'e',8,0,255,b'I',6831,36), // inline_header_type
+    f(7641,18,1,b's',65535,0,255,b'I',6831,36), // inline_header_name
+    f(7659,18,2,b'e',8,0,255,b'I',6831,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
+    f(7714,6,1,b'm',149,4,255,b'I',6831,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7868,6,1,b'm',61,2,255,b'S',0,0), // layers
+    f(7760,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7922,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7938,23,2,b'm',384,4,255,b'I',6831,36), // memory_release_interval
-    f(7961,23,3,b'm',395,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7984,28,4,b'm',394,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
-    f(8012,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
+    f(7814,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
+    f(7830,23,2,b'm',389,4,255,b'I',6831,36), // memory_release_interval
+    f(7853,23,3,b'm',400,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7876,28,4,b'm',399,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7904,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8074,12,2,b'm',391,4,0,b'S',0,0), // static_layer
-    f(8086,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
-    f(8096,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(8151,10,5,b'm',65535,4,0,b'R',8107,44), // rtds_layer
+    f(7966,12,2,b'm',396,4,0,b'S',0,0), // static_layer
+    f(7978,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
+    f(7988,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
+    f(8043,10,5,b'm',65535,4,0,b'R',7999,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8258,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8270,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8292,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8150,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8162,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8184,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8338,12,1,b'm',384,4,255,b'I',6831,36), // miss_timeout
-    f(8350,16,2,b'm',384,4,255,b'I',6831,36), // megamiss_timeout
-    f(8366,12,3,b'm',384,4,255,b'I',6831,36), // kill_timeout
-    f(8378,17,4,b'm',384,4,255,b'I',6831,36), // multikill_timeout
-    f(8395,19,5,b'm',377,4,255,b'I',6831,36), // multikill_threshold
-    f(8414,23,6,b'm',384,4,255,b'I',6831,36), // max_kill_timeout_jitter
-    f(8437,7,7,b'm',65,2,255,b'I',6831,36), // actions
+    f(8230,12,1,b'm',389,4,255,b'I',6831,36), // miss_timeout
+    f(8242,16,2,b'm',389,4,255,b'I',6831,36), // megamiss_timeout
+    f(8258,12,3,b'm',389,4,255,b'I',6831,36), // kill_timeout
+    f(8270,17,4,b'm',389,4,255,b'I',6831,36), // multikill_timeout
+    f(8287,19,5,b'm',382,4,255,b'I',6831,36), // multikill_threshold
+    f(8306,23,6,b'm',389,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8329,7,7,b'm',65,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
-    f(8493,5,2,b'e',9,0,255,b'I',6831,36), // event
+    f(7714,6,1,b'm',149,4,255,b'I',6831,36), // config
+    f(8385,5,2,b'e',9,0,255,b'I',6831,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8533,20,1,b'm',64,4,255,b'I',6831,36), // main_thread_watchdog
-    f(8553,15,2,b'm',64,4,255,b'I',6831,36), // worker_watchdog
+    f(8425,20,1,b'm',64,4,255,b'I',6831,36), // main_thread_watchdog
+    f(8445,15,2,b'm',64,4,255,b'I',6831,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8607,10,1,b'm',68,2,255,b'S',0,0), // thresholds
-    f(8668,19,2,b'm',68,2,255,b'R',8617,51), // per_host_thresholds
+    f(8499,10,1,b'm',68,2,255,b'S',0,0), // thresholds
+    f(8509,19,2,b'm',68,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8737,15,2,b'm',394,4,255,b'S',0,0), // max_connections
-    f(8752,20,3,b'm',394,4,255,b'S',0,0), // max_pending_requests
-    f(8772,12,4,b'm',394,4,255,b'S',0,0), // max_requests
-    f(8784,11,5,b'm',394,4,255,b'S',0,0), // max_retries
-    f(8795,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8870,20,7,b'm',394,4,255,b'I',8810,60), // max_connection_pools
-    f(8890,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
+    f(8578,15,2,b'm',399,4,255,b'S',0,0), // max_connections
+    f(8593,20,3,b'm',399,4,255,b'S',0,0), // max_pending_requests
+    f(8613,12,4,b'm',399,4,255,b'S',0,0), // max_requests
+    f(8625,11,5,b'm',399,4,255,b'S',0,0), // max_retries
+    f(8636,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8711,20,7,b'm',399,4,255,b'I',8651,60), // max_connection_pools
+    f(8731,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8964,14,1,b'm',377,4,255,b'S',0,0), // budget_percent
-    f(8978,21,2,b'm',394,4,255,b'S',0,0), // min_retry_concurrency
-    f(9076,15,3,b'm',384,4,255,b'R',8999,77), // budget_interval
+    f(8805,14,1,b'm',382,4,255,b'S',0,0), // budget_percent
+    f(8819,21,2,b'm',399,4,255,b'S',0,0), // min_retry_concurrency
+    f(8917,15,3,b'm',389,4,255,b'R',8840,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9122,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9140,15,4,b'm',384,4,255,b'S',0,0), // connect_timeout
-    f(9223,33,5,b'm',394,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
-    f(9256,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9322,13,8,b'm',65535,2,255,b'R',9265,57), // health_checks
-    f(9335,27,9,b'm',394,4,255,b'S',0,0), // max_requests_per_connection
+    f(8963,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
+    f(8981,15,4,b'm',389,4,255,b'S',0,0), // connect_timeout
+    f(9064,33,5,b'm',399,4,255,b'I',8996,68), // per_connection_buffer_limit_bytes
+    f(9097,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9163,13,8,b'm',65535,2,255,b'R',9106,57), // health_checks
+    f(9176,27,9,b'm',399,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9362,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9383,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9405,16,16,b'm',384,4,255,b'S',0,0), // dns_refresh_rate
-    f(9421,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9438,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
-    f(7479,17,19,b'm',65535,4,255,b'R',9451,58), // outlier_detection
-    f(9509,16,20,b'm',384,4,255,b'S',0,0), // cleanup_interval
-    f(7496,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(9594,16,22,b'm',65535,4,255,b'R',9525,69), // lb_subset_config
-    f(9678,19,23,b'm',65535,4,1,b'R',9610,68), // ring_hash_lb_config
-    f(9697,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(9747,8,25,b'm',119,4,255,b'I',9713,34), // metadata
-    f(9755,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9773,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
-    f(9789,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9802,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(9830,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
-    f(9964,40,31,b'b',65535,0,255,b'I',9857,107), // close_connections_on_host_health_failure
-    f(10067,29,32,b'b',65535,0,255,b'I',10004,63), // ignore_health_on_host_removal
-    f(10096,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
-    f(10111,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
-    f(10133,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10165,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
-    f(10188,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
-    f(10200,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10215,75), // filters
-    f(10290,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
-    f(10369,10,42,b'm',98,4,255,b'R',10311,58), // lrs_server
-    f(10379,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
-    f(10403,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9203,21,13,b'm',112,4,255,b'S',0,0), // http_protocol_options
+    f(9224,22,14,b'm',115,4,255,b'S',0,0), // http2_protocol_options
+    f(9246,16,16,b'm',389,4,255,b'S',0,0), // dns_refresh_rate
+    f(9262,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9279,13,18,b'm',92,2,255,b'S',0,0), // dns_resolvers
+    f(7371,17,19,b'm',65535,4,255,b'R',9292,58), // outlier_detection
+    f(9350,16,20,b'm',389,4,255,b'S',0,0), // cleanup_interval
+    f(7388,20,21,b'm',96,4,255,b'S',0,0), // upstream_bind_config
+    f(9435,16,22,b'm',65535,4,255,b'R',9366,69), // lb_subset_config
+    f(9519,19,23,b'm',65535,4,1,b'R',9451,68), // ring_hash_lb_config
+    f(9538,16,24,b'm',148,4,255,b'S',0,0), // transport_socket
+    f(9588,8,25,b'm',120,4,255,b'I',9554,34), // metadata
+    f(9596,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9614,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
+    f(9630,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9643,28,29,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
+    f(9671,27,30,b'm',88,4,255,b'S',0,0), // upstream_connection_options
+    f(9805,40,31,b'b',65535,0,255,b'I',9698,107), // close_connections_on_host_health_failure
+    f(9908,29,32,b'b',65535,0,255,b'I',9845,63), // ignore_health_on_host_removal
+    f(9937,15,33,b'm',152,4,255,b'S',0,0), // load_assignment
+    f(9952,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
+    f(9974,32,36,b'm',84,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10006,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
+    f(10029,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
+    f(10041,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10056,75), // filters
+    f(10131,21,41,b'm',85,4,255,b'S',0,0), // load_balancing_policy
+    f(10210,10,42,b'm',99,4,255,b'R',10152,58), // lrs_server
+    f(10220,24,43,b'm',83,2,255,b'S',0,0), // transport_socket_matches
+    f(10244,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5105,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10427,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10483,21,47,b'b',65535,0,255,b'I',10457,26), // track_timeout_budgets
-    f(10573,15,48,b'm',148,4,255,b'R',10504,69), // upstream_config
-    f(10617,19,49,b'm',86,4,255,b'I',10588,29), // track_cluster_stats
-    f(10681,17,50,b'm',79,4,255,b'I',10636,45), // preconnect_policy
-    f(10698,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10804,16,52,b'm',65535,4,1,b'R',10739,65), // maglev_lb_config
-    f(5684,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10820,21,54,b'm',381,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5705,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10841,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
-    f(10862,27,57,b's',65535,2,255,b'R',10311,58), // lrs_report_endpoint_metrics
-    f(10889,10,58,b'm',384,4,255,b'S',0,0), // dns_jitter
-    f(10927,24,59,b'm',402,4,255,b'R',10899,28), // transport_socket_matcher
-    f(11026,44,60,b'm',384,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
-    f(11093,13,61,b'm',172,4,255,b'I',11070,23), // stats_matcher
-    f(11172,16,62,b'm',65535,4,255,b'R',11106,66), // queuing_policies
+    f(10268,30,46,b'm',150,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10324,21,47,b'b',65535,0,255,b'I',10298,26), // track_timeout_budgets
+    f(10414,15,48,b'm',149,4,255,b'R',10345,69), // upstream_config
+    f(10458,19,49,b'm',87,4,255,b'I',10429,29), // track_cluster_stats
+    f(10522,17,50,b'm',79,4,255,b'I',10477,45), // preconnect_policy
+    f(10539,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10645,16,52,b'm',65535,4,1,b'R',10580,65), // maglev_lb_config
+    f(5684,21,53,b'm',102,4,255,b'S',0,0), // dns_resolution_config
+    f(10661,21,54,b'm',386,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5705,25,55,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10682,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
+    f(10703,27,57,b's',65535,2,255,b'R',10152,58), // lrs_report_endpoint_metrics
+    f(10730,10,58,b'm',389,4,255,b'S',0,0), // dns_jitter
+    f(10768,24,59,b'm',407,4,255,b'R',10740,28), // transport_socket_matcher
+    f(10867,44,60,b'm',389,4,255,b'R',10792,75), // per_connection_buffer_high_watermark_timeout
+    f(10934,13,61,b'm',174,4,255,b'I',10911,23), // stats_matcher
+    f(11013,16,62,b'm',65535,4,255,b'R',10947,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11234,23,1,b'm',377,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11257,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11277,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11356,19,4,b'm',384,4,255,b'I',11304,52), // update_merge_window
-    f(11427,31,5,b'b',65535,0,255,b'I',11375,52), // ignore_new_hosts_until_first_hc
-    f(11458,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11566,28,7,b'm',72,4,255,b'I',11494,72), // consistent_hashing_lb_config
-    f(11693,20,8,b'm',110,4,255,b'I',11594,99), // override_host_status
+    f(11075,23,1,b'm',382,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11098,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11118,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11197,19,4,b'm',389,4,255,b'I',11145,52), // update_merge_window
+    f(11268,31,5,b'b',65535,0,255,b'I',11216,52), // ignore_new_hosts_until_first_hc
+    f(11299,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11407,28,7,b'm',72,4,255,b'I',11335,72), // consistent_hashing_lb_config
+    f(11534,20,8,b'm',111,4,255,b'I',11435,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11785,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11809,19,2,b'm',394,4,255,b'I',6831,36), // hash_balance_factor
+    f(11626,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
+    f(11650,19,2,b'm',399,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',377,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',395,4,255,b'I',11963,105), // min_cluster_size
-    f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11804,15,1,b'm',382,4,255,b'S',0,0), // routing_enabled
+    f(11819,16,2,b'm',400,4,255,b'S',0,0), // min_cluster_size
+    f(11835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12217,10,1,b'm',98,4,255,b'S',0,0), // eds_config
-    f(12227,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(11953,10,1,b'm',99,4,255,b'S',0,0), // eds_config
+    f(11963,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12291,12,1,b'm',394,4,255,b'S',0,0), // choice_count
-    f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
+    f(12027,12,1,b'm',399,4,255,b'S',0,0), // choice_count
+    f(12039,19,2,b'm',133,4,255,b'S',0,0), // active_request_bias
+    f(12058,17,3,b'm',82,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12454,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12469,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12485,22,3,b'm',394,4,255,b'S',0,0), // upstream_port_override
-    f(12594,12,4,b'm',357,4,255,b'R',12507,87), // metadata_key
+    f(12126,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12141,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12157,22,3,b'm',399,4,255,b'S',0,0), // upstream_port_override
+    f(12266,12,4,b'm',362,4,255,b'R',12179,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12654,29,1,b'm',383,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12683,27,2,b'm',383,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12710,27,3,b'm',347,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12326,29,1,b'm',388,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12355,27,2,b'm',388,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12382,27,3,b'm',352,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
+    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
+    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
+    f(12058,17,1,b'm',82,4,255,b'S',0,0), // slow_start_config
+    // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    f(12574,17,1,b'm',389,4,255,b'S',0,0), // slow_start_window
+    f(12591,10,2,b'm',133,4,255,b'S',0,0), // aggression
+    f(12601,18,3,b'm',382,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12907,5,2,b'm',391,4,255,b'S',0,0), // match
-    f(9697,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(12671,5,2,b'm',396,4,255,b'S',0,0), // match
+    f(9538,16,3,b'm',148,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(13024,8,1,b'm',85,2,255,b'S',0,0), // policies
+    f(12788,8,1,b'm',86,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(13082,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
+    f(12846,22,4,b'm',149,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(13145,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
-    f(13160,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
-    f(13182,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
+    f(12909,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
+    f(12924,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
+    f(12946,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13249,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(13307,48,2,b'b',65535,0,255,b'I',13262,45), // set_local_interface_name_on_upstream_connections
-    f(13355,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13013,13,1,b'm',146,4,255,b'S',0,0), // tcp_keepalive
+    f(13071,48,2,b'b',65535,0,255,b'I',13026,45), // set_local_interface_name_on_upstream_connections
+    f(13119,21,3,b'm',89,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13445,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13473,26,2,b'm',394,4,255,b'S',0,0), // first_address_family_count
+    f(13209,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13237,26,2,b'm',399,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13551,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13557,6,2,b'm',109,4,0,b'S',0,0), // append
-    f(13563,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
+    f(13315,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13321,6,2,b'm',110,4,0,b'S',0,0), // append
+    f(13327,15,3,b'm',91,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13644,11,1,b'm',354,4,255,b'S',0,0), // key_matcher
+    f(13408,11,1,b'm',359,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13683,14,1,b'm',138,4,0,b'S',0,0), // socket_address
-    f(13697,4,2,b'm',125,4,0,b'S',0,0), // pipe
-    f(13737,22,3,b'm',65535,4,0,b'R',13701,36), // envoy_internal_address
+    f(13447,14,1,b'm',139,4,0,b'S',0,0), // socket_address
+    f(13461,4,2,b'm',126,4,0,b'S',0,0), // pipe
+    f(13501,22,3,b'm',65535,4,0,b'R',13465,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13838,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13890,13,2,b's',65535,2,255,b'R',13846,44), // cluster_names
-    f(13948,13,3,b'm',384,4,255,b'I',13903,45), // refresh_delay
-    f(13961,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13974,15,5,b'm',384,4,255,b'I',13903,45), // request_timeout
-    f(14050,19,6,b'm',128,4,255,b'I',13989,61), // rate_limit_settings
-    f(14069,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14099,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14120,17,9,b'm',148,2,255,b'R',0,0), // config_validators
+    f(13602,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13654,13,2,b's',65535,2,255,b'R',13610,44), // cluster_names
+    f(13712,13,3,b'm',389,4,255,b'I',13667,45), // refresh_delay
+    f(13725,13,4,b'm',107,2,255,b'S',0,0), // grpc_services
+    f(13738,15,5,b'm',389,4,255,b'I',13667,45), // request_timeout
+    f(13814,19,6,b'm',129,4,255,b'I',13753,61), // rate_limit_settings
+    f(13833,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13863,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13884,17,9,b'm',149,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
+    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
+    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14204,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14218,8,2,b'm',381,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',139,2,255,b'R',14226,69), // socket_options
-    f(14295,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
-    f(14322,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
-    f(14447,22,6,b'm',148,4,255,b'R',14344,103), // local_address_selector
-    f(14512,27,7,b'b',65535,0,255,b'R',14469,43), // validate_network_namespaces
+    f(13968,14,1,b'm',139,4,255,b'S',0,0), // source_address
+    f(13982,8,2,b'm',386,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',140,2,255,b'S',0,0), // socket_options
+    f(13990,27,4,b'm',139,2,255,b'S',0,0), // additional_source_addresses
+    f(14017,22,5,b'm',106,2,255,b'S',0,0), // extra_source_addresses
+    f(14039,22,6,b'm',149,4,255,b'S',0,0), // local_address_selector
+    f(14104,27,7,b'b',65535,0,255,b'R',14061,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',378,4,255,b'S',0,0), // version
-    f(9747,8,2,b'm',391,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',383,4,255,b'S',0,0), // version
+    f(9588,8,2,b'm',396,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14616,10,2,b'm',394,4,255,b'S',0,0), // prefix_len
+    f(14194,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14208,10,2,b'm',399,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14659,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
-    f(14676,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14679,21,4,b'm',384,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14700,4,5,b'm',137,4,0,b'S',0,0), // self
-    f(14704,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14724,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
-    f(14735,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
+    f(14251,17,2,b'm',94,4,0,b'S',0,0), // api_config_source
+    f(14268,3,3,b'm',93,4,0,b'S',0,0), // ads
+    f(14271,21,4,b'm',389,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14292,4,5,b'm',138,4,0,b'S',0,0), // self
+    f(14296,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14316,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
+    f(14327,18,8,b'm',125,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14786,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14378,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14827,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14835,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14847,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14860,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14880,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(14419,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14427,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14439,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14452,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14472,17,5,b'm',151,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
+    f(14538,20,2,b'm',103,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5105,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(15005,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(14597,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(15068,12,1,b'm',106,4,0,b'I',6831,36), // grpc_service
+    f(14660,12,1,b'm',107,4,0,b'I',6831,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15110,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15118,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',96,4,255,b'S',0,0), // version
-    f(15133,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15141,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14702,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14710,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',97,4,255,b'S',0,0), // version
+    f(14725,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14733,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',138,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',143,4,255,b'R',0,0), // socket_options
+    f(1960,7,1,b'm',139,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',144,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15221,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
-    f(15260,11,2,b'm',65535,4,0,b'R',15231,29), // google_grpc
-    f(15305,7,3,b'm',384,4,255,b'I',15271,34), // timeout
-    f(15312,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
-    f(15328,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
+    f(14813,10,1,b'm',108,4,0,b'S',0,0), // envoy_grpc
+    f(14852,11,2,b'm',65535,4,0,b'R',14823,29), // google_grpc
+    f(14897,7,3,b'm',389,4,255,b'I',14863,34), // timeout
+    f(14904,16,5,b'm',109,2,255,b'S',0,0), // initial_metadata
+    f(14920,12,6,b'm',130,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15394,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15328,12,3,b'm',129,4,255,b'I',15403,53), // retry_policy
-    f(15456,26,4,b'm',394,4,255,b'S',0,0), // max_receive_message_length
-    f(15530,18,5,b'b',65535,0,255,b'I',15482,48), // skip_envoy_headers
+    f(14974,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(14986,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(14920,12,3,b'm',130,4,255,b'I',14995,53), // retry_policy
+    f(15048,26,4,b'm',399,4,255,b'S',0,0), // max_receive_message_length
+    f(15122,18,5,b'b',65535,0,255,b'I',15074,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15580,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15172,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13557,6,2,b'm',381,4,255,b'S',0,0), // append
-    f(15627,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15640,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3744,6,1,b'm',109,4,255,b'S',0,0), // header
+    f(13321,6,2,b'm',386,4,255,b'S',0,0), // append
+    f(15219,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15232,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15733,18,1,b'm',381,4,255,b'S',0,0), // allow_absolute_url
-    f(15751,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15765,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15789,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
-    f(15806,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15879,20,6,b'b',65535,0,255,b'R',15821,58), // allow_chunked_length
-    f(15899,45,7,b'm',381,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15944,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16007,16,9,b'm',381,4,255,b'I',15968,39), // use_balsa_parser
-    f(16023,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(16082,22,11,b'm',354,2,255,b'R',16043,39), // ignore_http_11_upgrade
+    f(15325,18,1,b'm',386,4,255,b'S',0,0), // allow_absolute_url
+    f(15343,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15357,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15381,17,4,b'm',113,4,255,b'S',0,0), // header_key_format
+    f(15398,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15471,20,6,b'b',65535,0,255,b'R',15413,58), // allow_chunked_length
+    f(15491,45,7,b'm',386,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15536,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15599,16,9,b'm',386,4,255,b'I',15560,39), // use_balsa_parser
+    f(15615,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15674,22,11,b'm',359,2,255,b'R',15635,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16161,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
-    f(16223,18,8,b'm',148,4,0,b'I',16178,45), // stateful_formatter
+    f(15753,17,1,b'm',114,4,0,b'S',0,0), // proper_case_words
+    f(15815,18,8,b'm',149,4,0,b'I',15770,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16355,16,1,b'm',394,4,255,b'S',0,0), // hpack_table_size
-    f(16371,22,2,b'm',394,4,255,b'S',0,0), // max_concurrent_streams
-    f(16393,26,3,b'm',394,4,255,b'S',0,0), // initial_stream_window_size
-    f(16419,30,4,b'm',394,4,255,b'S',0,0), // initial_connection_window_size
-    f(16449,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16517,14,6,b'b',65535,0,255,b'R',16462,55), // allow_metadata
-    f(16565,19,7,b'm',394,4,255,b'I',16531,34), // max_outbound_frames
-    f(16629,27,8,b'm',394,4,255,b'I',16584,45), // max_outbound_control_frames
-    f(16697,49,9,b'm',394,4,255,b'I',16656,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16792,38,10,b'm',394,4,255,b'I',16746,46), // max_inbound_priority_frames_per_stream
-    f(16899,52,11,b'm',394,4,255,b'I',16830,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16991,38,12,b'b',65535,0,255,b'I',16951,40), // stream_error_on_invalid_http_messaging
-    f(17076,26,13,b'm',65535,2,255,b'R',17029,47), // custom_settings_parameters
-    f(15899,45,14,b'm',381,4,255,b'I',16951,40), // override_stream_error_on_invalid_http_message
-    f(17102,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17160,17,16,b'm',381,4,255,b'I',17122,38), // use_oghttp2_codec
-    f(17238,17,17,b'm',395,4,255,b'I',17177,61), // max_metadata_size
-    f(17292,23,18,b'm',381,4,255,b'I',17255,37), // enable_huffman_encoding
-    f(17315,24,19,b'm',394,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17378,17,20,b'm',381,4,255,b'I',17339,39), // disallow_obs_text
-    f(17437,18,21,b'm',395,4,255,b'I',17395,42), // stream_reset_burst
-    f(17455,17,22,b'm',395,4,255,b'I',17395,42), // stream_reset_rate
+    f(15947,16,1,b'm',399,4,255,b'S',0,0), // hpack_table_size
+    f(15963,22,2,b'm',399,4,255,b'S',0,0), // max_concurrent_streams
+    f(15985,26,3,b'm',399,4,255,b'S',0,0), // initial_stream_window_size
+    f(16011,30,4,b'm',399,4,255,b'S',0,0), // initial_connection_window_size
+    f(16041,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16109,14,6,b'b',65535,0,255,b'R',16054,55), // allow_metadata
+    f(16157,19,7,b'm',399,4,255,b'I',16123,34), // max_outbound_frames
+    f(16221,27,8,b'm',399,4,255,b'I',16176,45), // max_outbound_control_frames
+    f(16289,49,9,b'm',399,4,255,b'I',16248,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16384,38,10,b'm',399,4,255,b'I',16338,46), // max_inbound_priority_frames_per_stream
+    f(16491,52,11,b'm',399,4,255,b'I',16422,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16583,38,12,b'b',65535,0,255,b'I',16543,40), // stream_error_on_invalid_http_messaging
+    f(16668,26,13,b'm',65535,2,255,b'R',16621,47), // custom_settings_parameters
+    f(15491,45,14,b'm',386,4,255,b'I',16543,40), // override_stream_error_on_invalid_http_message
+    f(16694,20,15,b'm',118,4,255,b'S',0,0), // connection_keepalive
+    f(16752,17,16,b'm',386,4,255,b'I',16714,38), // use_oghttp2_codec
+    f(16830,17,17,b'm',400,4,255,b'I',16769,61), // max_metadata_size
+    f(16884,23,18,b'm',386,4,255,b'I',16847,37), // enable_huffman_encoding
+    f(16907,24,19,b'm',399,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16970,17,20,b'm',386,4,255,b'I',16931,39), // disallow_obs_text
+    f(17029,18,21,b'm',400,4,255,b'I',16987,42), // stream_reset_burst
+    f(17047,17,22,b'm',400,4,255,b'I',16987,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17512,12,1,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(17524,17,2,b'm',394,4,255,b'S',0,0), // max_headers_count
-    f(17541,23,3,b'm',384,4,255,b'S',0,0), // max_connection_duration
-    f(17564,19,4,b'm',384,4,255,b'S',0,0), // max_stream_duration
-    f(17583,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9335,27,6,b'm',394,4,255,b'S',0,0), // max_requests_per_connection
-    f(17632,23,7,b'm',394,4,255,b'R',17614,18), // max_response_headers_kb
-    f(17655,30,8,b'm',377,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17104,12,1,b'm',389,4,255,b'S',0,0), // idle_timeout
+    f(17116,17,2,b'm',399,4,255,b'S',0,0), // max_headers_count
+    f(17133,23,3,b'm',389,4,255,b'S',0,0), // max_connection_duration
+    f(17156,19,4,b'm',389,4,255,b'S',0,0), // max_stream_duration
+    f(17175,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9176,27,6,b'm',399,4,255,b'S',0,0), // max_requests_per_connection
+    f(17224,23,7,b'm',399,4,255,b'R',17206,18), // max_response_headers_kb
+    f(17247,30,8,b'm',382,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17723,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
+    f(17315,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17776,8,1,b'm',384,4,255,b'S',0,0), // interval
-    f(15305,7,2,b'm',384,4,255,b'S',0,0), // timeout
-    f(17784,15,3,b'm',377,4,255,b'S',0,0), // interval_jitter
-    f(17859,24,4,b'm',384,4,255,b'R',17799,60), // connection_idle_interval
+    f(17368,8,1,b'm',389,4,255,b'S',0,0), // interval
+    f(14897,7,2,b'm',389,4,255,b'S',0,0), // timeout
+    f(17376,15,3,b'm',382,4,255,b'S',0,0), // interval_jitter
+    f(17451,24,4,b'm',389,4,255,b'R',17391,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17912,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17918,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17922,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17504,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17510,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17514,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17959,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(18008,21,2,b'm',121,1,255,b'I',17974,34), // typed_filter_metadata
+    f(17551,15,1,b'm',121,1,255,b'S',0,0), // filter_metadata
+    f(17600,21,2,b'm',122,1,255,b'I',17566,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18157,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17749,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9747,8,3,b'm',391,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18159,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18174,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18192,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18216,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18226,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18241,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18260,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(9588,8,3,b'm',396,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',119,4,255,b'S',0,0), // locality
+    f(17751,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17766,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17784,24,8,b'm',97,4,0,b'S',0,0), // user_agent_build_version
+    f(17808,10,9,b'm',105,2,255,b'S',0,0), // extensions
+    f(17818,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(17833,19,11,b'm',92,2,255,b'S',0,0), // listening_addresses
+    f(17852,18,12,b'm',124,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18363,13,3,b'm',384,4,255,b'R',0,0), // poll_interval
+    f(14472,17,2,b'm',151,4,255,b'S',0,0), // watched_directory
+    f(17955,13,3,b'm',389,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18523,17,2,b'm',127,4,255,b'R',18441,82), // pass_through_tlvs
-    f(18540,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18115,17,2,b'm',128,4,255,b'R',18033,82), // pass_through_tlvs
+    f(18132,10,3,b'm',147,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18599,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18609,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18191,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18201,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18655,10,1,b'm',394,4,255,b'I',6831,36), // max_tokens
-    f(18665,9,2,b'm',383,4,255,b'I',6831,36), // fill_rate
+    f(18247,10,1,b'm',399,4,255,b'I',6831,36), // max_tokens
+    f(18257,9,2,b'm',388,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18706,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
-    f(18720,11,2,b'm',394,4,255,b'I',6831,36), // num_retries
-    f(18731,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
-    f(18739,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
-    f(18753,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
-    f(18773,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
+    f(18298,14,1,b'm',95,4,255,b'I',6831,36), // retry_back_off
+    f(18312,11,2,b'm',399,4,255,b'I',6831,36), // num_retries
+    f(18323,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
+    f(18331,14,4,b'm',132,4,255,b'I',6831,36), // retry_priority
+    f(18345,20,5,b'm',131,2,255,b'I',6831,36), // retry_host_predicate
+    f(18365,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',385,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',385,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18937,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18529,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18937,13,1,b'm',381,4,255,b'S',0,0), // default_value
+    f(18529,13,1,b'm',386,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18937,13,1,b'm',370,4,255,b'S',0,0), // default_value
+    f(18529,13,1,b'm',375,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18937,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18529,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19115,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19134,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18707,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18726,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14099,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13863,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19219,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(18811,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19227,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19254,10,4,b's',65535,4,0,b'R',19237,17), // named_port
-    f(19313,13,5,b's',65535,0,255,b'R',19264,49), // resolver_name
-    f(19326,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19337,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18819,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18846,10,4,b's',65535,4,0,b'R',18829,17), // named_port
+    f(18905,13,5,b's',65535,0,255,b'R',18856,49), // resolver_name
+    f(18918,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(18929,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19396,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19407,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(18988,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(18999,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19412,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19421,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19004,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19013,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
-    f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19430,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(2968,4,7,b'm',141,4,255,b'S',0,0), // type
+    f(19022,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19484,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19490,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19076,6,1,b'm',143,4,255,b'S',0,0), // stream
+    f(19082,8,2,b'm',142,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
+    f(4297,14,1,b'm',140,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',391,4,0,b'S',0,0), // json_format
-    f(19689,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19706,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19718,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19736,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19782,19,7,b'm',116,4,255,b'I',19746,36), // json_format_options
+    f(6754,11,2,b'm',396,4,0,b'S',0,0), // json_format
+    f(19281,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19298,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19310,18,5,b'm',101,4,0,b'S',0,0), // text_format_source
+    f(19328,10,6,b'm',149,2,255,b'S',0,0), // formatters
+    f(19374,19,7,b'm',117,4,255,b'I',19338,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19834,16,1,b'm',394,4,255,b'S',0,0), // keepalive_probes
-    f(19850,14,2,b'm',394,4,255,b'S',0,0), // keepalive_time
-    f(19864,18,3,b'm',394,4,255,b'S',0,0), // keepalive_interval
+    f(19426,16,1,b'm',399,4,255,b'S',0,0), // keepalive_probes
+    f(19442,14,2,b'm',399,4,255,b'S',0,0), // keepalive_time
+    f(19456,18,3,b'm',399,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19963,13,3,b'm',144,4,255,b'R',19911,52), // format_string
+    f(19555,13,3,b'm',145,4,255,b'R',19503,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20101,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20109,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20186,24,3,b's',65535,0,255,b'I',20128,58), // override_auto_sni_header
+    f(19693,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19701,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19778,24,3,b's',65535,0,255,b'I',19720,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20247,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19839,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20305,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20314,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20320,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(14974,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(19897,9,2,b'm',160,2,255,b'S',0,0), // endpoints
+    f(19906,6,4,b'm',154,4,255,b'S',0,0), // policy
+    f(19912,15,5,b'm',153,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',156,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20511,14,2,b'm',65535,2,255,b'R',20454,57), // drop_overloads
-    f(20525,23,3,b'm',394,4,255,b'S',0,0), // overprovisioning_factor
-    f(20647,20,4,b'm',384,4,255,b'R',20548,99), // endpoint_stale_after
-    f(20667,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20046,14,2,b'm',155,2,255,b'S',0,0), // drop_overloads
+    f(20060,23,3,b'm',399,4,255,b'S',0,0), // overprovisioning_factor
+    f(20083,20,4,b'm',389,4,255,b'S',0,0), // endpoint_stale_after
+    f(20103,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    f(14702,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20193,15,2,b'm',375,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20724,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
+    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
+    f(20241,19,2,b'm',158,4,255,b'I',11216,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20743,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20763,35), // observability_name
+    f(20260,20,4,b'm',157,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20280,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19227,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
+    f(18819,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
-    f(1960,7,3,b'm',91,4,255,b'I',6831,36), // address
-    f(20900,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(1960,7,3,b'm',92,4,255,b'I',6831,36), // address
+    f(20417,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20962,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(20479,8,1,b'm',156,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20970,21,4,b'm',394,4,255,b'S',0,0), // load_balancing_weight
-    f(20991,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9588,8,3,b'm',120,4,255,b'S',0,0), // metadata
+    f(20487,21,4,b'm',399,4,255,b'S',0,0), // load_balancing_weight
+    f(20508,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(21048,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20970,21,3,b'm',394,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',119,4,255,b'S',0,0), // locality
+    f(20565,12,2,b'm',159,2,255,b'S',0,0), // lb_endpoints
+    f(20487,21,3,b'm',399,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21094,9,6,b'm',394,4,255,b'I',21060,34), // proximity
-    f(21119,23,7,b'm',65535,4,0,b'R',21103,16), // load_balancer_endpoints
-    f(21193,28,8,b'm',65535,4,0,b'R',21142,51), // leds_cluster_locality_config
-    f(9747,8,9,b'm',119,4,255,b'I',21221,35), // metadata
+    f(20611,9,6,b'm',399,4,255,b'I',20577,34), // proximity
+    f(20636,23,7,b'm',65535,4,0,b'R',20620,16), // load_balancer_endpoints
+    f(20710,28,8,b'm',65535,4,0,b'R',20659,51), // leds_cluster_locality_config
+    f(9588,8,9,b'm',120,4,255,b'I',20738,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
-    f(13249,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',144,4,255,b'S',0,0), // socket_options
+    f(13013,13,3,b'm',146,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
-    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
+    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
+    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21424,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21480,15,4,b'm',381,4,255,b'R',21442,38), // use_proxy_proto
-    f(9747,8,5,b'm',119,4,255,b'I',21495,39), // metadata
-    f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(20941,18,1,b'm',164,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',162,2,255,b'S',0,0), // filters
+    f(20997,15,4,b'm',386,4,255,b'R',20959,38), // use_proxy_proto
+    f(9588,8,5,b'm',120,4,255,b'I',21012,39), // metadata
+    f(9538,16,6,b'm',148,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21534,32,9,b'm',384,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21051,32,9,b'm',389,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21607,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21620,14,4,b's',65535,0,255,b'R',21060,34), // address_suffix
-    f(21634,10,5,b'm',394,4,255,b'R',21060,34), // suffix_len
-    f(21644,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21664,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21676,16,8,b'm',394,4,255,b'S',0,0), // destination_port
-    f(21692,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21710,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21731,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21743,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21754,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21124,13,3,b'm',98,2,255,b'S',0,0), // prefix_ranges
+    f(21137,14,4,b's',65535,0,255,b'R',20577,34), // address_suffix
+    f(21151,10,5,b'm',399,4,255,b'R',20577,34), // suffix_len
+    f(21161,20,6,b'm',98,2,255,b'S',0,0), // source_prefix_ranges
+    f(21181,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21193,16,8,b'm',399,4,255,b'S',0,0), // destination_port
+    f(21209,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21227,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21248,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21260,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21271,27,13,b'm',98,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21814,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21827,16,4,b'm',381,4,255,b'S',0,0), // use_original_dst
-    f(9223,33,5,b'm',394,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9747,8,6,b'm',119,4,255,b'I',21843,35), // metadata
-    f(21878,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21891,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21901,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21917,11,10,b'm',381,4,255,b'S',0,0), // transparent
-    f(14218,8,11,b'm',381,4,255,b'S',0,0), // freebind
-    f(21928,26,12,b'm',394,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(21954,24,15,b'm',384,4,255,b'S',0,0), // listener_filters_timeout
-    f(21978,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21995,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22152,19,18,b'm',65535,4,255,b'R',22031,121), // udp_listener_config
-    f(22246,12,19,b'm',65535,4,255,b'R',22171,75), // api_listener
-    f(22258,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22355,10,21,b'b',65535,0,255,b'I',22283,72), // reuse_port
+    f(1960,7,2,b'm',92,4,255,b'S',0,0), // address
+    f(21331,13,3,b'm',163,2,255,b'S',0,0), // filter_chains
+    f(21344,16,4,b'm',386,4,255,b'S',0,0), // use_original_dst
+    f(9064,33,5,b'm',399,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9588,8,6,b'm',120,4,255,b'I',21360,35), // metadata
+    f(21395,13,7,b'm',168,4,255,b'S',0,0), // deprecated_v1
+    f(21408,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21418,16,9,b'm',169,2,255,b'S',0,0), // listener_filters
+    f(21434,11,10,b'm',386,4,255,b'S',0,0), // transparent
+    f(13982,8,11,b'm',386,4,255,b'S',0,0), // freebind
+    f(21445,26,12,b'm',399,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4297,14,13,b'm',140,2,255,b'S',0,0), // socket_options
+    f(21471,24,15,b'm',389,4,255,b'S',0,0), // listener_filters_timeout
+    f(21495,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21512,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21669,19,18,b'm',65535,4,255,b'R',21548,121), // udp_listener_config
+    f(21763,12,19,b'm',65535,4,255,b'R',21688,75), // api_listener
+    f(21775,25,20,b'm',166,4,255,b'S',0,0), // connection_balance_config
+    f(21872,10,21,b'b',65535,0,255,b'I',21800,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22365,16,24,b'm',394,4,255,b'S',0,0), // tcp_backlog_size
-    f(22381,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22401,12,26,b'm',381,4,255,b'S',0,0), // bind_to_port
-    f(22564,17,27,b'm',65535,4,0,b'R',22413,151), // internal_listener
-    f(22581,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22592,17,29,b'm',381,4,255,b'S',0,0), // enable_reuse_port
-    f(22609,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(21882,16,24,b'm',399,4,255,b'S',0,0), // tcp_backlog_size
+    f(21898,20,25,b'm',163,4,255,b'S',0,0), // default_filter_chain
+    f(21918,12,26,b'm',386,4,255,b'S',0,0), // bind_to_port
+    f(22081,17,27,b'm',65535,4,0,b'R',21930,151), // internal_listener
+    f(22098,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22109,17,29,b'm',386,4,255,b'S',0,0), // enable_reuse_port
+    f(22126,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22621,20,32,b'm',402,4,255,b'S',0,0), // filter_chain_matcher
-    f(20743,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22641,42,34,b'm',394,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22683,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22789,11,36,b'm',65535,4,255,b'R',22706,83), // fcds_config
-    f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',384,4,255,b'R',22800,112), // per_connection_buffer_high_watermark_timeout
-    f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
+    f(22138,20,32,b'm',407,4,255,b'S',0,0), // filter_chain_matcher
+    f(20260,20,33,b'm',161,2,255,b'S',0,0), // additional_addresses
+    f(22158,42,34,b'm',399,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22200,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22306,11,36,b'm',65535,4,255,b'R',22223,83), // fcds_config
+    f(13013,13,37,b'm',146,4,255,b'S',0,0), // tcp_keepalive
+    f(10867,44,38,b'm',389,4,255,b'R',22317,112), // per_connection_buffer_high_watermark_timeout
+    f(10934,13,39,b'm',174,4,255,b'I',10911,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22969,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23079,14,2,b'm',148,4,0,b'R',22982,97), // extend_balance
-    f(23093,20,3,b'm',65535,4,0,b'R',22982,97), // cpu_locality_balance
+    f(22486,13,1,b'm',167,4,0,b'S',0,0), // exact_balance
+    f(22596,14,2,b'm',149,4,0,b'R',22499,97), // extend_balance
+    f(22610,20,3,b'm',65535,4,0,b'R',22499,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22401,12,1,b'm',381,4,255,b'S',0,0), // bind_to_port
+    f(21918,12,1,b'm',386,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
-    f(23268,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
+    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
+    f(22785,15,4,b'm',170,4,255,b'S',0,0), // filter_disabled
+    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23341,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23349,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23358,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23367,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23376,22,5,b'm',375,4,0,b'S',0,0), // destination_port_range
+    f(22858,8,1,b'm',171,4,0,b'S',0,0), // or_match
+    f(22866,9,2,b'm',171,4,0,b'S',0,0), // and_match
+    f(22875,9,3,b'm',170,4,0,b'S',0,0), // not_match
+    f(22884,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22893,22,5,b'm',380,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23465,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(22982,5,1,b'm',170,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12907,5,1,b'm',354,4,255,b'I',6831,36), // match
-    f(23517,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23524,4,3,b'm',394,4,255,b'I',6831,36), // bins
+    f(12671,5,1,b'm',359,4,255,b'I',6831,36), // match
+    f(23034,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23041,4,3,b'm',399,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23563,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23656,20,2,b'm',381,4,255,b'I',23573,83), // use_all_default_tags
-    f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23790,25,4,b'm',170,2,255,b'I',23676,114), // histogram_bucket_settings
-    f(23864,27,5,b'm',381,4,255,b'I',23815,49), // allow_default_tag_overrides
+    f(23080,10,1,b'm',175,2,255,b'S',0,0), // stats_tags
+    f(23173,20,2,b'm',386,4,255,b'I',23090,83), // use_all_default_tags
+    f(10934,13,3,b'm',174,4,255,b'S',0,0), // stats_matcher
+    f(23307,25,4,b'm',172,2,255,b'I',23193,114), // histogram_bucket_settings
+    f(23381,27,5,b'm',386,4,255,b'I',23332,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23927,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23937,14,2,b'm',346,4,0,b'S',0,0), // exclusion_list
-    f(23951,14,3,b'm',346,4,0,b'S',0,0), // inclusion_list
+    f(23444,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23454,14,2,b'm',351,4,0,b'S',0,0), // exclusion_list
+    f(23468,14,3,b'm',351,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24001,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24009,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24014,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23518,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23526,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23531,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24069,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(23586,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24145,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',380,4,255,b'I',24153,149), // typed_config
+    f(23662,8,2,b'm',182,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',385,4,255,b'I',23670,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24342,16,1,b'm',384,4,255,b'S',0,0), // refresh_interval
-    f(24358,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
-    f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24443,21,4,b'm',174,4,255,b'I',24375,68), // buffer_factory_config
-    f(24529,15,5,b'm',65535,2,255,b'R',24464,65), // loadshed_points
+    f(23859,16,1,b'm',389,4,255,b'S',0,0), // refresh_interval
+    f(23875,17,2,b'm',179,2,255,b'S',0,0), // resource_monitors
+    f(8329,7,3,b'm',177,2,255,b'S',0,0), // actions
+    f(23960,21,4,b'm',176,4,255,b'I',23892,68), // buffer_factory_config
+    f(24046,15,5,b'm',65535,2,255,b'R',23981,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24622,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24639,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24139,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24156,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24732,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24741,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24249,9,2,b'm',181,4,0,b'S',0,0), // threshold
+    f(24258,6,3,b'm',180,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24774,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24291,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24811,9,1,b'm',183,4,0,b'S',0,0), // and_rules
-    f(24820,8,2,b'm',183,4,0,b'S',0,0), // or_rules
-    f(24828,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3744,6,4,b'm',195,4,0,b'S',0,0), // header
-    f(24831,14,5,b'm',97,4,0,b'S',0,0), // destination_ip
-    f(21676,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
-    f(24845,8,8,b'm',182,4,0,b'S',0,0), // not_rule
-    f(24853,21,9,b'm',354,4,0,b'S',0,0), // requested_server_name
-    f(24874,8,10,b'm',350,4,0,b'S',0,0), // url_path
-    f(23376,22,11,b'm',375,4,0,b'S',0,0), // destination_port_range
-    f(24968,7,12,b'm',148,4,0,b'R',24882,86), // matcher
-    f(24999,12,13,b'm',148,4,0,b'R',24975,24), // uri_template
-    f(25011,16,14,b'm',190,4,0,b'S',0,0), // sourced_metadata
+    f(24328,9,1,b'm',185,4,0,b'S',0,0), // and_rules
+    f(24337,8,2,b'm',185,4,0,b'S',0,0), // or_rules
+    f(24345,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3744,6,4,b'm',197,4,0,b'S',0,0), // header
+    f(24348,14,5,b'm',98,4,0,b'S',0,0), // destination_ip
+    f(21193,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9588,8,7,b'm',352,4,0,b'S',0,0), // metadata
+    f(24362,8,8,b'm',184,4,0,b'S',0,0), // not_rule
+    f(24370,21,9,b'm',359,4,0,b'S',0,0), // requested_server_name
+    f(24391,8,10,b'm',355,4,0,b'S',0,0), // url_path
+    f(22893,22,11,b'm',380,4,0,b'S',0,0), // destination_port_range
+    f(24485,7,12,b'm',149,4,0,b'R',24399,86), // matcher
+    f(24516,12,13,b'm',149,4,0,b'R',24492,24), // uri_template
+    f(24528,16,14,b'm',192,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23465,5,1,b'm',182,2,255,b'S',0,0), // rules
+    f(22982,5,1,b'm',184,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(25089,11,1,b'm',182,2,255,b'S',0,0), // permissions
-    f(25100,10,2,b'm',185,2,255,b'S',0,0), // principals
-    f(25110,9,3,b'm',65535,4,255,b'R',0,0), // condition
-    f(25119,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
-    f(25136,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    f(24606,11,1,b'm',184,2,255,b'S',0,0), // permissions
+    f(24617,10,2,b'm',187,2,255,b'S',0,0), // principals
+    f(24627,9,3,b'm',65535,4,255,b'R',0,0), // condition
+    f(24636,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
+    f(24653,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25176,7,1,b'm',187,4,0,b'S',0,0), // and_ids
-    f(25183,6,2,b'm',187,4,0,b'S',0,0), // or_ids
-    f(24828,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25189,13,4,b'm',186,4,0,b'S',0,0), // authenticated
-    f(25202,9,5,b'm',97,4,0,b'S',0,0), // source_ip
-    f(3744,6,6,b'm',195,4,0,b'S',0,0), // header
-    f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
-    f(25211,6,8,b'm',185,4,0,b'S',0,0), // not_id
-    f(24874,8,9,b'm',350,4,0,b'S',0,0), // url_path
-    f(25217,16,10,b'm',97,4,0,b'S',0,0), // direct_remote_ip
-    f(25233,9,11,b'm',97,4,0,b'S',0,0), // remote_ip
-    f(25242,12,12,b'm',343,4,0,b'S',0,0), // filter_state
-    f(25011,16,13,b'm',190,4,0,b'S',0,0), // sourced_metadata
-    f(25254,6,14,b'm',148,4,0,b'S',0,0), // custom
+    f(24693,7,1,b'm',189,4,0,b'S',0,0), // and_ids
+    f(24700,6,2,b'm',189,4,0,b'S',0,0), // or_ids
+    f(24345,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24706,13,4,b'm',188,4,0,b'S',0,0), // authenticated
+    f(24719,9,5,b'm',98,4,0,b'S',0,0), // source_ip
+    f(3744,6,6,b'm',197,4,0,b'S',0,0), // header
+    f(9588,8,7,b'm',352,4,0,b'S',0,0), // metadata
+    f(24728,6,8,b'm',187,4,0,b'S',0,0), // not_id
+    f(24391,8,9,b'm',355,4,0,b'S',0,0), // url_path
+    f(24734,16,10,b'm',98,4,0,b'S',0,0), // direct_remote_ip
+    f(24750,9,11,b'm',98,4,0,b'S',0,0), // remote_ip
+    f(24759,12,12,b'm',348,4,0,b'S',0,0), // filter_state
+    f(24528,16,13,b'm',192,4,0,b'S',0,0), // sourced_metadata
+    f(24771,6,14,b'm',149,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25304,14,2,b'm',354,4,255,b'S',0,0), // principal_name
+    f(24821,14,2,b'm',359,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25352,3,1,b'm',185,2,255,b'S',0,0), // ids
+    f(24869,3,1,b'm',187,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24774,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(13024,8,2,b'm',189,1,255,b'S',0,0), // policies
-    f(25500,21,3,b'm',65535,4,255,b'R',25380,120), // audit_logging_options
+    f(24291,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12788,8,2,b'm',191,1,255,b'S',0,0), // policies
+    f(25017,21,3,b'm',65535,4,255,b'R',24897,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',184,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',186,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25596,16,1,b'm',347,4,255,b'S',0,0), // metadata_matcher
-    f(25612,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25113,16,1,b'm',352,4,255,b'S',0,0), // metadata_matcher
+    f(25129,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25662,12,2,b'm',354,4,255,b'S',0,0), // string_match
-    f(25674,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25179,12,2,b'm',359,4,255,b'S',0,0), // string_match
+    f(25191,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25717,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25726,9,2,b'm',381,4,255,b'I',6831,36), // propagate
+    f(25234,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(25243,9,2,b'm',386,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25777,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25783,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(25787,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(25294,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25300,4,2,b'm',101,4,255,b'S',0,0), // body
+    f(25304,11,3,b'm',145,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7822,6,1,b'm',380,4,255,b'S',0,0), // config
-    f(25832,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7714,6,1,b'm',385,4,255,b'S',0,0), // config
+    f(25349,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14725,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25878,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25889,11,6,b'm',376,4,0,b'S',0,0), // range_match
-    f(25900,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25674,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25913,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25925,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25937,16,11,b'm',352,4,0,b'S',0,0), // safe_regex_match
-    f(25953,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25662,12,13,b'm',354,4,0,b'S',0,0), // string_match
-    f(25967,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25395,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25406,11,6,b'm',381,4,0,b'S',0,0), // range_match
+    f(25417,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25191,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25430,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25442,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25454,16,11,b'm',357,4,0,b'S',0,0), // safe_regex_match
+    f(25470,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25179,12,13,b'm',359,4,0,b'S',0,0), // string_match
+    f(25484,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25662,12,5,b'm',354,4,0,b'S',0,0), // string_match
-    f(25900,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25179,12,5,b'm',359,4,0,b'S',0,0), // string_match
+    f(25417,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26075,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26088,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26101,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26114,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26128,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26142,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26153,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26168,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26181,13,9,b'm',351,4,1,b'S',0,0), // regex_rewrite
-    f(26194,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25592,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25605,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25618,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(25631,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25645,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25659,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25670,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25685,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25698,13,9,b'm',356,4,1,b'S',0,0), // regex_rewrite
+    f(25711,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12907,5,1,b'm',213,4,255,b'S',0,0), // match
-    f(26233,5,2,b'm',200,4,0,b'S',0,0), // route
-    f(26238,8,3,b'm',197,4,0,b'S',0,0), // redirect
-    f(9747,8,4,b'm',119,4,255,b'I',26246,32), // metadata
-    f(26348,9,5,b'm',192,4,255,b'I',26278,70), // decorator
-    f(26357,15,7,b'm',193,4,0,b'S',0,0), // direct_response
-    f(26372,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26394,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26417,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26443,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26468,23,13,b'm',199,1,255,b'S',0,0), // typed_per_filter_config
+    f(12671,5,1,b'm',215,4,255,b'S',0,0), // match
+    f(25750,5,2,b'm',202,4,0,b'S',0,0), // route
+    f(25755,8,3,b'm',199,4,0,b'S',0,0), // redirect
+    f(9588,8,4,b'm',120,4,255,b'I',25763,32), // metadata
+    f(25865,9,5,b'm',194,4,255,b'I',25795,70), // decorator
+    f(25874,15,7,b'm',195,4,0,b'S',0,0), // direct_response
+    f(25889,22,9,b'm',110,2,255,b'S',0,0), // request_headers_to_add
+    f(25911,23,10,b'm',110,2,255,b'S',0,0), // response_headers_to_add
+    f(25934,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25960,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25985,23,13,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',217,4,255,b'I',26491,35), // tracing
-    f(26609,30,16,b'm',394,4,255,b'I',26526,83), // per_request_buffer_limit_bytes
-    f(26711,13,17,b'm',65535,4,0,b'R',26639,72), // filter_action
-    f(26773,21,18,b'm',65535,4,0,b'R',26724,49), // non_forwarding_action
-    f(22581,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26794,25,20,b'm',395,4,255,b'I',26526,83), // request_body_buffer_limit
-    f(26921,16,21,b'm',148,2,255,b'R',26819,102), // route_specifiers
+    f(4856,7,15,b'm',219,4,255,b'I',26008,35), // tracing
+    f(26126,30,16,b'm',399,4,255,b'I',26043,83), // per_request_buffer_limit_bytes
+    f(26228,13,17,b'm',65535,4,0,b'R',26156,72), // filter_action
+    f(26290,21,18,b'm',65535,4,0,b'R',26241,49), // non_forwarding_action
+    f(22098,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26311,25,20,b'm',400,4,255,b'I',26043,83), // request_body_buffer_limit
+    f(26438,16,21,b'm',149,2,255,b'R',26336,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(27023,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(27037,17,3,b'm',221,4,0,b'S',0,0), // weighted_clusters
-    f(27113,14,4,b'm',119,4,255,b'I',27054,59), // metadata_match
-    f(26128,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(27127,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27147,17,7,b'm',381,4,1,b'S',0,0), // auto_host_rewrite
-    f(15305,7,8,b'm',384,4,255,b'S',0,0), // timeout
-    f(15328,12,9,b'm',65535,4,255,b'R',27164,103), // retry_policy
+    f(26540,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26554,17,3,b'm',223,4,0,b'S',0,0), // weighted_clusters
+    f(26630,14,4,b'm',120,4,255,b'I',26571,59), // metadata_match
+    f(25645,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26644,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26664,17,7,b'm',386,4,1,b'S',0,0), // auto_host_rewrite
+    f(14897,7,8,b'm',389,4,255,b'S',0,0), // timeout
+    f(14920,12,9,b'm',65535,4,255,b'R',26681,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27336,11,13,b'm',65535,2,255,b'R',27267,69), // rate_limits
-    f(27390,22,14,b'm',381,4,255,b'I',27347,43), // include_vh_rate_limits
-    f(27412,11,15,b'm',201,2,255,b'S',0,0), // hash_policy
-    f(27512,4,17,b'm',65535,4,255,b'R',27423,89), // cors
-    f(27516,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27547,16,23,b'm',384,4,255,b'S',0,0), // max_grpc_timeout
-    f(17512,12,24,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(27563,15,25,b'm',209,2,255,b'S',0,0), // upgrade_configs
-    f(27610,24,26,b'e',65535,0,255,b'R',27578,32), // internal_redirect_action
-    f(27708,12,27,b'm',65535,4,255,b'R',27634,74), // hedge_policy
-    f(27720,19,28,b'm',384,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27739,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27758,23,30,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(27781,22,31,b'm',394,4,255,b'R',27578,32), // max_internal_redirects
-    f(26181,13,32,b'm',351,4,255,b'S',0,0), // regex_rewrite
-    f(27838,25,33,b'm',380,4,255,b'R',27803,35), // retry_policy_typed_config
-    f(27863,24,34,b'm',65535,4,255,b'R',27578,32), // internal_redirect_policy
-    f(27887,23,35,b'm',351,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17564,19,36,b'm',207,4,255,b'S',0,0), // max_stream_duration
-    f(27994,24,37,b's',65535,4,0,b'R',27910,84), // cluster_specifier_plugin
-    f(28018,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(28041,31,39,b'm',65535,4,0,b'R',27910,84), // inline_cluster_specifier_plugin
-    f(28167,17,40,b'm',148,4,255,b'I',28072,95), // early_data_policy
-    f(28184,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(28273,13,42,b'm',384,4,255,b'I',28203,70), // flush_timeout
-    f(28286,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26194,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26853,11,13,b'm',65535,2,255,b'R',26784,69), // rate_limits
+    f(26907,22,14,b'm',386,4,255,b'I',26864,43), // include_vh_rate_limits
+    f(26929,11,15,b'm',203,2,255,b'S',0,0), // hash_policy
+    f(27029,4,17,b'm',65535,4,255,b'R',26940,89), // cors
+    f(27033,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27064,16,23,b'm',389,4,255,b'S',0,0), // max_grpc_timeout
+    f(17104,12,24,b'm',389,4,255,b'S',0,0), // idle_timeout
+    f(27080,15,25,b'm',211,2,255,b'S',0,0), // upgrade_configs
+    f(27127,24,26,b'e',65535,0,255,b'R',27095,32), // internal_redirect_action
+    f(27225,12,27,b'm',65535,4,255,b'R',27151,74), // hedge_policy
+    f(27237,19,28,b'm',389,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27256,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27275,23,30,b'm',210,2,255,b'S',0,0), // request_mirror_policies
+    f(27298,22,31,b'm',399,4,255,b'R',27095,32), // max_internal_redirects
+    f(25698,13,32,b'm',356,4,255,b'S',0,0), // regex_rewrite
+    f(27355,25,33,b'm',385,4,255,b'R',27320,35), // retry_policy_typed_config
+    f(27380,24,34,b'm',65535,4,255,b'R',27095,32), // internal_redirect_policy
+    f(27404,23,35,b'm',356,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17156,19,36,b'm',209,4,255,b'S',0,0), // max_stream_duration
+    f(27511,24,37,b's',65535,4,0,b'R',27427,84), // cluster_specifier_plugin
+    f(27535,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27558,31,39,b'm',65535,4,0,b'R',27427,84), // inline_cluster_specifier_plugin
+    f(27684,17,40,b'm',149,4,255,b'I',27589,95), // early_data_policy
+    f(27701,19,41,b'm',149,4,255,b'S',0,0), // path_rewrite_policy
+    f(27790,13,42,b'm',389,4,255,b'I',27720,70), // flush_timeout
+    f(27803,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25711,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',205,4,0,b'S',0,0), // header
-    f(28342,6,2,b'm',203,4,0,b'S',0,0), // cookie
-    f(28348,21,3,b'm',202,4,0,b'S',0,0), // connection_properties
-    f(28369,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28377,15,5,b'm',206,4,0,b'S',0,0), // query_parameter
-    f(25242,12,6,b'm',65535,4,0,b'R',28392,55), // filter_state
+    f(3744,6,1,b'm',207,4,0,b'S',0,0), // header
+    f(27859,6,2,b'm',205,4,0,b'S',0,0), // cookie
+    f(27865,21,3,b'm',204,4,0,b'S',0,0), // connection_properties
+    f(27886,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27894,15,5,b'm',208,4,0,b'S',0,0), // query_parameter
+    f(24759,12,6,b'm',65535,4,0,b'R',27909,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25202,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(24719,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28658,3,2,b'm',384,4,255,b'I',28563,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28563,95), // path
-    f(28661,10,4,b'm',204,2,255,b'I',28563,95), // attributes
+    f(28175,3,2,b'm',389,4,255,b'I',28080,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28080,95), // path
+    f(28178,10,4,b'm',206,2,255,b'I',28080,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26181,13,2,b'm',351,4,255,b'S',0,0), // regex_rewrite
+    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25698,13,2,b'm',356,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17564,19,1,b'm',384,4,255,b'S',0,0), // max_stream_duration
-    f(28903,23,2,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28926,26,3,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17156,19,1,b'm',389,4,255,b'S',0,0), // max_stream_duration
+    f(28420,23,2,b'm',389,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28443,26,3,b'm',389,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(29005,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29021,13,4,b'm',381,4,255,b'I',26491,35), // trace_sampled
-    f(27023,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(29034,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(29067,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(27127,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28522,16,3,b'm',135,4,255,b'S',0,0), // runtime_fraction
+    f(28538,13,4,b'm',386,4,255,b'I',26008,35), // trace_sampled
+    f(26540,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28551,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28584,25,7,b'm',90,2,255,b'S',0,0), // request_headers_mutations
+    f(26644,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(29139,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(29151,7,2,b'm',381,4,255,b'S',0,0), // enabled
-    f(29221,14,3,b'm',65535,4,255,b'R',29158,63), // connect_config
+    f(28656,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28668,7,2,b'm',386,4,255,b'S',0,0), // enabled
+    f(28738,14,3,b'm',65535,4,255,b'R',28675,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29275,13,2,b'm',219,2,255,b'S',0,0), // virtual_hosts
-    f(29288,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26394,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26417,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26372,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(29309,17,7,b'm',381,4,255,b'S',0,0), // validate_clusters
-    f(26443,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29422,4,9,b'm',65535,4,255,b'R',29326,96), // vhds
-    f(29426,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29461,35,11,b'm',394,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29496,25,12,b'm',65535,2,255,b'R',27910,84), // cluster_specifier_plugins
-    f(27758,23,13,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(29521,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29549,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26468,23,16,b'm',211,1,255,b'S',0,0), // typed_per_filter_config
-    f(9747,8,17,b'm',119,4,255,b'I',29588,38), // metadata
-    f(29626,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26921,16,19,b'm',148,2,255,b'R',26819,102), // route_specifiers
+    f(28792,13,2,b'm',221,2,255,b'S',0,0), // virtual_hosts
+    f(28805,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25911,23,4,b'm',110,2,255,b'S',0,0), // response_headers_to_add
+    f(25934,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25889,22,6,b'm',110,2,255,b'S',0,0), // request_headers_to_add
+    f(28826,17,7,b'm',386,4,255,b'S',0,0), // validate_clusters
+    f(25960,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28939,4,9,b'm',65535,4,255,b'R',28843,96), // vhds
+    f(28943,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28978,35,11,b'm',399,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29013,25,12,b'm',65535,2,255,b'R',27427,84), // cluster_specifier_plugins
+    f(27275,23,13,b'm',210,2,255,b'S',0,0), // request_mirror_policies
+    f(29038,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29066,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25985,23,16,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(9588,8,17,b'm',120,4,255,b'I',29105,38), // metadata
+    f(29143,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26438,16,19,b'm',149,2,255,b'R',26336,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29735,6,1,b'm',198,2,255,b'S',0,0), // routes
+    f(29252,6,1,b'm',200,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29773,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29290,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29779,14,4,b'm',381,4,255,b'S',0,0), // case_sensitive
-    f(29793,7,6,b'm',195,2,255,b'S',0,0), // headers
-    f(29800,16,7,b'm',196,2,255,b'S',0,0), // query_parameters
-    f(29816,4,8,b'm',215,4,255,b'S',0,0), // grpc
-    f(29005,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29820,10,10,b'm',352,4,0,b'S',0,0), // safe_regex
-    f(29830,11,11,b'm',216,4,255,b'S',0,0), // tls_context
-    f(29841,15,12,b'm',214,4,0,b'S',0,0), // connect_matcher
-    f(29953,16,13,b'm',347,2,255,b'R',29856,97), // dynamic_metadata
-    f(29969,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29990,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(25242,12,16,b'm',343,2,255,b'S',0,0), // filter_state
-    f(30007,7,17,b'm',191,2,255,b'S',0,0), // cookies
+    f(29296,14,4,b'm',386,4,255,b'S',0,0), // case_sensitive
+    f(29310,7,6,b'm',197,2,255,b'S',0,0), // headers
+    f(29317,16,7,b'm',198,2,255,b'S',0,0), // query_parameters
+    f(29333,4,8,b'm',217,4,255,b'S',0,0), // grpc
+    f(28522,16,9,b'm',135,4,255,b'S',0,0), // runtime_fraction
+    f(29337,10,10,b'm',357,4,0,b'S',0,0), // safe_regex
+    f(29347,11,11,b'm',218,4,255,b'S',0,0), // tls_context
+    f(29358,15,12,b'm',216,4,0,b'S',0,0), // connect_matcher
+    f(29470,16,13,b'm',352,2,255,b'R',29373,97), // dynamic_metadata
+    f(29486,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29507,17,15,b'm',149,4,0,b'S',0,0), // path_match_policy
+    f(24759,12,16,b'm',348,2,255,b'S',0,0), // filter_state
+    f(29524,7,17,b'm',193,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(30170,9,1,b'm',381,4,255,b'S',0,0), // presented
-    f(30179,9,2,b'm',381,4,255,b'S',0,0), // validated
+    f(29687,9,1,b'm',386,4,255,b'S',0,0), // presented
+    f(29696,9,2,b'm',386,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30217,15,1,b'm',370,4,255,b'I',6831,36), // client_sampling
-    f(30232,15,2,b'm',370,4,255,b'I',6831,36), // random_sampling
-    f(30247,16,3,b'm',370,4,255,b'I',6831,36), // overall_sampling
-    f(30263,11,4,b'm',364,2,255,b'I',6831,36), // custom_tags
-    f(25717,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(30274,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29734,15,1,b'm',375,4,255,b'I',6831,36), // client_sampling
+    f(29749,15,2,b'm',375,4,255,b'I',6831,36), // random_sampling
+    f(29764,16,3,b'm',375,4,255,b'I',6831,36), // overall_sampling
+    f(29780,11,4,b'm',369,2,255,b'I',6831,36), // custom_tags
+    f(25234,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(29791,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29793,7,4,b'm',195,2,255,b'S',0,0), // headers
+    f(29310,7,4,b'm',197,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30361,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29735,6,3,b'm',198,2,255,b'S',0,0), // routes
-    f(30368,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(30379,16,5,b'm',218,2,255,b'S',0,0), // virtual_clusters
-    f(27336,11,6,b'm',65535,2,255,b'R',27267,69), // rate_limits
-    f(26372,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(27512,4,8,b'm',65535,4,255,b'R',27423,89), // cors
-    f(26394,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26417,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26443,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30395,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26468,23,15,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
-    f(15328,12,16,b'm',65535,4,255,b'R',27164,103), // retry_policy
-    f(27708,12,17,b'm',65535,4,255,b'R',27634,74), // hedge_policy
-    f(26609,30,18,b'm',394,4,255,b'I',26526,83), // per_request_buffer_limit_bytes
-    f(30424,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27838,25,20,b'm',380,4,255,b'R',27803,35), // retry_policy_typed_config
-    f(24968,7,21,b'm',402,4,255,b'S',0,0), // matcher
-    f(27758,23,22,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(30519,31,23,b'b',65535,0,255,b'I',30457,62), // include_is_timeout_retry_header
-    f(9747,8,24,b'm',119,4,255,b'I',30550,39), // metadata
-    f(26794,25,25,b'm',395,4,255,b'I',26526,83), // request_body_buffer_limit
-    f(26921,16,26,b'm',148,2,255,b'R',26819,102), // route_specifiers
+    f(29878,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29252,6,3,b'm',200,2,255,b'S',0,0), // routes
+    f(29885,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(29896,16,5,b'm',220,2,255,b'S',0,0), // virtual_clusters
+    f(26853,11,6,b'm',65535,2,255,b'R',26784,69), // rate_limits
+    f(25889,22,7,b'm',110,2,255,b'S',0,0), // request_headers_to_add
+    f(27029,4,8,b'm',65535,4,255,b'R',26940,89), // cors
+    f(25911,23,10,b'm',110,2,255,b'S',0,0), // response_headers_to_add
+    f(25934,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25960,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29912,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25985,23,15,b'm',222,1,255,b'S',0,0), // typed_per_filter_config
+    f(14920,12,16,b'm',65535,4,255,b'R',26681,103), // retry_policy
+    f(27225,12,17,b'm',65535,4,255,b'R',27151,74), // hedge_policy
+    f(26126,30,18,b'm',399,4,255,b'I',26043,83), // per_request_buffer_limit_bytes
+    f(29941,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27355,25,20,b'm',385,4,255,b'R',27320,35), // retry_policy_typed_config
+    f(24485,7,21,b'm',407,4,255,b'S',0,0), // matcher
+    f(27275,23,22,b'm',210,2,255,b'S',0,0), // request_mirror_policies
+    f(30036,31,23,b'b',65535,0,255,b'I',29974,62), // include_is_timeout_retry_header
+    f(9588,8,24,b'm',120,4,255,b'I',30067,39), // metadata
+    f(26311,25,25,b'm',400,4,255,b'I',26043,83), // request_body_buffer_limit
+    f(26438,16,26,b'm',149,2,255,b'R',26336,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',222,2,255,b'S',0,0), // clusters
-    f(30685,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30746,12,3,b'm',394,4,255,b'I',30703,43), // total_weight
-    f(28782,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30758,15,5,b'm',381,4,0,b'S',0,0), // use_hash_policy
+    f(7225,8,1,b'm',224,2,255,b'S',0,0), // clusters
+    f(30202,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30263,12,3,b'm',399,4,255,b'I',30220,43), // total_weight
+    f(28299,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30275,15,5,b'm',386,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',394,4,255,b'S',0,0), // weight
-    f(27113,14,3,b'm',119,4,255,b'I',27054,59), // metadata_match
-    f(26372,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26394,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26417,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26443,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26468,23,10,b'm',65535,1,255,b'R',30824,66), // typed_per_filter_config
-    f(27127,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(27023,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',399,4,255,b'S',0,0), // weight
+    f(26630,14,3,b'm',120,4,255,b'I',26571,59), // metadata_match
+    f(25889,22,4,b'm',110,2,255,b'S',0,0), // request_headers_to_add
+    f(25911,23,5,b'm',110,2,255,b'S',0,0), // response_headers_to_add
+    f(25934,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25960,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25985,23,10,b'm',65535,1,255,b'R',30341,66), // typed_per_filter_config
+    f(26644,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26540,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30943,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',391,4,0,b'S',0,0), // json_format
-    f(30949,17,4,b'm',391,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
+    f(30535,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',396,4,0,b'S',0,0), // json_format
+    f(30541,17,4,b'm',396,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',145,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',145,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',145,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9405,16,3,b'm',384,4,255,b'S',0,0), // dns_refresh_rate
-    f(10403,24,4,b'm',227,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10200,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10889,10,6,b'm',384,4,255,b'S',0,0), // dns_jitter
-    f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9421,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(31123,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31155,20,10,b'm',384,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9246,16,3,b'm',389,4,255,b'S',0,0), // dns_refresh_rate
+    f(10244,24,4,b'm',230,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10041,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10730,10,6,b'm',389,4,255,b'S',0,0), // dns_jitter
+    f(5705,25,7,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9262,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
+    f(30715,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30747,20,10,b'm',389,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
+    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
+    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31298,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19963,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(31355,9,3,b'b',65535,0,255,b'I',31308,47), // read_only
-    f(31446,20,4,b'e',36,0,255,b'I',31364,82), // shared_with_upstream
-    f(31466,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31479,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30890,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19555,13,2,b'm',145,4,1,b'S',0,0), // format_string
+    f(30947,9,3,b'b',65535,0,255,b'I',30900,47), // read_only
+    f(31038,20,4,b'e',36,0,255,b'I',30956,82), // shared_with_upstream
+    f(31058,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31071,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31553,9,1,b'm',231,4,255,b'S',0,0), // mutations
-    f(29426,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31145,9,1,b'm',234,4,255,b'S',0,0), // mutations
+    f(28943,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31553,9,1,b'm',231,4,255,b'S',0,0), // mutations
+    f(31145,9,1,b'm',234,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31691,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(31708,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(31760,25,3,b'm',65535,2,255,b'R',31726,34), // query_parameter_mutations
-    f(31820,27,4,b'm',89,2,255,b'R',31785,35), // response_trailers_mutations
-    f(31847,26,5,b'm',89,2,255,b'R',31785,35), // request_trailers_mutations
+    f(31283,17,1,b'm',90,2,255,b'S',0,0), // request_mutations
+    f(31300,18,2,b'm',90,2,255,b'S',0,0), // response_mutations
+    f(31352,25,3,b'm',65535,2,255,b'R',31318,34), // query_parameter_mutations
+    f(31412,27,4,b'm',90,2,255,b'R',31377,35), // response_trailers_mutations
+    f(31439,26,5,b'm',90,2,255,b'R',31377,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31975,13,1,b'm',381,4,255,b'I',31919,56), // dynamic_stats
-    f(31988,16,2,b'b',65535,0,255,b'I',26491,35), // start_child_span
-    f(32004,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(32016,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32038,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32058,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32111,40,7,b'b',65535,0,255,b'I',32085,26), // suppress_grpc_request_failure_code_stats
-    f(32197,21,8,b'm',253,2,255,b'R',32151,46), // upstream_http_filters
-    f(32279,20,9,b'm',233,4,255,b'I',32218,61), // upstream_log_options
-    f(32299,33,10,b'm',381,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31567,13,1,b'm',386,4,255,b'I',31511,56), // dynamic_stats
+    f(31580,16,2,b'b',65535,0,255,b'I',26008,35), // start_child_span
+    f(31596,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31608,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31630,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31650,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31703,40,7,b'b',65535,0,255,b'I',31677,26), // suppress_grpc_request_failure_code_stats
+    f(31789,21,8,b'm',256,2,255,b'R',31743,46), // upstream_http_filters
+    f(31871,20,9,b'm',236,4,255,b'I',31810,61), // upstream_log_options
+    f(31891,33,10,b'm',386,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32403,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32440,27,2,b'm',384,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(31995,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32032,27,2,b'm',389,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32523,18,1,b'm',228,2,255,b'S',0,0), // on_request_headers
-    f(32583,17,2,b'b',65535,0,255,b'R',32541,42), // clear_route_cache
+    f(32115,18,1,b'm',231,2,255,b'S',0,0), // on_request_headers
+    f(32175,17,2,b'b',65535,0,255,b'R',32133,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
-    f(9747,8,3,b'm',236,2,255,b'S',0,0), // metadata
+    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
+    f(9588,8,3,b'm',239,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32724,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',391,4,255,b'S',0,0), // value
-    f(32778,11,4,b'm',380,4,255,b'R',32739,39), // typed_value
+    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32316,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',396,4,255,b'S',0,0), // value
+    f(32370,11,4,b'm',385,4,255,b'R',32331,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32921,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
-    f(32933,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32513,12,2,b'm',384,4,255,b'S',0,0), // token_bucket
+    f(32525,15,3,b'm',134,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23465,5,1,b'm',242,2,255,b'S',0,0), // rules
-    f(33074,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18523,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(33111,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22581,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33181,12,6,b'e',65535,0,255,b'R',33130,51), // tlv_location
+    f(22982,5,1,b'm',245,2,255,b'S',0,0), // rules
+    f(32666,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18115,17,3,b'm',128,4,255,b'S',0,0), // pass_through_tlvs
+    f(32703,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22098,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32773,12,6,b'e',65535,0,255,b'R',32722,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33271,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12742,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(32863,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18609,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33362,14,2,b'm',241,4,255,b'S',0,0), // on_tlv_present
+    f(18201,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32954,14,2,b'm',244,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33492,25,1,b'm',381,4,255,b'R',33439,53), // enable_ja3_fingerprinting
-    f(33572,24,2,b'm',394,4,255,b'I',33517,55), // initial_read_buffer_size
-    f(33596,25,3,b'm',381,4,255,b'R',33439,53), // enable_ja4_fingerprinting
-    f(33621,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33668,21,5,b'm',394,4,255,b'S',0,0), // max_client_hello_size
+    f(33084,25,1,b'm',386,4,255,b'R',33031,53), // enable_ja3_fingerprinting
+    f(33164,24,2,b'm',399,4,255,b'I',33109,55), // initial_read_buffer_size
+    f(33188,25,3,b'm',386,4,255,b'R',33031,53), // enable_ja4_fingerprinting
+    f(33213,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33260,21,5,b'm',399,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8737,15,2,b'm',395,4,255,b'S',0,0), // max_connections
-    f(33757,5,3,b'm',384,4,255,b'S',0,0), // delay
-    f(32933,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8578,15,2,b'm',400,4,255,b'S',0,0), // max_connections
+    f(33349,5,3,b'm',389,4,255,b'S',0,0), // delay
+    f(32525,15,4,b'm',134,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33820,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33412,8,1,b'm',101,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33954,10,1,b'e',38,0,255,b'S',0,0), // codec_type
-    f(22581,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33964,3,3,b'm',255,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',210,4,0,b'S',0,0), // route_config
-    f(33967,12,5,b'm',253,2,255,b'S',0,0), // http_filters
-    f(33979,14,6,b'm',381,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33993,28), // tracing
-    f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34021,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34032,13,12,b'm',384,4,255,b'S',0,0), // drain_timeout
+    f(33546,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(22098,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33556,3,3,b'm',258,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',212,4,0,b'S',0,0), // route_config
+    f(33559,12,5,b'm',256,2,255,b'S',0,0), // http_filters
+    f(33571,14,6,b'm',386,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33585,28), // tracing
+    f(9203,21,8,b'm',112,4,255,b'S',0,0), // http_protocol_options
+    f(9224,22,9,b'm',115,4,255,b'S',0,0), // http2_protocol_options
+    f(33613,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33624,13,12,b'm',389,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34045,18,14,b'm',381,4,255,b'S',0,0), // use_remote_address
-    f(34063,19,15,b'm',381,4,255,b'S',0,0), // generate_request_id
-    f(34082,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34109,31,17,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34140,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34158,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34249,49,20,b'b',65535,0,255,b'I',34178,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34298,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34313,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27563,15,23,b'm',252,2,255,b'S',0,0), // upgrade_configs
-    f(34316,19,24,b'm',384,4,255,b'S',0,0), // stream_idle_timeout
-    f(34335,23,25,b'm',250,4,255,b'S',0,0), // internal_address_config
-    f(34358,21,26,b'm',384,4,255,b'S',0,0), // delayed_close_timeout
-    f(13974,15,28,b'm',384,4,255,b'S',0,0), // request_timeout
-    f(34379,22,29,b'm',394,4,255,b'S',0,0), // max_request_headers_kb
-    f(34401,14,30,b'm',381,4,255,b'S',0,0), // normalize_path
-    f(34453,13,31,b'm',65535,4,0,b'R',34415,38), // scoped_routes
-    f(34466,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34494,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34507,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
-    f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(34535,20,36,b'm',256,4,255,b'S',0,0), // request_id_extension
-    f(34555,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34588,18,38,b'm',254,4,255,b'S',0,0), // local_reply_config
-    f(34606,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34630,36,40,b'm',381,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34666,23,41,b'm',384,4,255,b'S',0,0), // request_headers_timeout
-    f(34689,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34744,26,43,b'm',65535,4,255,b'R',34708,36), // path_normalization_options
-    f(34793,22,44,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
-    f(34815,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34847,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34879,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34902,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34930,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34949,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34979,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35002,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35034,35,53,b'm',381,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35101,25,54,b'm',384,4,255,b'I',35069,32), // access_log_flush_interval
-    f(35126,31,55,b'b',65535,0,255,b'I',35069,32), // flush_access_log_on_new_request
-    f(35157,18,56,b'm',249,4,255,b'I',35069,32), // access_log_options
-    f(35175,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35246,34,58,b'b',65535,0,255,b'I',35196,50), // http1_safe_max_connection_duration
-    f(35280,20,59,b'm',384,4,255,b'S',0,0), // stream_flush_timeout
-    f(35300,27,60,b'm',402,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35327,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35347,20,62,b'm',377,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33637,18,14,b'm',386,4,255,b'S',0,0), // use_remote_address
+    f(33655,19,15,b'm',386,4,255,b'S',0,0), // generate_request_id
+    f(33674,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33701,31,17,b'm',254,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33732,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33750,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33841,49,20,b'b',65535,0,255,b'I',33770,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33890,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33905,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27080,15,23,b'm',255,2,255,b'S',0,0), // upgrade_configs
+    f(33908,19,24,b'm',389,4,255,b'S',0,0), // stream_idle_timeout
+    f(33927,23,25,b'm',253,4,255,b'S',0,0), // internal_address_config
+    f(33950,21,26,b'm',389,4,255,b'S',0,0), // delayed_close_timeout
+    f(13738,15,28,b'm',389,4,255,b'S',0,0), // request_timeout
+    f(33971,22,29,b'm',399,4,255,b'S',0,0), // max_request_headers_kb
+    f(33993,14,30,b'm',386,4,255,b'S',0,0), // normalize_path
+    f(34045,13,31,b'm',65535,4,0,b'R',34007,38), // scoped_routes
+    f(34058,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34086,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34099,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(9643,28,35,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
+    f(34127,20,36,b'm',259,4,255,b'S',0,0), // request_id_extension
+    f(34147,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34180,18,38,b'm',257,4,255,b'S',0,0), // local_reply_config
+    f(34198,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34222,36,40,b'm',386,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34258,23,41,b'm',389,4,255,b'S',0,0), // request_headers_timeout
+    f(34281,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34336,26,43,b'm',65535,4,255,b'R',34300,36), // path_normalization_options
+    f(34385,22,44,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
+    f(34407,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34439,32,46,b'm',149,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34471,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34494,28,48,b'm',137,4,255,b'S',0,0), // scheme_header_transformation
+    f(34522,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34541,30,50,b'm',149,4,255,b'R',0,0), // typed_header_validation_config
+    f(34571,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34594,32,52,b'm',149,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34626,35,53,b'm',386,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34693,25,54,b'm',389,4,255,b'I',34661,32), // access_log_flush_interval
+    f(34718,31,55,b'b',65535,0,255,b'I',34661,32), // flush_access_log_on_new_request
+    f(34749,18,56,b'm',252,4,255,b'I',34661,32), // access_log_options
+    f(34767,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(34838,34,58,b'b',65535,0,255,b'I',34788,50), // http1_safe_max_connection_duration
+    f(34872,20,59,b'm',389,4,255,b'S',0,0), // stream_flush_timeout
+    f(34892,27,60,b'm',407,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(34919,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34939,20,62,b'm',382,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34082,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34109,31,2,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33674,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33701,31,2,b'm',254,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35101,25,1,b'm',384,4,255,b'I',6831,36), // access_log_flush_interval
-    f(35126,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(35573,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34693,25,1,b'm',389,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34718,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(35165,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35720,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35732,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35312,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35324,11,2,b'm',98,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35852,7,1,b'm',381,4,255,b'S',0,0), // subject
-    f(35859,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35444,7,1,b'm',386,4,255,b'S',0,0), // subject
+    f(35451,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35863,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30943,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35868,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35455,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30535,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35460,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(29139,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',253,2,255,b'R',35969,61), // filters
-    f(29151,7,3,b'm',381,4,255,b'S',0,0), // enabled
+    f(28656,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',256,2,255,b'R',35561,61), // filters
+    f(28668,7,3,b'm',386,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
-    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
-    f(25832,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
+    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
+    f(25349,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14725,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36176,7,1,b'm',257,2,255,b'S',0,0), // mappers
-    f(25787,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35768,7,1,b'm',260,2,255,b'S',0,0), // mappers
+    f(25304,11,2,b'm',145,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36246,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(36259,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35838,13,1,b'm',99,4,255,b'S',0,0), // config_source
+    f(35851,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',380,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',385,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36428,11,2,b'm',394,4,255,b'S',0,0), // status_code
-    f(25783,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(36439,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(36459,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36020,11,2,b'm',399,4,255,b'S',0,0), // status_code
+    f(25300,4,3,b'm',101,4,255,b'S',0,0), // body
+    f(36031,20,4,b'm',145,4,255,b'S',0,0), // body_format_override
+    f(36051,14,5,b'm',110,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32921,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
-    f(32933,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(36539,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32513,12,2,b'm',384,4,255,b'S',0,0), // token_bucket
+    f(32525,15,3,b'm',134,4,255,b'S',0,0), // runtime_enabled
+    f(36131,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23465,5,1,b'm',188,4,255,b'S',0,0), // rules
-    f(36593,12,2,b'm',188,4,255,b'S',0,0), // shadow_rules
-    f(22581,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36605,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36621,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24968,7,6,b'm',402,4,255,b'S',0,0), // matcher
-    f(36645,14,7,b'm',402,4,255,b'S',0,0), // shadow_matcher
-    f(36659,10,8,b'm',384,4,255,b'S',0,0), // delay_deny
+    f(22982,5,1,b'm',190,4,255,b'S',0,0), // rules
+    f(36185,12,2,b'm',190,4,255,b'S',0,0), // shadow_rules
+    f(22098,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36197,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36213,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24485,7,6,b'm',407,4,255,b'S',0,0), // matcher
+    f(36237,14,7,b'm',407,4,255,b'S',0,0), // shadow_matcher
+    f(36251,10,8,b'm',389,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36728,17,1,b'm',228,2,255,b'S',0,0), // on_new_connection
-    f(36745,27,2,b'm',228,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36772,18,3,b'm',228,2,255,b'S',0,0), // on_downstream_data
+    f(36320,17,1,b'm',231,2,255,b'S',0,0), // on_new_connection
+    f(36337,27,2,b'm',231,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36364,18,3,b'm',231,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36902,23,3,b'm',384,4,255,b'I',21060,34), // downstream_idle_timeout
-    f(36925,21,4,b'm',384,4,255,b'I',21060,34), // upstream_idle_timeout
+    f(36494,23,3,b'm',389,4,255,b'I',20577,34), // downstream_idle_timeout
+    f(36517,21,4,b'm',389,4,255,b'I',20577,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36946,20,7,b'm',394,4,255,b'S',0,0), // max_connect_attempts
-    f(17512,12,8,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(27113,14,9,b'm',119,4,255,b'I',27054,59), // metadata_match
-    f(27037,17,10,b'm',265,4,0,b'S',0,0), // weighted_clusters
-    f(27412,11,11,b'm',371,2,255,b'I',36966,78), // hash_policy
-    f(37044,16,12,b'm',264,4,255,b'S',0,0), // tunneling_config
-    f(37060,34,13,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37193,9,14,b'm',65535,4,255,b'R',37094,99), // on_demand
-    f(35101,25,15,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
-    f(37202,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35157,18,17,b'm',263,4,255,b'S',0,0), // access_log_options
-    f(37231,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(37333,19,19,b'm',146,2,255,b'R',37246,87), // proxy_protocol_tlvs
-    f(37352,52,20,b'm',377,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37404,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37425,20,22,b'm',394,4,255,b'S',0,0), // max_early_data_bytes
-    f(37489,31,23,b'e',65535,0,255,b'R',37445,44), // proxy_protocol_tlv_merge_policy
-    f(37520,17,24,b'm',381,4,255,b'S',0,0), // check_drain_close
+    f(36538,20,7,b'm',399,4,255,b'S',0,0), // max_connect_attempts
+    f(17104,12,8,b'm',389,4,255,b'S',0,0), // idle_timeout
+    f(26630,14,9,b'm',120,4,255,b'I',26571,59), // metadata_match
+    f(26554,17,10,b'm',268,4,0,b'S',0,0), // weighted_clusters
+    f(26929,11,11,b'm',376,2,255,b'I',36558,78), // hash_policy
+    f(36636,16,12,b'm',267,4,255,b'S',0,0), // tunneling_config
+    f(36652,34,13,b'm',389,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36785,9,14,b'm',65535,4,255,b'R',36686,99), // on_demand
+    f(34693,25,15,b'm',389,4,255,b'S',0,0), // access_log_flush_interval
+    f(36794,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34749,18,17,b'm',266,4,255,b'S',0,0), // access_log_options
+    f(36823,15,18,b'm',95,4,255,b'S',0,0), // backoff_options
+    f(36925,19,19,b'm',147,2,255,b'R',36838,87), // proxy_protocol_tlvs
+    f(36944,52,20,b'm',382,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36996,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37017,20,22,b'm',399,4,255,b'S',0,0), // max_early_data_bytes
+    f(37081,31,23,b'e',65535,0,255,b'R',37037,44), // proxy_protocol_tlv_merge_policy
+    f(37112,17,24,b'm',386,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35101,25,1,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
-    f(37202,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37611,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34693,25,1,b'm',389,4,255,b'S',0,0), // access_log_flush_interval
+    f(36794,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37203,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37706,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36459,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(37714,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37740,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37749,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34535,20,7,b'm',256,4,255,b'S',0,0), // request_id_extension
-    f(37776,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37793,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19736,10,10,b'm',148,2,255,b'R',37816,76), // formatters
+    f(37298,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36051,14,3,b'm',110,2,255,b'S',0,0), // headers_to_add
+    f(37306,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37332,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37341,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34127,20,7,b'm',259,4,255,b'S',0,0), // request_id_extension
+    f(37368,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37385,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19328,10,10,b'm',149,2,255,b'R',37408,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',266,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',269,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(27113,14,3,b'm',119,4,255,b'I',27054,59), // metadata_match
+    f(26630,14,3,b'm',120,4,255,b'I',26571,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31553,9,1,b'm',89,2,255,b'S',0,0), // mutations
+    f(31145,9,1,b'm',90,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38312,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38353,18,3,b'm',374,4,255,b'S',0,0), // reject_with_status
+    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37904,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37945,18,3,b'm',379,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34158,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38431,17,2,b'm',272,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34298,15,3,b'm',381,4,255,b'S',0,0), // skip_xff_append
+    f(33750,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38023,17,2,b'm',275,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33890,15,3,b'm',386,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38514,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(38106,5,1,b'm',98,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11257,20,1,b'm',276,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11277,27,2,b'm',275,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11098,20,1,b'm',279,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11118,27,2,b'm',278,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',377,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',395,4,255,b'I',11963,105), // min_cluster_size
-    f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38879,29,4,b'b',65535,0,255,b'R',38839,40), // force_locality_direct_routing
-    f(38908,16,5,b'm',65535,4,255,b'R',38839,40), // force_local_zone
-    f(38924,14,6,b'e',65535,0,255,b'R',38839,40), // locality_basis
+    f(11804,15,1,b'm',382,4,255,b'S',0,0), // routing_enabled
+    f(11819,16,2,b'm',400,4,255,b'S',0,0), // min_cluster_size
+    f(11835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(38431,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(38460,16,5,b'm',280,4,255,b'S',0,0), // force_local_zone
+    f(38476,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    f(38590,8,1,b'm',399,4,255,b'S',0,0), // min_size
+    // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    f(12574,17,1,b'm',389,4,255,b'S',0,0), // slow_start_window
+    f(12591,10,2,b'm',133,4,255,b'S',0,0), // aggression
+    f(12601,18,3,b'm',382,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12291,12,1,b'm',394,4,255,b'S',0,0), // choice_count
-    f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(39008,18,4,b'm',274,4,255,b'S',0,0), // locality_lb_config
-    f(39026,16,5,b'm',381,4,255,b'S',0,0), // enable_full_scan
-    f(39042,16,6,b'e',45,0,255,b'S',0,0), // selection_method
+    f(12027,12,1,b'm',399,4,255,b'S',0,0), // choice_count
+    f(12039,19,2,b'm',133,4,255,b'S',0,0), // active_request_bias
+    f(12058,17,3,b'm',281,4,255,b'S',0,0), // slow_start_config
+    f(38734,18,4,b'm',277,4,255,b'S',0,0), // locality_lb_config
+    f(38752,16,5,b'm',386,4,255,b'S',0,0), // enable_full_scan
+    f(38768,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39008,18,1,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(38734,18,1,b'm',277,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(39008,18,2,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(12058,17,1,b'm',281,4,255,b'S',0,0), // slow_start_config
+    f(38734,18,2,b'm',277,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3993,8 +4016,8 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(39603,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(39329,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4004,376 +4027,376 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35732,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22581,11,2,b's',65535,0,255,b'I',40167,84), // stat_prefix
+    f(35324,11,1,b'm',98,2,255,b'S',0,0), // cidr_ranges
+    f(22098,11,2,b's',65535,0,255,b'I',39893,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(40320,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40345,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40408,15,5,b'm',394,4,255,b'I',40371,37), // udp_max_queries
-    f(40423,21,6,b'm',395,4,255,b'S',0,0), // query_timeout_seconds
-    f(40444,11,7,b'm',394,4,255,b'S',0,0), // query_tries
-    f(40455,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40473,22,9,b'm',394,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40495,24,10,b'm',384,4,255,b'I',40371,37), // max_udp_channel_duration
-    f(40519,25,11,b'b',65535,0,255,b'I',40371,37), // reinit_channel_on_timeout
-    f(40610,14,12,b'm',394,4,255,b'I',40544,66), // qcache_max_ttl
+    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
+    f(14538,20,2,b'm',103,4,255,b'S',0,0), // dns_resolver_options
+    f(40046,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40071,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40134,15,5,b'm',399,4,255,b'I',40097,37), // udp_max_queries
+    f(40149,21,6,b'm',400,4,255,b'S',0,0), // query_timeout_seconds
+    f(40170,11,7,b'm',399,4,255,b'S',0,0), // query_tries
+    f(40181,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40199,22,9,b'm',399,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40221,24,10,b'm',389,4,255,b'I',40097,37), // max_udp_channel_duration
+    f(40245,25,11,b'b',65535,0,255,b'I',40097,37), // reinit_channel_on_timeout
+    f(40336,14,12,b'm',399,4,255,b'I',40270,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18720,11,1,b'm',394,4,255,b'S',0,0), // num_retries
-    f(40736,20,2,b'm',394,4,255,b'I',40705,31), // num_resolver_threads
+    f(18312,11,1,b'm',399,4,255,b'S',0,0), // num_retries
+    f(40462,20,2,b'm',399,4,255,b'I',40431,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(40908,12,2,b'm',65535,4,255,b'R',40829,79), // dns_over_tls
-    f(41001,14,3,b'm',65535,4,255,b'R',40920,81), // dns_over_https
-    f(41067,13,4,b'b',65535,0,255,b'R',41015,52), // enable_dnssec
-    f(41080,10,5,b'm',394,4,255,b'I',40544,66), // cache_size
-    f(40736,20,6,b'm',394,4,255,b'I',40705,31), // num_resolver_threads
-    f(41090,17,7,b'm',381,4,255,b'S',0,0), // use_system_config
-    f(41107,13,8,b'm',384,4,255,b'S',0,0), // query_timeout
-    f(40444,11,9,b'm',394,4,255,b'S',0,0), // query_tries
+    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
+    f(40634,12,2,b'm',65535,4,255,b'R',40555,79), // dns_over_tls
+    f(40727,14,3,b'm',65535,4,255,b'R',40646,81), // dns_over_https
+    f(40793,13,4,b'b',65535,0,255,b'R',40741,52), // enable_dnssec
+    f(40806,10,5,b'm',399,4,255,b'I',40270,66), // cache_size
+    f(40462,20,6,b'm',399,4,255,b'I',40431,31), // num_resolver_threads
+    f(40816,17,7,b'm',386,4,255,b'S',0,0), // use_system_config
+    f(40833,13,8,b'm',389,4,255,b'S',0,0), // query_timeout
+    f(40170,11,9,b'm',399,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41186,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40912,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41269,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40995,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41351,11,1,b'm',316,4,255,b'S',0,0), // san_matcher
-    f(41362,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41077,11,1,b'm',321,4,255,b'S',0,0), // san_matcher
+    f(41088,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41449,17,1,b'm',381,4,255,b'S',0,0), // pack_trace_reason
-    f(41525,33,2,b'm',381,4,255,b'I',41466,59), // use_request_id_for_trace_sampling
+    f(41175,17,1,b'm',386,4,255,b'S',0,0), // pack_trace_reason
+    f(41251,33,2,b'm',386,4,255,b'I',41192,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(41628,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(41354,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(41732,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(41458,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(41829,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(41871,27,2,b'm',65535,4,255,b'R',41848,23), // max_heap_size_bytes_runtime
+    f(41555,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(41597,27,2,b'm',65535,4,255,b'R',41574,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14419,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
-    f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(42143,25,3,b'b',65535,0,255,b'I',42059,84), // allow_unspecified_address
-    f(42232,15,4,b'b',65535,0,255,b'I',42168,64), // tlv_as_pool_key
+    f(7714,6,1,b'm',127,4,255,b'S',0,0), // config
+    f(9538,16,2,b'm',148,4,255,b'S',0,0), // transport_socket
+    f(41869,25,3,b'b',65535,0,255,b'I',41785,84), // allow_unspecified_address
+    f(41958,15,4,b'b',65535,0,255,b'I',41894,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42375,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(42385,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42408,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42497,36,6,b'm',381,4,255,b'R',42431,66), // require_signed_certificate_timestamp
-    f(42533,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(42536,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(42561,23,9,b'm',354,2,255,b'S',0,0), // match_subject_alt_names
-    f(42584,24,10,b'e',46,0,255,b'S',0,0), // trust_chain_verification
-    f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(42608,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(42689,32,13,b'm',65535,4,255,b'R',42631,58), // ca_certificate_provider_instance
-    f(42721,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(42746,29,15,b'm',316,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(42775,16,16,b'm',394,4,255,b'S',0,0), // max_verify_depth
-    f(42907,17,17,b'm',65535,4,255,b'R',42791,116), // system_root_certs
-    f(42924,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42101,10,1,b'm',101,4,255,b'S',0,0), // trusted_ca
+    f(42111,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42134,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42223,36,6,b'm',386,4,255,b'R',42157,66), // require_signed_certificate_timestamp
+    f(42259,3,7,b'm',101,4,255,b'S',0,0), // crl
+    f(42262,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(42287,23,9,b'm',359,2,255,b'S',0,0), // match_subject_alt_names
+    f(42310,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(14472,17,11,b'm',151,4,255,b'S',0,0), // watched_directory
+    f(42334,23,12,b'm',149,4,255,b'S',0,0), // custom_validator_config
+    f(42415,32,13,b'm',65535,4,255,b'R',42357,58), // ca_certificate_provider_instance
+    f(42447,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(42472,29,15,b'm',321,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(42501,16,16,b'm',399,4,255,b'S',0,0), // max_verify_depth
+    f(42633,17,17,b'm',65535,4,255,b'R',42517,116), // system_root_certs
+    f(42650,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43005,10,1,b'm',319,4,255,b'S',0,0), // tls_params
-    f(43015,16,2,b'm',317,2,255,b'S',0,0), // tls_certificates
-    f(43031,18,3,b'm',308,4,0,b'S',0,0), // validation_context
-    f(43049,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(43063,34,6,b'm',314,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(43097,36,7,b'm',314,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(43133,27,8,b'm',310,4,0,b'S',0,0), // combined_validation_context
-    f(43254,36,9,b'm',65535,4,255,b'R',43160,94), // tls_certificate_certificate_provider
-    f(43388,39,10,b'm',65535,4,0,b'R',43290,98), // validation_context_certificate_provider
-    f(43427,45,11,b'm',65535,4,255,b'R',43160,94), // tls_certificate_certificate_provider_instance
-    f(43472,48,12,b'm',65535,4,0,b'R',43290,98), // validation_context_certificate_provider_instance
-    f(43614,17,13,b'm',148,4,255,b'R',43520,94), // custom_handshaker
-    f(43631,33,14,b'm',65535,4,255,b'R',43160,94), // tls_certificate_provider_instance
-    f(43664,7,15,b'm',318,4,255,b'S',0,0), // key_log
-    f(43804,31,16,b'm',148,4,255,b'R',43671,133), // custom_tls_certificate_selector
+    f(42731,10,1,b'm',324,4,255,b'S',0,0), // tls_params
+    f(42741,16,2,b'm',322,2,255,b'S',0,0), // tls_certificates
+    f(42757,18,3,b'm',313,4,0,b'S',0,0), // validation_context
+    f(42775,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(42789,34,6,b'm',319,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(42823,36,7,b'm',319,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(42859,27,8,b'm',315,4,0,b'S',0,0), // combined_validation_context
+    f(42980,36,9,b'm',65535,4,255,b'R',42886,94), // tls_certificate_certificate_provider
+    f(43114,39,10,b'm',65535,4,0,b'R',43016,98), // validation_context_certificate_provider
+    f(43153,45,11,b'm',65535,4,255,b'R',42886,94), // tls_certificate_certificate_provider_instance
+    f(43198,48,12,b'm',65535,4,0,b'R',43016,98), // validation_context_certificate_provider_instance
+    f(43340,17,13,b'm',149,4,255,b'R',43246,94), // custom_handshaker
+    f(43357,33,14,b'm',65535,4,255,b'R',42886,94), // tls_certificate_provider_instance
+    f(43390,7,15,b'm',323,4,255,b'S',0,0), // key_log
+    f(43530,31,16,b'm',149,4,255,b'R',43397,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(43930,26,1,b'm',308,4,255,b'S',0,0), // default_validation_context
-    f(43097,36,2,b'm',314,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43388,39,3,b'm',65535,4,255,b'R',43956,76), // validation_context_certificate_provider
-    f(43472,48,4,b'm',65535,4,255,b'R',43956,76), // validation_context_certificate_provider_instance
+    f(43656,26,1,b'm',313,4,255,b'S',0,0), // default_validation_context
+    f(42823,36,2,b'm',319,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43114,39,3,b'm',65535,4,255,b'R',43682,76), // validation_context_certificate_provider
+    f(43198,48,4,b'm',65535,4,255,b'R',43682,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(44094,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
-    f(44112,26,2,b'm',381,4,255,b'S',0,0), // require_client_certificate
-    f(44225,11,3,b'm',381,4,255,b'R',44138,87), // require_sni
-    f(44236,19,4,b'm',320,4,0,b'S',0,0), // session_ticket_keys
-    f(44255,37,5,b'm',314,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44292,15,6,b'm',384,4,255,b'S',0,0), // session_timeout
-    f(44307,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44343,18,8,b'e',47,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44361,31,9,b'm',381,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44392,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44427,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(43820,18,1,b'm',314,4,255,b'S',0,0), // common_tls_context
+    f(43838,26,2,b'm',386,4,255,b'S',0,0), // require_client_certificate
+    f(43951,11,3,b'm',386,4,255,b'R',43864,87), // require_sni
+    f(43962,19,4,b'm',325,4,0,b'S',0,0), // session_ticket_keys
+    f(43981,37,5,b'm',319,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44018,15,6,b'm',389,4,255,b'S',0,0), // session_timeout
+    f(44033,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44069,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44087,31,9,b'm',386,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44118,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44153,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44515,13,1,b'm',313,2,255,b'S',0,0), // trust_domains
-    f(44528,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(44241,13,1,b'm',318,2,255,b'S',0,0), // trust_domains
+    f(44254,13,2,b'm',101,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44620,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(44697,21,3,b's',65535,0,255,b'R',44632,65), // workload_trust_domain
+    f(44346,12,2,b'm',101,4,255,b'S',0,0), // trust_bundle
+    f(44423,21,3,b's',65535,0,255,b'R',44358,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44775,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(44501,10,2,b'm',99,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44833,15,2,b'm',317,4,0,b'S',0,0), // tls_certificate
-    f(44236,19,3,b'm',320,4,0,b'S',0,0), // session_ticket_keys
-    f(43031,18,4,b'm',308,4,0,b'S',0,0), // validation_context
-    f(44898,14,5,b'm',65535,4,0,b'R',44848,50), // generic_secret
+    f(44559,15,2,b'm',322,4,0,b'S',0,0), // tls_certificate
+    f(43962,19,3,b'm',325,4,0,b'S',0,0), // session_ticket_keys
+    f(42757,18,4,b'm',313,4,0,b'S',0,0), // validation_context
+    f(44624,14,5,b'm',65535,4,0,b'R',44574,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(44975,8,1,b'e',48,0,255,b'S',0,0), // san_type
-    f(24968,7,2,b'm',354,4,255,b'S',0,0), // matcher
-    f(44983,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(44701,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24485,7,2,b'm',359,4,255,b'S',0,0), // matcher
+    f(44709,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(45042,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(45059,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(45185,8,3,b'm',100,12,255,b'R',45070,115), // password
-    f(45193,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(45295,28,5,b'm',100,2,255,b'R',45204,91), // signed_certificate_timestamp
-    f(45393,20,6,b'm',65535,4,255,b'R',45323,70), // private_key_provider
-    f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(45488,6,8,b'm',100,12,255,b'R',45413,75), // pkcs12
-    f(43005,10,9,b'm',319,4,255,b'R',45494,118), // tls_params
+    f(44768,17,1,b'm',101,4,255,b'S',0,0), // certificate_chain
+    f(44785,11,2,b'm',101,12,255,b'S',0,0), // private_key
+    f(44911,8,3,b'm',101,12,255,b'R',44796,115), // password
+    f(44919,11,4,b'm',101,4,255,b'S',0,0), // ocsp_staple
+    f(45021,28,5,b'm',101,2,255,b'R',44930,91), // signed_certificate_timestamp
+    f(45119,20,6,b'm',65535,4,255,b'R',45049,70), // private_key_provider
+    f(14472,17,7,b'm',151,4,255,b'S',0,0), // watched_directory
+    f(45214,6,8,b'm',101,12,255,b'R',45139,75), // pkcs12
+    f(42731,10,9,b'm',324,4,255,b'R',45220,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(45663,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(45682,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(45389,19,2,b'm',98,2,255,b'S',0,0), // local_address_range
+    f(45408,20,3,b'm',98,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(45757,28,1,b'e',49,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(45785,28,2,b'e',49,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(45813,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(45826,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(45837,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(45968,19,6,b'e',65535,2,255,b'R',45857,111), // compliance_policies
+    f(45483,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(45511,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(45539,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(45552,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(45563,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(45694,19,6,b'e',65535,2,255,b'R',45583,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46049,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(45775,4,1,b'm',101,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(44094,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
-    f(46113,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46201,19,3,b'b',65535,0,255,b'R',46116,85), // allow_renegotiation
-    f(46220,16,4,b'm',394,4,255,b'S',0,0), // max_session_keys
-    f(46326,21,5,b'm',381,4,255,b'I',46236,90), // enforce_rsa_key_usage
-    f(46347,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46360,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(43820,18,1,b'm',314,4,255,b'S',0,0), // common_tls_context
+    f(45839,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45927,19,3,b'b',65535,0,255,b'R',45842,85), // allow_renegotiation
+    f(45946,16,4,b'm',399,4,255,b'S',0,0), // max_session_keys
+    f(46052,21,5,b'm',386,4,255,b'I',45962,90), // enforce_rsa_key_usage
+    f(46073,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46086,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46437,20,3,b'm',324,4,0,b'S',0,0), // explicit_http_config
-    f(46457,30,4,b'm',325,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46487,11,5,b'm',323,4,0,b'S',0,0), // auto_config
-    f(33967,12,6,b'm',253,2,255,b'R',46498,82), // http_filters
-    f(46580,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
-    f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27758,23,9,b'm',208,2,255,b'R',0,0), // request_mirror_policies
-    f(27412,11,10,b'm',201,2,255,b'R',0,0), // hash_policy
-    f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9643,28,1,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
+    f(10268,30,2,b'm',150,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(46163,20,3,b'm',329,4,0,b'S',0,0), // explicit_http_config
+    f(46183,30,4,b'm',330,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46213,11,5,b'm',328,4,0,b'S',0,0), // auto_config
+    f(33559,12,6,b'm',256,2,255,b'R',46224,82), // http_filters
+    f(46306,24,7,b'm',149,4,255,b'R',0,0), // header_validation_config
+    f(7371,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(27275,23,9,b'm',210,2,255,b'R',0,0), // request_mirror_policies
+    f(26929,11,10,b'm',203,2,255,b'R',0,0), // hash_policy
+    f(14920,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34793,22,3,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
-    f(46673,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9203,21,1,b'm',112,4,255,b'S',0,0), // http_protocol_options
+    f(9224,22,2,b'm',115,4,255,b'S',0,0), // http2_protocol_options
+    f(34385,22,3,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
+    f(46399,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
-    f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34793,22,3,b'm',65535,4,0,b'R',34770,23), // http3_protocol_options
+    f(9203,21,1,b'm',112,4,0,b'S',0,0), // http_protocol_options
+    f(9224,22,2,b'm',115,4,0,b'S',0,0), // http2_protocol_options
+    f(34385,22,3,b'm',65535,4,0,b'R',34362,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34793,22,3,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
+    f(9203,21,1,b'm',112,4,255,b'S',0,0), // http_protocol_options
+    f(9224,22,2,b'm',115,4,255,b'S',0,0), // http2_protocol_options
+    f(34385,22,3,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(46905,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(46913,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(46937,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(46963,25,5,b'm',327,1,255,b'S',0,0), // initial_resource_versions
-    f(46988,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47002,12,7,b'm',397,4,255,b'S',0,0), // error_detail
-    f(47014,27,8,b'm',338,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47041,29,9,b'm',338,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',123,4,255,b'S',0,0), // node
+    f(46631,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(46639,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(46663,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(46689,25,5,b'm',332,1,255,b'S',0,0), // initial_resource_versions
+    f(46714,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46728,12,7,b'm',402,4,255,b'S',0,0), // error_detail
+    f(46740,27,8,b'm',343,2,255,b'S',0,0), // resource_locators_subscribe
+    f(46767,29,9,b'm',343,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47196,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47215,9,2,b'm',335,2,255,b'S',0,0), // resources
-    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47224,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47229,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47246,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(47259,22,8,b'm',340,2,255,b'S',0,0), // removed_resource_names
-    f(47281,15,9,b'm',337,2,255,b'S',0,0), // resource_errors
+    f(46922,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46941,9,2,b'm',340,2,255,b'S',0,0), // resources
+    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46950,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46955,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46972,13,7,b'm',100,4,255,b'S',0,0), // control_plane
+    f(46985,22,8,b'm',345,2,255,b'S',0,0), // removed_resource_names
+    f(47007,15,9,b'm',342,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(47339,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46988,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47002,12,6,b'm',397,4,255,b'S',0,0), // error_detail
-    f(47353,17,7,b'm',338,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',123,4,255,b'S',0,0), // node
+    f(47065,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46714,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46728,12,6,b'm',402,4,255,b'S',0,0), // error_detail
+    f(47079,17,7,b'm',343,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47215,9,2,b'm',380,2,255,b'S',0,0), // resources
-    f(47414,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47224,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47246,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(47281,15,7,b'm',337,2,255,b'S',0,0), // resource_errors
+    f(46941,9,2,b'm',385,2,255,b'S',0,0), // resources
+    f(47140,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46950,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46972,13,6,b'm',100,4,255,b'S',0,0), // control_plane
+    f(47007,15,7,b'm',342,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47474,10,1,b'm',333,4,0,b'S',0,0), // constraint
-    f(47484,14,2,b'm',332,4,0,b'S',0,0), // or_constraints
-    f(47498,15,3,b'm',332,4,0,b'S',0,0), // and_constraints
-    f(47513,15,4,b'm',331,4,0,b'S',0,0), // not_constraints
+    f(47200,10,1,b'm',338,4,0,b'S',0,0), // constraint
+    f(47210,14,2,b'm',337,4,0,b'S',0,0), // or_constraints
+    f(47224,15,3,b'm',337,4,0,b'S',0,0), // and_constraints
+    f(47239,15,4,b'm',336,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(47597,11,1,b'm',331,2,255,b'S',0,0), // constraints
+    f(47323,11,1,b'm',336,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(47679,6,3,b'm',334,4,0,b'S',0,0), // exists
+    f(47405,6,3,b'm',339,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(47798,8,2,b'm',380,4,255,b'S',0,0), // resource
+    f(47524,8,2,b'm',385,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(47806,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28658,3,6,b'm',384,4,255,b'S',0,0), // ttl
-    f(47813,13,7,b'm',336,4,255,b'S',0,0), // cache_control
-    f(47826,13,8,b'm',340,4,255,b'S',0,0), // resource_name
-    f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
+    f(47532,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28175,3,6,b'm',389,4,255,b'S',0,0), // ttl
+    f(47539,13,7,b'm',341,4,255,b'S',0,0), // cache_control
+    f(47552,13,8,b'm',345,4,255,b'S',0,0), // resource_name
+    f(9588,8,9,b'm',120,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(47887,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(47613,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(47826,13,1,b'm',340,4,255,b'S',0,0), // resource_name
-    f(47002,12,2,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47552,13,1,b'm',345,4,255,b'S',0,0), // resource_name
+    f(46728,12,2,b'm',402,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18260,18,2,b'm',339,1,255,b'S',0,0), // dynamic_parameters
+    f(17852,18,2,b'm',344,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48085,29,2,b'm',331,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(47811,29,2,b'm',336,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.AddressMatcher
-    f(48150,6,1,b'm',398,2,255,b'S',0,0), // ranges
-    f(25674,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(47876,6,1,b'm',403,2,255,b'S',0,0), // ranges
+    f(25191,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48191,5,1,b'm',369,4,0,b'S',0,0), // range
-    f(48196,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(47917,5,1,b'm',374,4,0,b'S',0,0), // range
+    f(47922,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25662,12,2,b'm',354,4,0,b'S',0,0), // string_match
-    f(48241,13,3,b'm',341,4,0,b'S',0,0), // address_match
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25179,12,2,b'm',359,4,0,b'S',0,0), // string_match
+    f(47967,13,3,b'm',346,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48336,6,1,b'm',355,4,0,b'S',0,0), // one_of
+    f(48062,6,1,b'm',360,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48381,8,1,b'm',354,2,255,b'S',0,0), // patterns
+    f(48107,8,1,b'm',359,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',348,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',355,4,255,b'S',0,0), // value
-    f(48426,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',353,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',360,4,255,b'S',0,0), // value
+    f(48152,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12978,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12742,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(48512,14,1,b'm',355,2,255,b'S',0,0), // value_matchers
+    f(48238,14,1,b'm',360,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',354,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',359,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(48604,7,1,b'm',352,4,255,b'S',0,0), // pattern
-    f(48611,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(48330,7,1,b'm',357,4,255,b'S',0,0), // pattern
+    f(48337,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(48721,10,1,b'm',353,4,0,b'I',48657,64), // google_re2
-    f(24009,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48447,10,1,b'm',358,4,0,b'I',48383,64), // google_re2
+    f(23526,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(48775,16,1,b'm',394,4,255,b'I',6831,36), // max_program_size
+    f(48501,16,1,b'm',399,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48196,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29773,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48826,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29820,10,5,b'm',352,4,0,b'S',0,0), // safe_regex
-    f(48832,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48843,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25254,6,8,b'm',401,4,0,b'R',48851,52), // custom
+    f(47922,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29290,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48552,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29337,10,5,b'm',357,4,0,b'S',0,0), // safe_regex
+    f(48558,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48569,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24771,6,8,b'm',406,4,0,b'R',48577,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(48937,10,1,b'm',356,4,0,b'S',0,0), // null_match
-    f(48947,12,2,b'm',342,4,0,b'S',0,0), // double_match
-    f(25662,12,3,b'm',354,4,0,b'S',0,0), // string_match
-    f(48959,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25900,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(48969,10,6,b'm',345,4,0,b'S',0,0), // list_match
-    f(23341,8,7,b'm',349,4,0,b'S',0,0), // or_match
+    f(48663,10,1,b'm',361,4,0,b'S',0,0), // null_match
+    f(48673,12,2,b'm',347,4,0,b'S',0,0), // double_match
+    f(25179,12,3,b'm',359,4,0,b'S',0,0), // string_match
+    f(48685,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25417,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(48695,10,6,b'm',350,4,0,b'S',0,0), // list_match
+    f(22858,8,7,b'm',354,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',358,2,255,b'I',6831,36), // path
+    f(12742,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(131,4,2,b'm',363,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(49103,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(12742,3,1,b's',65535,4,0,b'I',6831,36), // key
+    f(48829,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49143,7,1,b'm',362,4,0,b'I',6831,36), // request
-    f(26233,5,2,b'm',363,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',360,4,0,b'I',6831,36), // cluster
-    f(49150,4,4,b'm',361,4,0,b'I',6831,36), // host
+    f(48869,7,1,b'm',367,4,0,b'I',6831,36), // request
+    f(25750,5,2,b'm',368,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',365,4,0,b'I',6831,36), // cluster
+    f(48876,4,4,b'm',366,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49352,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49355,7,2,b'm',367,4,0,b'I',6831,36), // literal
-    f(49362,11,3,b'm',365,4,0,b'I',6831,36), // environment
-    f(49373,14,4,b'm',366,4,0,b'I',6831,36), // request_header
-    f(9747,8,5,b'm',368,4,0,b'I',6831,36), // metadata
+    f(49078,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49081,7,2,b'm',372,4,0,b'I',6831,36), // literal
+    f(49088,11,3,b'm',370,4,0,b'I',6831,36), // environment
+    f(49099,14,4,b'm',371,4,0,b'I',6831,36), // request_header
+    f(9588,8,5,b'm',373,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18937,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18529,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18937,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18529,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(49547,4,1,b'm',359,4,255,b'I',6831,36), // kind
-    f(12594,12,2,b'm',357,4,255,b'I',6831,36), // metadata_key
-    f(18937,13,3,b's',65535,0,255,b'I',6831,36), // default_value
+    f(49273,4,1,b'm',364,4,255,b'I',6831,36), // kind
+    f(12266,12,2,b'm',362,4,255,b'I',6831,36), // metadata_key
+    f(18529,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(49576,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(49581,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(49302,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(49307,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(49615,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(49624,11,2,b'e',50,0,255,b'S',0,0), // denominator
+    f(49341,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(49350,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25202,9,1,b'm',373,4,0,b'I',6831,36), // source_ip
-    f(25242,12,2,b'm',372,4,0,b'I',6831,36), // filter_state
+    f(24719,9,1,b'm',378,4,0,b'I',6831,36), // source_ip
+    f(24759,12,2,b'm',377,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(12742,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(49752,4,1,b'e',51,0,255,b'S',0,0), // code
+    f(49478,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(49576,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(49581,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(49302,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(49307,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(49576,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(49581,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(49302,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(49307,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(49854,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(49866,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(49878,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(49580,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(49592,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(49604,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18655,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(49908,15,2,b'm',394,4,255,b'S',0,0), // tokens_per_fill
-    f(49923,13,3,b'm',384,4,255,b'S',0,0), // fill_interval
+    f(18247,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(49634,15,2,b'm',399,4,255,b'S',0,0), // tokens_per_fill
+    f(49649,13,3,b'm',389,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(46905,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(46631,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4382,8 +4405,8 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(50057,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50064,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49783,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49790,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4392,463 +4415,467 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(50193,6,1,b'm',396,2,255,b'S',0,0), // values
+    f(49919,6,1,b'm',401,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(50248,6,1,b'm',392,1,255,b'S',0,0), // fields
+    f(49974,6,1,b'm',397,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',401,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(50057,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50064,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49783,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49790,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50388,10,1,b'e',52,4,0,b'S',0,0), // null_value
-    f(50398,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50410,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50422,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50432,12,5,b'm',391,4,0,b'S',0,0), // struct_value
-    f(50444,10,6,b'm',389,4,0,b'S',0,0), // list_value
+    f(50114,10,1,b'e',53,4,0,b'S',0,0), // null_value
+    f(50124,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50136,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50148,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50158,12,5,b'm',396,4,0,b'S',0,0), // struct_value
+    f(50170,10,6,b'm',394,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(49752,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50471,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',380,2,255,b'S',0,0), // details
+    f(49478,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50197,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',385,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14616,10,2,b'm',394,4,255,b'S',0,0), // prefix_len
+    f(14194,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14208,10,2,b'm',399,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(50524,6,1,b'm',400,1,255,b'S',0,0), // params
+    f(50250,6,1,b'm',405,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(50626,12,1,b'm',403,4,0,b'S',0,0), // matcher_list
-    f(50638,12,2,b'm',408,4,0,b'S',0,0), // matcher_tree
-    f(50650,11,3,b'm',411,4,255,b'S',0,0), // on_no_match
+    f(50352,12,1,b'm',408,4,0,b'S',0,0), // matcher_list
+    f(50364,12,2,b'm',413,4,0,b'S',0,0), // matcher_tree
+    f(50376,11,3,b'm',416,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(50700,8,1,b'm',404,2,255,b'S',0,0), // matchers
+    f(50426,8,1,b'm',409,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(50760,9,1,b'm',405,4,255,b'S',0,0), // predicate
-    f(50769,8,2,b'm',411,4,255,b'S',0,0), // on_match
+    f(50486,9,1,b'm',410,4,255,b'S',0,0), // predicate
+    f(50495,8,2,b'm',416,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(50826,16,1,b'm',407,4,0,b'S',0,0), // single_predicate
-    f(50842,10,2,b'm',406,4,0,b'S',0,0), // or_matcher
-    f(50852,11,3,b'm',406,4,0,b'S',0,0), // and_matcher
-    f(50863,11,4,b'm',405,4,0,b'S',0,0), // not_matcher
+    f(50552,16,1,b'm',412,4,0,b'S',0,0), // single_predicate
+    f(50568,10,2,b'm',411,4,0,b'S',0,0), // or_matcher
+    f(50578,11,3,b'm',411,4,0,b'S',0,0), // and_matcher
+    f(50589,11,4,b'm',410,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(50760,9,1,b'm',405,2,255,b'S',0,0), // predicate
+    f(50486,9,1,b'm',410,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(51002,5,1,b'm',401,4,255,b'S',0,0), // input
-    f(51007,11,2,b'm',414,4,0,b'S',0,0), // value_match
-    f(51018,12,3,b'm',401,4,0,b'S',0,0), // custom_match
+    f(50728,5,1,b'm',406,4,255,b'S',0,0), // input
+    f(50733,11,2,b'm',419,4,0,b'S',0,0), // value_match
+    f(50744,12,3,b'm',406,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(51002,5,1,b'm',401,4,255,b'S',0,0), // input
-    f(51069,15,2,b'm',409,4,0,b'S',0,0), // exact_match_map
-    f(51084,16,3,b'm',409,4,0,b'S',0,0), // prefix_match_map
-    f(51018,12,4,b'm',401,4,0,b'R',51100,55), // custom_match
+    f(50728,5,1,b'm',406,4,255,b'S',0,0), // input
+    f(50795,15,2,b'm',414,4,0,b'S',0,0), // exact_match_map
+    f(50810,16,3,b'm',414,4,0,b'S',0,0), // prefix_match_map
+    f(50744,12,4,b'm',406,4,0,b'R',50826,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(51203,3,1,b'm',410,1,255,b'S',0,0), // map
+    f(50929,3,1,b'm',415,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',411,4,255,b'S',0,0), // value
+    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',416,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24968,7,1,b'm',402,4,0,b'S',0,0), // matcher
-    f(24774,6,2,b'm',401,4,0,b'S',0,0), // action
-    f(51336,13,3,b'b',65535,0,255,b'R',51298,38), // keep_matching
+    f(24485,7,1,b'm',407,4,0,b'S',0,0), // matcher
+    f(24291,6,2,b'm',406,4,0,b'S',0,0), // action
+    f(51062,13,3,b'b',65535,0,255,b'R',51024,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(48721,10,1,b'm',413,4,0,b'S',0,0), // google_re2
-    f(24009,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48447,10,1,b'm',418,4,0,b'S',0,0), // google_re2
+    f(23526,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48196,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29773,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48826,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29820,10,5,b'm',412,4,0,b'S',0,0), // safe_regex
-    f(48832,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48843,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25254,6,8,b'm',401,4,0,b'R',48851,52), // custom
+    f(47922,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29290,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48552,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29337,10,5,b'm',417,4,0,b'S',0,0), // safe_regex
+    f(48558,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48569,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24771,6,8,b'm',406,4,0,b'R',48577,52), // custom
 ];
 
-pub(crate) static ENUMS: [EnumRow; 53] = [
-    e(51456,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(51553,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(51616,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(51663,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(51722,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(51793,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(51837,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(51890,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(52134,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(52255,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52343,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52445,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(52532,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(52612,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(52741,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(52831,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(52966,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(53001,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(53139,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(53196,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53295,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53345,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53430,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53470,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(53519,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(53641,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(53725,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(53788,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(53880,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(53934,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(53981,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(54020,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(54144,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(54245,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54314,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(54601,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(54656,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(54757,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(54875,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(54981,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(55152,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(55265,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55461,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(55606,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(55699,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(55818,86,185,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(55922,93,187,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(56049,79,189,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56170,71,192,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56292,67,198,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(56395,47,203,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(56468,24,206,57), // envoy.type.v3.StatusCode
-    e(57286,25,263,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 54] = [
+    e(51182,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(51279,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(51342,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(51389,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(51448,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(51519,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(51563,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(51616,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(51860,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51981,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52069,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52171,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(52258,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(52338,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(52467,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(52557,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(52692,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(52727,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(52865,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(52922,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53021,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53071,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53156,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53196,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(53245,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(53367,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(53451,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(53514,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(53606,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(53660,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(53707,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(53746,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(53870,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(53971,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54040,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(54327,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(54382,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(54483,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(54601,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(54707,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(54878,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(54991,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55187,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(55332,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(55425,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(55544,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(55680,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(55784,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(55911,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56032,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56154,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(56257,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(56330,24,208,57), // envoy.type.v3.StatusCode
+    e(57148,25,265,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 264] = [
+pub(crate) static VALUES: [ValueRow; 266] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51491,7,0), // UNKNOWN
-    v(51498,9,1), // REQUESTED
-    v(51507,14,2), // DOES_NOT_EXIST
-    v(51521,5,3), // ACKED
-    v(51526,6,4), // NACKED
-    v(51532,14,5), // RECEIVED_ERROR
-    v(51546,7,6), // TIMEOUT
+    v(51217,7,0), // UNKNOWN
+    v(51224,9,1), // REQUESTED
+    v(51233,14,2), // DOES_NOT_EXIST
+    v(51247,5,3), // ACKED
+    v(51252,6,4), // NACKED
+    v(51258,14,5), // RECEIVED_ERROR
+    v(51272,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(51600,7,0), // Gradual
-    v(51607,9,1), // Immediate
+    v(51326,7,0), // Gradual
+    v(51333,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(51659,2,0), // v4
-    v(51661,2,1), // v6
+    v(51385,2,0), // v4
+    v(51387,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(51701,5,0), // Serve
-    v(51706,8,1), // Validate
-    v(51714,8,2), // InitOnly
+    v(51427,5,0), // Serve
+    v(51432,8,1), // Validate
+    v(51440,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(51753,4,0), // LIVE
-    v(51757,8,1), // DRAINING
-    v(51765,16,2), // PRE_INITIALIZING
-    v(51781,12,3), // INITIALIZING
+    v(51479,4,0), // LIVE
+    v(51483,8,1), // DRAINING
+    v(51491,16,2), // PRE_INITIALIZING
+    v(51507,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(51825,7,0), // COUNTER
-    v(51832,5,1), // GAUGE
+    v(51551,7,0), // COUNTER
+    v(51558,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(51882,2,0), // EQ
-    v(51884,2,1), // GE
-    v(51886,2,2), // LE
-    v(51888,2,3), // NE
+    v(51608,2,0), // EQ
+    v(51610,2,1), // GE
+    v(51612,2,2), // LE
+    v(51614,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(51939,2,0), // OK
-    v(51941,8,1), // CANCELED
-    v(51491,7,2), // UNKNOWN
-    v(51949,16,3), // INVALID_ARGUMENT
-    v(51965,17,4), // DEADLINE_EXCEEDED
-    v(51982,9,5), // NOT_FOUND
-    v(51991,14,6), // ALREADY_EXISTS
-    v(52005,17,7), // PERMISSION_DENIED
-    v(52022,18,8), // RESOURCE_EXHAUSTED
-    v(52040,19,9), // FAILED_PRECONDITION
-    v(52059,7,10), // ABORTED
-    v(52066,12,11), // OUT_OF_RANGE
-    v(52078,13,12), // UNIMPLEMENTED
-    v(52091,8,13), // INTERNAL
-    v(52099,11,14), // UNAVAILABLE
-    v(52110,9,15), // DATA_LOSS
-    v(52119,15,16), // UNAUTHENTICATED
+    v(51665,2,0), // OK
+    v(51667,8,1), // CANCELED
+    v(51217,7,2), // UNKNOWN
+    v(51675,16,3), // INVALID_ARGUMENT
+    v(51691,17,4), // DEADLINE_EXCEEDED
+    v(51708,9,5), // NOT_FOUND
+    v(51717,14,6), // ALREADY_EXISTS
+    v(51731,17,7), // PERMISSION_DENIED
+    v(51748,18,8), // RESOURCE_EXHAUSTED
+    v(51766,19,9), // FAILED_PRECONDITION
+    v(51785,7,10), // ABORTED
+    v(51792,12,11), // OUT_OF_RANGE
+    v(51804,13,12), // UNIMPLEMENTED
+    v(51817,8,13), // INTERNAL
+    v(51825,11,14), // UNAVAILABLE
+    v(51836,9,15), // DATA_LOSS
+    v(51845,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(52195,14,0), // REQUEST_HEADER
-    v(52209,15,1), // REQUEST_TRAILER
-    v(52224,15,2), // RESPONSE_HEADER
-    v(52239,16,3), // RESPONSE_TRAILER
+    v(51921,14,0), // REQUEST_HEADER
+    v(51935,15,1), // REQUEST_TRAILER
+    v(51950,15,2), // RESPONSE_HEADER
+    v(51965,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51491,7,0), // UNKNOWN
-    v(52318,4,1), // KILL
-    v(52322,9,2), // MULTIKILL
-    v(52331,8,3), // MEGAMISS
-    v(52339,4,4), // MISS
+    v(51217,7,0), // UNKNOWN
+    v(52044,4,1), // KILL
+    v(52048,9,2), // MULTIKILL
+    v(52057,8,3), // MEGAMISS
+    v(52065,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52399,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52422,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52125,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52148,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52490,6,0), // STATIC
-    v(52496,10,1), // STRICT_DNS
-    v(52506,11,2), // LOGICAL_DNS
-    v(52517,3,3), // EDS
-    v(52520,12,4), // ORIGINAL_DST
+    v(52216,6,0), // STATIC
+    v(52222,10,1), // STRICT_DNS
+    v(52232,11,2), // LOGICAL_DNS
+    v(52243,3,3), // EDS
+    v(52246,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(52579,4,0), // AUTO
-    v(52583,7,1), // V4_ONLY
-    v(52590,7,2), // V6_ONLY
-    v(52597,12,3), // V4_PREFERRED
-    v(52609,3,4), // ALL
+    v(52305,4,0), // AUTO
+    v(52309,7,1), // V4_ONLY
+    v(52316,7,2), // V6_ONLY
+    v(52323,12,3), // V4_PREFERRED
+    v(52335,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(52652,11,0), // ROUND_ROBIN
-    v(52663,13,1), // LEAST_REQUEST
-    v(52676,9,2), // RING_HASH
-    v(52685,6,3), // RANDOM
-    v(52691,6,5), // MAGLEV
-    v(52697,16,6), // CLUSTER_PROVIDED
-    v(52713,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(52378,11,0), // ROUND_ROBIN
+    v(52389,13,1), // LEAST_REQUEST
+    v(52402,9,2), // RING_HASH
+    v(52411,6,3), // RANDOM
+    v(52417,6,5), // MAGLEV
+    v(52423,16,6), // CLUSTER_PROVIDED
+    v(52439,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(52816,7,0), // DEFAULT
-    v(52823,2,1), // V4
-    v(52825,2,2), // V6
-    v(52827,4,3), // PIPE
-    v(52091,8,4), // INTERNAL
+    v(52542,7,0), // DEFAULT
+    v(52549,2,1), // V4
+    v(52551,2,2), // V6
+    v(52553,4,3), // PIPE
+    v(51817,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(52875,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(52912,4,1), // REST
-    v(52916,4,2), // GRPC
-    v(52920,10,3), // DELTA_GRPC
-    v(52930,15,5), // AGGREGATED_GRPC
-    v(52945,21,6), // AGGREGATED_DELTA_GRPC
+    v(52601,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(52638,4,1), // REST
+    v(52642,4,2), // GRPC
+    v(52646,10,3), // DELTA_GRPC
+    v(52656,15,5), // AGGREGATED_GRPC
+    v(52671,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(52579,4,0), // AUTO
-    v(52997,2,1), // V2
-    v(52999,2,2), // V3
+    v(52305,4,0), // AUTO
+    v(52723,2,1), // V2
+    v(52725,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(53058,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(53081,13,1), // ADD_IF_ABSENT
-    v(53094,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(53120,19,3), // OVERWRITE_IF_EXISTS
+    v(52784,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(52807,13,1), // ADD_IF_ABSENT
+    v(52820,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(52846,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51491,7,0), // UNKNOWN
-    v(53172,7,1), // HEALTHY
-    v(53179,9,2), // UNHEALTHY
-    v(51757,8,3), // DRAINING
-    v(51546,7,4), // TIMEOUT
-    v(53188,8,5), // DEGRADED
+    v(51217,7,0), // UNKNOWN
+    v(52898,7,1), // HEALTHY
+    v(52905,9,2), // UNHEALTHY
+    v(51483,8,3), // DRAINING
+    v(51272,7,4), // TIMEOUT
+    v(52914,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(53265,5,0), // ALLOW
-    v(53270,14,1), // REJECT_REQUEST
-    v(53284,11,2), // DROP_HEADER
+    v(52991,5,0), // ALLOW
+    v(52996,14,1), // REJECT_REQUEST
+    v(53010,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53343,2,0), // V1
-    v(52997,2,1), // V2
+    v(53069,2,0), // V1
+    v(52723,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53412,11,0), // INCLUDE_ALL
-    v(53423,7,1), // INCLUDE
+    v(53138,11,0), // INCLUDE_ALL
+    v(53149,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(52816,7,0), // DEFAULT
-    v(53466,4,1), // HIGH
+    v(52542,7,0), // DEFAULT
+    v(53192,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(53513,3,0), // TCP
-    v(53516,3,1), // UDP
+    v(53239,3,0), // TCP
+    v(53242,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(53568,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(53597,22,1), // SOCKET_IP_VERSION_IPV4
-    v(53619,22,2), // SOCKET_IP_VERSION_IPV6
+    v(53294,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(53323,22,1), // SOCKET_IP_VERSION_IPV4
+    v(53345,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(53686,13,0), // STATE_PREBIND
-    v(53699,11,1), // STATE_BOUND
-    v(53710,15,2), // STATE_LISTENING
+    v(53412,13,0), // STATE_PREBIND
+    v(53425,11,1), // STATE_BOUND
+    v(53436,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(53762,11,0), // UNSPECIFIED
-    v(53773,7,1), // INBOUND
-    v(53780,8,2), // OUTBOUND
+    v(53488,11,0), // UNSPECIFIED
+    v(53499,7,1), // INBOUND
+    v(53506,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(53850,3,0), // ANY
-    v(53853,19,1), // SAME_IP_OR_LOOPBACK
-    v(53872,8,2), // EXTERNAL
+    v(53576,3,0), // ANY
+    v(53579,19,1), // SAME_IP_OR_LOOPBACK
+    v(53598,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(52816,7,0), // DEFAULT
-    v(53923,11,1), // MODIFY_ONLY
+    v(52542,7,0), // DEFAULT
+    v(53649,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(53969,7,0), // DYNAMIC
-    v(53976,5,1), // ROUTE
+    v(53695,7,0), // DYNAMIC
+    v(53702,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(53265,5,0), // ALLOW
-    v(54013,4,1), // DENY
-    v(54017,3,2), // LOG
+    v(52991,5,0), // ALLOW
+    v(53739,4,1), // DENY
+    v(53743,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(54077,17,0), // MOVED_PERMANENTLY
-    v(54094,5,1), // FOUND
-    v(54099,9,2), // SEE_OTHER
-    v(54108,18,3), // TEMPORARY_REDIRECT
-    v(54126,18,4), // PERMANENT_REDIRECT
+    v(53803,17,0), // MOVED_PERMANENTLY
+    v(53820,5,1), // FOUND
+    v(53825,9,2), // SEE_OTHER
+    v(53834,18,3), // TEMPORARY_REDIRECT
+    v(53852,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(54205,19,0), // SERVICE_UNAVAILABLE
-    v(51982,9,1), // NOT_FOUND
-    v(54224,21,2), // INTERNAL_SERVER_ERROR
+    v(53931,19,0), // SERVICE_UNAVAILABLE
+    v(51708,9,1), // NOT_FOUND
+    v(53950,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54297,4,0), // NONE
-    v(54301,13,1), // EXTERNAL_ONLY
-    v(52609,3,2), // ALL
+    v(54023,4,0), // NONE
+    v(54027,13,1), // EXTERNAL_ONLY
+    v(52335,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54351,6,0), // NotSet
-    v(54357,20,1), // TcpUpstreamConnected
-    v(54377,11,2), // TcpPeriodic
-    v(54388,16,3), // TcpConnectionEnd
-    v(54404,15,4), // DownstreamStart
-    v(54419,18,5), // DownstreamPeriodic
-    v(54437,13,6), // DownstreamEnd
-    v(54450,17,7), // UpstreamPoolReady
-    v(54467,16,8), // UpstreamPeriodic
-    v(54483,11,9), // UpstreamEnd
-    v(54494,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(54533,26,11), // UdpTunnelUpstreamConnected
-    v(54559,11,12), // UdpPeriodic
-    v(54570,13,13), // UdpSessionEnd
-    v(54583,18,14), // TcpConnectionStart
+    v(54077,6,0), // NotSet
+    v(54083,20,1), // TcpUpstreamConnected
+    v(54103,11,2), // TcpPeriodic
+    v(54114,16,3), // TcpConnectionEnd
+    v(54130,15,4), // DownstreamStart
+    v(54145,18,5), // DownstreamPeriodic
+    v(54163,13,6), // DownstreamEnd
+    v(54176,17,7), // UpstreamPoolReady
+    v(54193,16,8), // UpstreamPeriodic
+    v(54209,11,9), // UpstreamEnd
+    v(54220,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(54259,26,11), // UdpTunnelUpstreamConnected
+    v(54285,11,12), // UdpPeriodic
+    v(54296,13,13), // UdpSessionEnd
+    v(54309,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(53762,11,0), // UNSPECIFIED
-    v(52579,4,1), // AUTO
-    v(52583,7,2), // V4_ONLY
-    v(52590,7,3), // V6_ONLY
-    v(52597,12,4), // V4_PREFERRED
-    v(52609,3,5), // ALL
+    v(53488,11,0), // UNSPECIFIED
+    v(52305,4,1), // AUTO
+    v(52309,7,2), // V4_ONLY
+    v(52316,7,3), // V6_ONLY
+    v(52323,12,4), // V4_PREFERRED
+    v(52335,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54297,4,0), // NONE
-    v(54743,4,1), // ONCE
-    v(54747,10,2), // TRANSITIVE
+    v(54023,4,0), // NONE
+    v(54469,4,1), // ONCE
+    v(54473,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(53762,11,0), // UNSPECIFIED
-    v(54855,14,1), // SANITIZED_UTF8
-    v(54869,6,2), // BASE64
+    v(53488,11,0), // UNSPECIFIED
+    v(54581,14,1), // SANITIZED_UTF8
+    v(54595,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(52579,4,0), // AUTO
-    v(54966,5,1), // HTTP1
-    v(54971,5,2), // HTTP2
-    v(54976,5,3), // HTTP3
+    v(52305,4,0), // AUTO
+    v(54692,5,1), // HTTP1
+    v(54697,5,2), // HTTP2
+    v(54702,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(55087,8,0), // SANITIZE
-    v(55095,12,1), // FORWARD_ONLY
-    v(55107,14,2), // APPEND_FORWARD
-    v(55121,12,3), // SANITIZE_SET
-    v(55133,19,4), // ALWAYS_FORWARD_ONLY
+    v(54813,8,0), // SANITIZE
+    v(54821,12,1), // FORWARD_ONLY
+    v(54833,14,2), // APPEND_FORWARD
+    v(54847,12,3), // SANITIZE_SET
+    v(54859,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(55257,4,0), // TEXT
-    v(55261,4,1), // JSON
+    v(54983,4,0), // TEXT
+    v(54987,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55375,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55406,14,1), // KEEP_UNCHANGED
-    v(53270,14,2), // REJECT_REQUEST
-    v(55420,21,3), // UNESCAPE_AND_REDIRECT
-    v(55441,20,4), // UNESCAPE_AND_FORWARD
+    v(55101,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55132,14,1), // KEEP_UNCHANGED
+    v(52996,14,2), // REJECT_REQUEST
+    v(55146,21,3), // UNESCAPE_AND_REDIRECT
+    v(55167,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(55569,9,0), // OVERWRITE
-    v(55578,16,1), // APPEND_IF_ABSENT
-    v(55594,12,2), // PASS_THROUGH
+    v(55295,9,0), // OVERWRITE
+    v(55304,16,1), // APPEND_IF_ABSENT
+    v(55320,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(55667,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(55689,10,1), // CONTINUOUS
+    v(55393,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(55415,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(55764,9,0), // IMMEDIATE
-    v(55773,18,1), // ON_DOWNSTREAM_DATA
-    v(55791,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(55490,9,0), // IMMEDIATE
+    v(55499,18,1), // ON_DOWNSTREAM_DATA
+    v(55517,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    v(55643,17,0), // HEALTHY_HOSTS_NUM
+    v(55660,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(55904,9,0), // N_CHOICES
-    v(55913,9,1), // FULL_SCAN
+    v(55766,9,0), // N_CHOICES
+    v(55775,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(56015,18,0), // VERIFY_TRUST_CHAIN
-    v(56033,16,1), // ACCEPT_UNTRUSTED
+    v(55877,18,0), // VERIFY_TRUST_CHAIN
+    v(55895,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(56128,16,0), // LENIENT_STAPLING
-    v(56144,15,1), // STRICT_STAPLING
-    v(56159,11,2), // MUST_STAPLE
+    v(55990,16,0), // LENIENT_STAPLING
+    v(56006,15,1), // STRICT_STAPLING
+    v(56021,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56241,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56261,5,1), // EMAIL
-    v(56266,3,2), // DNS
-    v(56269,3,3), // URI
-    v(56272,10,4), // IP_ADDRESS
-    v(56282,10,5), // OTHER_NAME
+    v(56103,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56123,5,1), // EMAIL
+    v(56128,3,2), // DNS
+    v(56131,3,3), // URI
+    v(56134,10,4), // IP_ADDRESS
+    v(56144,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(56359,8,0), // TLS_AUTO
-    v(56367,7,1), // TLSv1_0
-    v(56374,7,2), // TLSv1_1
-    v(56381,7,3), // TLSv1_2
-    v(56388,7,4), // TLSv1_3
+    v(56221,8,0), // TLS_AUTO
+    v(56229,7,1), // TLSv1_0
+    v(56236,7,2), // TLSv1_1
+    v(56243,7,3), // TLSv1_2
+    v(56250,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(56442,7,0), // HUNDRED
-    v(56449,12,1), // TEN_THOUSAND
-    v(56461,7,2), // MILLION
+    v(56304,7,0), // HUNDRED
+    v(56311,12,1), // TEN_THOUSAND
+    v(56323,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(56492,5,0), // Empty
-    v(56497,8,100), // Continue
-    v(51939,2,200), // OK
-    v(56505,7,201), // Created
-    v(56512,8,202), // Accepted
-    v(56520,27,203), // NonAuthoritativeInformation
-    v(56547,9,204), // NoContent
-    v(56556,12,205), // ResetContent
-    v(56568,14,206), // PartialContent
-    v(56582,11,207), // MultiStatus
-    v(56593,15,208), // AlreadyReported
-    v(56608,6,226), // IMUsed
-    v(56614,15,300), // MultipleChoices
-    v(56629,16,301), // MovedPermanently
-    v(56645,5,302), // Found
-    v(56650,8,303), // SeeOther
-    v(56658,11,304), // NotModified
-    v(56669,8,305), // UseProxy
-    v(56677,17,307), // TemporaryRedirect
-    v(56694,17,308), // PermanentRedirect
-    v(56711,10,400), // BadRequest
-    v(56721,12,401), // Unauthorized
-    v(56733,15,402), // PaymentRequired
-    v(56748,9,403), // Forbidden
-    v(56757,8,404), // NotFound
-    v(56765,16,405), // MethodNotAllowed
-    v(56781,13,406), // NotAcceptable
-    v(56794,27,407), // ProxyAuthenticationRequired
-    v(56821,14,408), // RequestTimeout
-    v(56835,8,409), // Conflict
-    v(56843,4,410), // Gone
-    v(56847,14,411), // LengthRequired
-    v(56861,18,412), // PreconditionFailed
-    v(56879,15,413), // PayloadTooLarge
-    v(56894,10,414), // URITooLong
-    v(56904,20,415), // UnsupportedMediaType
-    v(56924,19,416), // RangeNotSatisfiable
-    v(56943,17,417), // ExpectationFailed
-    v(56960,18,421), // MisdirectedRequest
-    v(56978,19,422), // UnprocessableEntity
-    v(56997,6,423), // Locked
-    v(57003,16,424), // FailedDependency
-    v(57019,15,426), // UpgradeRequired
-    v(57034,20,428), // PreconditionRequired
-    v(57054,15,429), // TooManyRequests
-    v(57069,27,431), // RequestHeaderFieldsTooLarge
-    v(57096,19,500), // InternalServerError
-    v(57115,14,501), // NotImplemented
-    v(57129,10,502), // BadGateway
-    v(57139,18,503), // ServiceUnavailable
-    v(57157,14,504), // GatewayTimeout
-    v(57171,23,505), // HTTPVersionNotSupported
-    v(57194,21,506), // VariantAlsoNegotiates
-    v(57215,19,507), // InsufficientStorage
-    v(57234,12,508), // LoopDetected
-    v(57246,11,510), // NotExtended
-    v(57257,29,511), // NetworkAuthenticationRequired
+    v(56354,5,0), // Empty
+    v(56359,8,100), // Continue
+    v(51665,2,200), // OK
+    v(56367,7,201), // Created
+    v(56374,8,202), // Accepted
+    v(56382,27,203), // NonAuthoritativeInformation
+    v(56409,9,204), // NoContent
+    v(56418,12,205), // ResetContent
+    v(56430,14,206), // PartialContent
+    v(56444,11,207), // MultiStatus
+    v(56455,15,208), // AlreadyReported
+    v(56470,6,226), // IMUsed
+    v(56476,15,300), // MultipleChoices
+    v(56491,16,301), // MovedPermanently
+    v(56507,5,302), // Found
+    v(56512,8,303), // SeeOther
+    v(56520,11,304), // NotModified
+    v(56531,8,305), // UseProxy
+    v(56539,17,307), // TemporaryRedirect
+    v(56556,17,308), // PermanentRedirect
+    v(56573,10,400), // BadRequest
+    v(56583,12,401), // Unauthorized
+    v(56595,15,402), // PaymentRequired
+    v(56610,9,403), // Forbidden
+    v(56619,8,404), // NotFound
+    v(56627,16,405), // MethodNotAllowed
+    v(56643,13,406), // NotAcceptable
+    v(56656,27,407), // ProxyAuthenticationRequired
+    v(56683,14,408), // RequestTimeout
+    v(56697,8,409), // Conflict
+    v(56705,4,410), // Gone
+    v(56709,14,411), // LengthRequired
+    v(56723,18,412), // PreconditionFailed
+    v(56741,15,413), // PayloadTooLarge
+    v(56756,10,414), // URITooLong
+    v(56766,20,415), // UnsupportedMediaType
+    v(56786,19,416), // RangeNotSatisfiable
+    v(56805,17,417), // ExpectationFailed
+    v(56822,18,421), // MisdirectedRequest
+    v(56840,19,422), // UnprocessableEntity
+    v(56859,6,423), // Locked
+    v(56865,16,424), // FailedDependency
+    v(56881,15,426), // UpgradeRequired
+    v(56896,20,428), // PreconditionRequired
+    v(56916,15,429), // TooManyRequests
+    v(56931,27,431), // RequestHeaderFieldsTooLarge
+    v(56958,19,500), // InternalServerError
+    v(56977,14,501), // NotImplemented
+    v(56991,10,502), // BadGateway
+    v(57001,18,503), // ServiceUnavailable
+    v(57019,14,504), // GatewayTimeout
+    v(57033,23,505), // HTTPVersionNotSupported
+    v(57056,21,506), // VariantAlsoNegotiates
+    v(57077,19,507), // InsufficientStorage
+    v(57096,12,508), // LoopDetected
+    v(57108,11,510), // NotExtended
+    v(57119,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(57311,10,0), // NULL_VALUE
+    v(57173,10,0), // NULL_VALUE
 ];
