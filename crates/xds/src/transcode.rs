@@ -23,7 +23,7 @@ pub use check::{Fault, Ignored, Opaque, Report, Violation, check, inspect};
 pub use decode::proto_to_json;
 pub use encode::{json_to_proto, json_to_proto_in_part};
 pub use error::{Error, Problem};
-pub use yaml::{YamlError, yaml_to_value};
+pub use yaml::{YamlError, strict_json_to_value, yaml_to_value};
 
 /// The deepest nesting that is read, which is prost's limit too.
 const MAX_DEPTH: usize = 100;

@@ -34,7 +34,7 @@ const COMMAND_LINE: &str = "(--config-yaml)";
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// It cannot be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,

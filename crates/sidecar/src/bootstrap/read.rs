@@ -36,7 +36,8 @@ pub fn file(
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     if extension == Some("json") {
-        let value = serde_json::from_str(&text).map_err(|error| syntax(origin, error))?;
+        let value = transcode::strict_json_to_value(&text);
+        let value = value.map_err(|error| syntax(origin, error))?;
         return Ok(encode(&value, options, problems));
     }
     yaml(&text, origin, options, problems)
@@ -64,6 +65,9 @@ fn encode(value: &Value, options: &Options, problems: &mut Problems) -> Vec<u8> 
     let (bytes, left_out) = transcode::json_to_proto_in_part(BOOTSTRAP, value);
     for transcode::Error { path, problem } in left_out {
         let lenient = match problem {
+            // Whoever builds what it is for refuses it, and knows what is supported there; or
+            // leaves it out, where the file calls it optional.
+            transcode::Problem::UnknownType(_) => continue,
             transcode::Problem::NoSuchField { .. } => options.allow_unknown_static_fields,
             transcode::Problem::Unsupported { .. } => options.allow_unsupported,
             _ => false,

@@ -149,3 +149,16 @@ fn what_is_not_there_is_let_through_where_the_command_line_says_so() {
     let remote = "admin: {address: {socket_address: {address: 0.0.0.0, port_value: 0}}}";
     assert!(load_with(remote, &["--allow-remote-admin"]).is_ok());
 }
+
+#[test]
+fn json_must_not_have_a_key_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.json");
+    std::fs::write(&path, r#"{"node": {"id": "a", "id": "b"}}"#).unwrap();
+    let options = Options::parse_from(["outrider-sidecar", "-c", path.to_str().unwrap()]);
+    let error = load(&options, |_| None, &mut Problems::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("the key id is given twice"),
+        "{error}"
+    );
+}

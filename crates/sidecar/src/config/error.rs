@@ -9,6 +9,24 @@ pub struct Problem {
     pub path: String,
     /// What is wrong and what would be right.
     pub reason: String,
+    /// Where one field of several is missing: all of them.
+    missing: Vec<&'static str>,
+}
+
+impl Problem {
+    /// Whether it may only follow from what was said of the field at `told`: that lies where this
+    /// one is, or within it; or where a field is missing, it is that field, which was left out.
+    fn may_follow_from(&self, told: &str) -> bool {
+        let rest = match told.strip_prefix(self.path.as_str()) {
+            Some(rest) if self.path.is_empty() || rest.is_empty() => rest,
+            Some(rest) if rest.starts_with(['.', '[']) => rest,
+            _ => return false,
+        };
+        let field = rest.trim_start_matches('.').split(['.', '[']).next();
+        self.missing.is_empty()
+            || rest.is_empty()
+            || field.is_some_and(|f| self.missing.contains(&f))
+    }
 }
 
 impl fmt::Display for Problem {
@@ -33,10 +51,20 @@ impl ConfigError {
         let problem = Problem {
             path: path.to_string(),
             reason: reason.to_string(),
+            missing: Vec::new(),
         };
         ConfigError {
             problems: vec![problem],
         }
+    }
+
+    /// The error at a message that has none of several fields, `missing`, one of which it needs.
+    pub fn missing(reason: impl fmt::Display, missing: Vec<&'static str>) -> Self {
+        let mut error = ConfigError::new("", reason);
+        for problem in &mut error.problems {
+            problem.missing.clone_from(&missing);
+        }
+        error
     }
 
     /// All that is wrong.
@@ -93,21 +121,21 @@ impl Problems {
         })
     }
 
-    /// Keeps the problems of an error. Of what lies at a field of which something was said already,
+    /// Keeps the problems of an error. Of what lies at a field of which something was said before,
     /// or around it, nothing more is said: it may only follow from that.
     pub fn add(&mut self, error: ConfigError) {
+        let before = self.0.len();
         for problem in error.problems {
-            let is_told = |told: &Problem| {
-                told.path
-                    .strip_prefix(problem.path.as_str())
-                    .is_some_and(|rest| {
-                        rest.is_empty() || problem.path.is_empty() || rest.starts_with(['.', '['])
-                    })
-            };
-            if !self.0.iter().any(is_told) {
+            let is_told = |told: &Problem| problem.may_follow_from(&told.path);
+            if !self.0[..before].iter().any(is_told) && !self.0[before..].contains(&problem) {
                 self.0.push(problem);
             }
         }
+    }
+
+    /// What was built, if nothing was wrong with it.
+    pub fn or<T>(self, built: T) -> Result<T> {
+        self.into_error().map(|()| built)
     }
 
     /// All of them, in the order in which they were found.

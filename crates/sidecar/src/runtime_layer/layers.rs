@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::{DiskLayer, La
 
 use super::store::{Layer, Values};
 use super::value::{self, Value};
-use crate::config::build::fields::{each, named, required};
+use crate::config::build::fields::{each, named, one_of};
 use crate::config::build::{Within as _, struct_value};
 use crate::config::error::{ConfigError, Result};
 
@@ -78,7 +78,7 @@ pub fn build(
             return Err(ConfigError::new("name", "another layer has this name too"));
         }
         names.push(name);
-        let kind = match required(&layer.layer_specifier, "layer_specifier")? {
+        let kind = match one_of::<proto::RuntimeLayer, _>(&layer.layer_specifier, "static_layer")? {
             LayerSpecifier::StaticLayer(fields) => {
                 let values = value::of_struct(&struct_value::object(fields));
                 LayerKind::Static(values.map_err(|error| ConfigError::new("static_layer", error))?)
@@ -233,7 +233,7 @@ mod tests {
                 "layers[1].name",
                 "layers[2].disk_layer.symlink_root",
                 "layers[4].admin_layer",
-                "layers[5].layer_specifier",
+                "layers[5]",
             ]
         );
         assert!(build(None, "").unwrap().is_empty());

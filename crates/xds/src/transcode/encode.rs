@@ -24,7 +24,8 @@ pub fn json_to_proto(type_name: &str, value: &Value) -> Result<Vec<u8>, Error> {
 }
 
 /// As [`json_to_proto`], but what does not fit is left out, and everything that was left out is
-/// told, with its path.
+/// told, with its path. Of an `Any` of a type that is not in the tables the type URL stays, so that
+/// its reader can tell what is allowed there.
 #[must_use]
 pub fn json_to_proto_in_part(type_name: &str, value: &Value) -> (Vec<u8>, Vec<Error>) {
     let mut out = Vec::new();
@@ -65,7 +66,7 @@ fn encode(
         Some(WellKnown::Duration) => {
             let text = string("a duration such as \"1.5s\"", value, path)?;
             let (seconds, nanos) = time::parse_duration(text)
-                .ok_or(Problem::BadValue("is not a duration such as 1.5s"))
+                .ok_or_else(|| Problem::bad_value(text, "is not a duration such as 1.5s"))
                 .map_err(|problem| problem.at(path))?;
             put_time(out, seconds, nanos);
             Ok(())
@@ -73,9 +74,9 @@ fn encode(
         Some(WellKnown::Timestamp) => {
             let text = string("a time such as \"2026-01-31T12:00:00Z\"", value, path)?;
             let (seconds, nanos) = time::parse_timestamp(text)
-                .ok_or(Problem::BadValue(
-                    "is not a time such as 2026-01-31T12:00:00Z",
-                ))
+                .ok_or_else(|| {
+                    Problem::bad_value(text, "is not a time such as 2026-01-31T12:00:00Z")
+                })
                 .map_err(|problem| problem.at(path))?;
             put_time(out, seconds, nanos);
             Ok(())
@@ -281,7 +282,10 @@ fn encode_any(
                 Some(Value::String(text)) if object.len() == 2 => base64::decode(text),
                 _ => None,
             };
-            bytes = value.ok_or_else(|| Problem::UnknownType(url.clone()).at(path))?;
+            bytes = value.unwrap_or_else(|| {
+                left_out.push(Problem::UnknownType(url.clone()).at(path));
+                Vec::new()
+            });
         }
     }
     put_bytes(out, 1, url.as_bytes());

@@ -25,8 +25,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What is wrong with a field or a document. No text shows the value of a string or of bytes,
-/// which may be a secret.
+/// What is wrong with a field or a document. No text shows the value of a field that takes strings
+/// or bytes, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// The document has a key that the message has no field for.
@@ -50,10 +50,18 @@ pub enum Problem {
         found: &'static str,
     },
     /// The text or number is not one that the field's type can hold.
-    #[error("{0}")]
-    BadValue(&'static str),
+    #[error("`{value}` {reason}")]
+    BadValue {
+        /// What was given, or the beginning of it.
+        value: String,
+        /// Why it is none.
+        reason: &'static str,
+    },
+    /// The text is not base64.
+    #[error("is not base64")]
+    NotBase64,
     /// The enum has no such value.
-    #[error("{value} is not a value of {name}; {all}")]
+    #[error("`{value}` is not a value of {name}; {all}")]
     NoSuchValue {
         /// What was given.
         value: String,
@@ -118,9 +126,14 @@ impl Problem {
         }
     }
 
+    pub(super) fn bad_value(given: impl fmt::Display, reason: &'static str) -> Self {
+        let value = beginning(&given.to_string());
+        Self::BadValue { value, reason }
+    }
+
     pub(super) fn no_such_value(values: Enum, given: &str) -> Self {
         let names: Vec<&str> = values.values().map(|(_, name)| name).collect();
-        let value = given.chars().take(64).collect();
+        let value = beginning(given);
         let all = format!("it is one of {}", names.join(", "));
         Self::NoSuchValue {
             value,
@@ -128,6 +141,11 @@ impl Problem {
             all,
         }
     }
+}
+
+/// As much of a text as suits a message.
+fn beginning(given: &str) -> String {
+    given.chars().take(64).collect()
 }
 
 /// The field whose name is nearest to `key`, if it is near.

@@ -73,27 +73,27 @@ pub(super) fn from_json(kind: Kind, value: &Value) -> Result<Wire, Problem> {
         Kind::Bytes => match value {
             Value::String(text) => base64::decode(text)
                 .map(Wire::Bytes)
-                .ok_or(Problem::BadValue("not base64")),
+                .ok_or(Problem::NotBase64),
             _ => Err(wrong_type("a string of base64", value)),
         },
         Kind::Int32 => {
             let number = i32::try_from(integer(value)?)
-                .map_err(|_| Problem::BadValue("does not fit in 32 bits with a sign"))?;
+                .map_err(|_| bad_number(value, "does not fit in 32 bits with a sign"))?;
             Ok(Wire::Varint(sign_extended(i64::from(number))))
         }
         Kind::Int64 => {
             let number = i64::try_from(integer(value)?)
-                .map_err(|_| Problem::BadValue("does not fit in 64 bits with a sign"))?;
+                .map_err(|_| bad_number(value, "does not fit in 64 bits with a sign"))?;
             Ok(Wire::Varint(sign_extended(number)))
         }
         Kind::Uint32 => {
             let number = u32::try_from(integer(value)?)
-                .map_err(|_| Problem::BadValue("is not between 0 and 4294967295"))?;
+                .map_err(|_| bad_number(value, "is not between 0 and 4294967295"))?;
             Ok(Wire::Varint(u64::from(number)))
         }
         Kind::Uint64 => {
             let number = u64::try_from(integer(value)?)
-                .map_err(|_| Problem::BadValue("is not between 0 and 18446744073709551615"))?;
+                .map_err(|_| bad_number(value, "is not between 0 and 18446744073709551615"))?;
             Ok(Wire::Varint(number))
         }
         Kind::Double => Ok(Wire::Fixed64(float(value)?.to_bits())),
@@ -102,7 +102,7 @@ pub(super) fn from_json(kind: Kind, value: &Value) -> Result<Wire, Problem> {
             #[allow(clippy::cast_possible_truncation, reason = "checked on the next line")]
             let narrow = wide as f32;
             if wide.is_finite() && !narrow.is_finite() {
-                return Err(Problem::BadValue("does not fit in a 32-bit float"));
+                return Err(bad_number(value, "does not fit in a 32-bit float"));
             }
             Ok(Wire::Fixed32(narrow.to_bits()))
         }
@@ -148,18 +148,20 @@ fn integer(value: &Value) -> Result<i128, Problem> {
                 #[allow(clippy::cast_possible_truncation, reason = "whole and within 2^64")]
                 return Ok(number as i128);
             }
-            Err(Problem::BadValue("is not a whole number"))
+            Err(bad_number(value, "is not a whole number"))
         }
         Value::String(text) => text
             .parse::<i128>()
-            .map_err(|_| Problem::BadValue("is not a whole number")),
+            .map_err(|_| bad_number(value, "is not a whole number")),
         _ => Err(wrong_type(WANTED, value)),
     }
 }
 
 fn float(value: &Value) -> Result<f64, Problem> {
     match value {
-        Value::Number(number) => number.as_f64().ok_or(Problem::BadValue("is not a number")),
+        Value::Number(number) => number
+            .as_f64()
+            .ok_or_else(|| bad_number(value, "is not a number")),
         Value::String(text) => match text.as_str() {
             "NaN" => Ok(f64::NAN),
             "Infinity" => Ok(f64::INFINITY),
@@ -168,9 +170,17 @@ fn float(value: &Value) -> Result<f64, Problem> {
                 .parse()
                 .ok()
                 .filter(|number: &f64| number.is_finite())
-                .ok_or(Problem::BadValue("is not a number")),
+                .ok_or_else(|| bad_number(value, "is not a number")),
         },
         _ => Err(wrong_type("a number", value)),
+    }
+}
+
+/// A number, or a text in its place, which a field of numbers does not take.
+fn bad_number(given: &Value, reason: &'static str) -> Problem {
+    match given {
+        Value::String(text) => Problem::bad_value(text, reason),
+        other => Problem::bad_value(other, reason),
     }
 }
 

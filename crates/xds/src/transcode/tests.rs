@@ -157,7 +157,7 @@ fn bad_documents_are_told_with_the_path() {
         (
             LISTENER,
             "address: {socket_address: {port_value: -1}}",
-            "address.socket_address.port_value: is not between 0 and 4294967295",
+            "address.socket_address.port_value: `-1` is not between 0 and 4294967295",
         ),
         (
             LISTENER,
@@ -182,12 +182,12 @@ fn bad_documents_are_told_with_the_path() {
         (
             CLUSTER,
             "connect_timeout: 5m",
-            "connect_timeout: is not a duration such as 1.5s",
+            "connect_timeout: `5m` is not a duration such as 1.5s",
         ),
         (
             CLUSTER,
             "lb_policy: RANDUM",
-            "RANDUM is not a value of envoy.config.cluster.v3.Cluster.",
+            "`RANDUM` is not a value of envoy.config.cluster.v3.Cluster.",
         ),
         (
             CLUSTER,
@@ -270,7 +270,7 @@ fn what_is_set_and_not_acted_on_is_told() {
             &[0x0a, 1, 0xff],
             "name: malformed bytes: not UTF-8",
         ),
-        (CLUSTER, &[0x30, 77], "lb_policy: 77 is not a value of"),
+        (CLUSTER, &[0x30, 77], "lb_policy: `77` is not a value of"),
         (CLUSTER, &[0x0b], "a group or an unknown wire type"),
         ("google.protobuf.Any", &[0x12, 1, 0], "has no \"@type\""),
     ];

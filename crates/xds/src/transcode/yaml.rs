@@ -38,6 +38,14 @@ pub fn yaml_to_value(text: &str) -> Result<Value, YamlError> {
         })
 }
 
+/// Reads a JSON document and nothing else.
+///
+/// # Errors
+/// As [`yaml_to_value`].
+pub fn strict_json_to_value(text: &str) -> Result<Value, serde_json::Error> {
+    serde_json::from_str(text).map(|Strict(value)| value)
+}
+
 /// A JSON value whose mappings were seen to have no key twice.
 struct Strict(Value);
 

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::file::v3::file_access_lo
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Together as _, Within as _, each, named, required};
+use super::fields::{Together as _, Within as _, each, named, one_of, required};
 use super::{access_log_filter, data_source, struct_value};
 use crate::config::access_log::{AccessLog, LogSink};
 use crate::config::error::{ConfigError, Result};
@@ -122,7 +122,7 @@ pub fn substitution(proto: &SubstitutionFormatString) -> Result<Format> {
     } else {
         Missing::Dash
     };
-    match required(&proto.format, "format")? {
+    match one_of::<SubstitutionFormatString, _>(&proto.format, "text_format")? {
         ProtoFormat::TextFormat(text) => of_text(text, missing, "text_format"),
         ProtoFormat::JsonFormat(json) => of_json(json, missing, "json_format"),
         ProtoFormat::TextFormatSource(source) => {

@@ -6,7 +6,9 @@ use envoy_types::pb::envoy::config::accesslog::v3::comparison_filter::Op;
 use envoy_types::pb::envoy::config::accesslog::v3::grpc_status_filter::Status;
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
 
-use super::fields::{Within as _, each, enumeration, named, refuse, required};
+use super::fields::{
+    Together as _, Within as _, each, enumeration, named, one_of, refuse, required,
+};
 use super::matcher;
 use crate::config::error::{ConfigError, Result};
 use crate::runtime_layer;
@@ -18,7 +20,7 @@ use crate::telemetry::access_log::record::LogKind;
 pub fn build(proto: &proto::AccessLogFilter) -> Result<LogFilter> {
     use FilterSpecifier as Proto;
     Ok(
-        match required(&proto.filter_specifier, "filter_specifier")? {
+        match one_of::<proto::AccessLogFilter, _>(&proto.filter_specifier, "status_code_filter")? {
             Proto::StatusCodeFilter(filter) => comparison(&filter.comparison)
                 .map(LogFilter::Status)
                 .within("status_code_filter")?,
@@ -70,24 +72,27 @@ fn several(filters: &[proto::AccessLogFilter]) -> Result<Vec<LogFilter>> {
 
 fn comparison(proto: &Option<proto::ComparisonFilter>) -> Result<Comparison> {
     let proto = required(proto, "comparison")?;
-    let operation = match enumeration(proto.op, "op").within("comparison")? {
+    let value = required(&proto.value, "value")
+        .and_then(|value| runtime_layer::number(value).within("value"));
+    let (operation, value) = (enumeration(proto.op, "op"), value)
+        .together()
+        .within("comparison")?;
+    let operation = match operation {
         Op::Eq => Operation::Equal,
         Op::Ge => Operation::AtLeast,
         Op::Le => Operation::AtMost,
         Op::Ne => Operation::NotEqual,
     };
-    let value = required(&proto.value, "value")
-        .and_then(|value| runtime_layer::number(value).within("value"))
-        .within("comparison")?;
     Ok(Comparison { operation, value })
 }
 
 fn runtime(proto: &proto::RuntimeFilter) -> Result<LogFilter> {
-    let key = named(&proto.runtime_key, "runtime_key")?;
-    let (numerator, denominator) = match &proto.percent_sampled {
-        None => (0, 100),
-        Some(percent) => runtime_layer::fractional_percent(percent).within("percent_sampled")?,
+    let percent = match &proto.percent_sampled {
+        None => Ok((0, 100)),
+        Some(percent) => runtime_layer::fractional_percent(percent).within("percent_sampled"),
     };
+    let (key, (numerator, denominator)) =
+        (named(&proto.runtime_key, "runtime_key"), percent).together()?;
     Ok(LogFilter::Runtime {
         fraction: runtime_layer::fraction_at(key, numerator, denominator),
         independent: proto.use_independent_randomness,

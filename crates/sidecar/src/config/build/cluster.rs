@@ -11,7 +11,8 @@ use super::connection_options::{
 };
 use super::context::Context;
 use super::fields::{
-    Within as _, each, enumeration, keepalive, named, positive, refuse, required, uint,
+    Together as _, Within as _, each, enumeration, keepalive, named, positive, refuse, required,
+    uint,
 };
 use super::transport_socket::UPSTREAM;
 use super::{
@@ -22,37 +23,75 @@ use crate::config::cluster::{
 };
 use crate::config::dns::Dns;
 use crate::config::endpoint::LoadAssignment;
-use crate::config::error::{ConfigError, Result};
+use crate::config::error::{ConfigError, Problems, Result};
 use crate::discovery::slot::Slot;
 
 /// Builds a cluster. `fingerprint` is that of the resource's bytes.
 ///
 /// # Errors
 ///
-/// The first field that is invalid, by its path.
+/// The fields that are invalid, by their paths.
 pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) -> Result<Cluster> {
-    let name = named(&proto.name, "name")?;
-    let protocol = upstream_protocol::build(proto)?;
-    let kind = kind(proto)?;
+    let mut problems = Problems::default();
+    let name = problems.take(named(&proto.name, "name"));
+    let protocol = problems.take(upstream_protocol::build(proto).map(Some));
+    // Without a kind there is no telling which fields go with it.
+    let of_kind = kind(proto).and_then(|kind| {
+        let balancing = load_balancing::build(proto, kind == Kind::OriginalDestination);
+        (discovery(proto, kind, context), balancing).together()
+    });
+    let of_kind = problems.take(of_kind.map(Some));
+    let transport = match &proto.transport_socket {
+        None => Ok(UpstreamTransport::Plain),
+        Some(socket) => {
+            transport_socket::build(UPSTREAM, socket, context).within("transport_socket")
+        }
+    };
+    let transport = problems.take(transport.map(Some));
+    let connect_timeout = positive(&proto.connect_timeout, "connect_timeout");
+    let breakers = circuit_breakers(&proto.circuit_breakers).within("circuit_breakers");
+    let per_host = per_host(&proto.circuit_breakers).within("circuit_breakers");
+    let bind = proto.upstream_bind_config.as_ref();
+    let bind = bind.map(|bind| bind_config(bind, context.default_bind().as_ref()));
+    let bind = bind.transpose().within("upstream_bind_config");
+    let options = proto.upstream_connection_options.as_ref();
+    let keepalive = options
+        .and_then(|options| options.tcp_keepalive.as_ref())
+        .map(keepalive)
+        .transpose()
+        .within("upstream_connection_options.tcp_keepalive");
+    let connect_timeout = problems.take(connect_timeout);
+    let circuit_breakers = problems.take(breakers);
+    let max_connections_per_host = problems.take(per_host);
+    let original_destination = problems.take(original_destination(proto));
+    let happy_eyeballs = problems.take(happy_eyeballs(proto));
+    let transport_socket_matches = problems.take(transport_socket_matches(proto, context));
+    let bind = problems.take(bind);
+    let keepalive = problems.take(keepalive);
+    problems.into_error()?;
+    let (Some(protocol), Some((discovery, load_balancing)), Some(transport_socket)) =
+        (protocol, of_kind, transport)
+    else {
+        return Err(ConfigError::new("", "cannot be built"));
+    };
     Ok(Cluster {
         name: name.into(),
         stat_name: match proto.alt_stat_name.as_str() {
             "" => name.into(),
             other => other.into(),
         },
-        discovery: discovery(proto, kind, context)?,
-        load_balancing: load_balancing::build(proto, kind == Kind::OriginalDestination)?,
+        discovery,
+        load_balancing,
         close_on_change: proto
             .common_lb_config
             .as_ref()
             .is_some_and(|common| common.close_connections_on_host_set_change),
-        connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
-            .unwrap_or(CONNECT_TIMEOUT),
-        circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
-        max_connections_per_host: per_host(&proto.circuit_breakers).within("circuit_breakers")?,
+        connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        circuit_breakers,
+        max_connections_per_host,
         pool_per_downstream: proto.connection_pool_per_downstream_connection,
-        original_destination: original_destination(proto)?,
-        happy_eyeballs: happy_eyeballs(proto)?,
+        original_destination,
+        happy_eyeballs,
         protocol: protocol.protocol,
         http1: protocol.http1,
         http2: protocol.http2,
@@ -62,27 +101,10 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
             .max_requests_per_connection
             .or(uint(&proto.max_requests_per_connection).filter(|requests| *requests > 0)),
         max_connection_duration: protocol.common.max_connection_duration,
-        transport_socket: match &proto.transport_socket {
-            None => UpstreamTransport::Plain,
-            Some(socket) => {
-                transport_socket::build(UPSTREAM, socket, context).within("transport_socket")?
-            }
-        },
-        transport_socket_matches: transport_socket_matches(proto, context)?,
-        bind: match &proto.upstream_bind_config {
-            None => context.default_bind(),
-            Some(bind) => Some(
-                bind_config(bind, context.default_bind().as_ref())
-                    .within("upstream_bind_config")?,
-            ),
-        },
-        keepalive: proto
-            .upstream_connection_options
-            .as_ref()
-            .and_then(|options| options.tcp_keepalive.as_ref())
-            .map(keepalive)
-            .transpose()
-            .within("upstream_connection_options.tcp_keepalive")?,
+        transport_socket,
+        transport_socket_matches,
+        bind: bind.or_else(|| context.default_bind()),
+        keepalive,
         fingerprint,
     })
 }
@@ -147,16 +169,20 @@ fn discovery(
     kind: Kind<'_>,
     context: &dyn Context,
 ) -> Result<ClusterDiscovery> {
-    refuse(
-        kind != Kind::Eds && proto.eds_cluster_config.is_some(),
-        "eds_cluster_config",
-        "is only for clusters of type EDS",
-    )?;
-    refuse(
-        matches!(kind, Kind::Eds | Kind::OriginalDestination) && proto.load_assignment.is_some(),
-        "load_assignment",
-        "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
-    )?;
+    (
+        refuse(
+            kind != Kind::Eds && proto.eds_cluster_config.is_some(),
+            "eds_cluster_config",
+            "is only for clusters of type EDS",
+        ),
+        refuse(
+            matches!(kind, Kind::Eds | Kind::OriginalDestination)
+                && proto.load_assignment.is_some(),
+            "load_assignment",
+            "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
+        ),
+    )
+        .together()?;
     let by_name = |dns: Dns| ClusterDiscovery::Assignment {
         slot: Slot::empty(proto.name.as_str()),
         source: AssignmentSource::Dns(Arc::new(dns)),
@@ -203,8 +229,11 @@ fn transport_socket_matches(
         "transport_socket_matches",
         &proto.transport_socket_matches,
         |proto| {
-            named(&proto.name, "name")?;
-            let socket = required(&proto.transport_socket, "transport_socket")?;
+            let transport =
+                required(&proto.transport_socket, "transport_socket").and_then(|socket| {
+                    transport_socket::build(UPSTREAM, socket, context).within("transport_socket")
+                });
+            let (_, transport) = (named(&proto.name, "name"), transport).together()?;
             Ok(TransportSocketMatch {
                 criteria: proto
                     .r#match
@@ -213,8 +242,7 @@ fn transport_socket_matches(
                     .unwrap_or_default()
                     .into_iter()
                     .collect(),
-                transport: transport_socket::build(UPSTREAM, socket, context)
-                    .within("transport_socket")?,
+                transport,
             })
         },
     )

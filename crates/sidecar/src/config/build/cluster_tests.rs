@@ -208,7 +208,7 @@ fn errors_name_the_field() {
         ),
         (
             options("envoy.extensions.upstreams.http.v3.HttpProtocolOptions"),
-            "typed_extension_protocol_options[x].upstream_protocol_options: must be set",
+            "typed_extension_protocol_options[x]: set one of explicit_http_config, ",
         ),
         (
             options(

@@ -19,7 +19,7 @@ use crate::config::cluster::{
     BindConfig, HappyEyeballs, OriginalDestination, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, Source, Thresholds,
 };
-use crate::config::error::{ConfigError, Result};
+use crate::config::error::{ConfigError, Problems, Result};
 
 /// What `use_http_header` reads unless `http_header_name` names another one.
 const DESTINATION_HEADER: &str = "x-envoy-original-dst-host";
@@ -176,28 +176,33 @@ pub fn bind_config(proto: &core::BindConfig, default: Option<&BindConfig>) -> Re
         &proto.extra_source_addresses,
         &proto.additional_source_addresses,
     );
-    refuse(
+    let mut problems = Problems::default();
+    problems.take(refuse(
         !extra.0.is_empty() && !extra.1.is_empty(),
         "additional_source_addresses",
         "is the older form of extra_source_addresses; use only that one",
-    )?;
+    ));
     let field = match extra.0.is_empty() {
         true => "additional_source_addresses",
         false => "extra_source_addresses",
     };
     let count = extra.0.len() + extra.1.len();
-    refuse(
+    problems.take(refuse(
         count > 0 && proto.source_address.is_none(),
         field,
         "needs a source_address",
-    )?;
-    refuse(count > 1, field, "one besides source_address is the most")?;
+    ));
+    let too_many = refuse(count > 1, field, "one besides source_address is the most");
+    problems.take(too_many);
     if let Some(selector) = &proto.local_address_selector {
         let any = required(&selector.typed_config, "typed_config");
-        any.and_then(|any| resolve(SELECTORS, "local address selector", any))
-            .within("local_address_selector")?;
+        let row = any.and_then(|any| resolve(SELECTORS, "local address selector", any));
+        problems.take(row.map(drop).within("local_address_selector"));
     }
-    let options = socket_option::build(&proto.socket_options, "socket_options")?;
+    let options = problems.take(socket_option::build(
+        &proto.socket_options,
+        "socket_options",
+    ));
     let mut bind = BindConfig {
         v4: None,
         v6: None,
@@ -221,19 +226,19 @@ pub fn bind_config(proto: &core::BindConfig, default: Option<&BindConfig>) -> Re
         )
     };
     if let Some(source) = &proto.source_address {
-        add(source, None).within("source_address")?;
+        problems.take(add(source, None).within("source_address"));
     }
-    each("extra_source_addresses", extra.0, |extra| {
+    problems.take(each("extra_source_addresses", extra.0, |extra| {
         let options = extra.socket_options.as_ref().map(|options| {
             let options = &options.socket_options;
             socket_option::build(options, "socket_options").within("socket_options")
         });
         add(required(&extra.address, "address")?, options.transpose()?).within("address")
-    })?;
-    each("additional_source_addresses", extra.1, |address| {
+    }));
+    problems.take(each("additional_source_addresses", extra.1, |address| {
         add(address, None)
-    })?;
-    Ok(bind)
+    }));
+    problems.or(bind)
 }
 
 /// What `local_address_selector` may hold: the source is the one of the endpoint's family.

@@ -17,8 +17,8 @@ use super::context::Context;
 use super::endpoint;
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
-    Within as _, bounded, duration, each, enumeration, flag, positive, refuse, required,
-    socket_address, uint,
+    Together as _, Within as _, bounded, duration, each, enumeration, flag, positive, refuse,
+    required, socket_address, uint,
 };
 use crate::config::dns::{Dns, LookupFamily, LookupSettings, RefreshRates};
 use crate::config::error::{ConfigError, Result};
@@ -68,20 +68,26 @@ pub fn of_older_fields(
     let family: OlderFamily = enumeration(proto.dns_lookup_family, "dns_lookup_family")?;
     let failure = proto.dns_failure_refresh_rate.as_ref();
     let failure = failure.map(|rate| (&rate.base_interval, &rate.max_interval));
-    let mut dns = Dns {
-        refresh: RefreshRates {
-            respect_ttl: proto.respect_dns_ttl,
-            jitter: duration(&proto.dns_jitter, "dns_jitter")?.unwrap_or_default(),
-            ..rates(&proto.dns_refresh_rate, failure)?
-        },
-        lookup: resolver(
+    let (jitter, rates, lookup, common) = (
+        duration(&proto.dns_jitter, "dns_jitter"),
+        rates(&proto.dns_refresh_rate, failure),
+        resolver(
             proto.typed_dns_resolver_config.as_ref(),
             proto.dns_resolution_config.as_ref(),
             &proto.dns_resolvers,
             proto.use_tcp_for_dns_lookups,
-        )?
-        .unwrap_or_else(|| context.default_lookup()),
-        ..common(proto, logical)?
+        ),
+        common(proto, logical),
+    )
+        .together()?;
+    let mut dns = Dns {
+        refresh: RefreshRates {
+            respect_ttl: proto.respect_dns_ttl,
+            jitter: jitter.unwrap_or_default(),
+            ..rates
+        },
+        lookup: lookup.unwrap_or_else(|| context.default_lookup()),
+        ..common
     };
     dns.lookup.family = match family {
         OlderFamily::Auto => LookupFamily::Auto,
@@ -97,7 +103,11 @@ pub fn of_older_fields(
 pub fn of_extension(proto: &cluster::Cluster, any: &Any, context: &dyn Context) -> Result<Dns> {
     let field = "cluster_type.typed_config";
     let own: DnsCluster = decode(&any.value).within(field)?;
-    let (refresh, mut lookup, family) = of_message(&own, context).within(field)?;
+    let ((refresh, mut lookup, family), common) = (
+        of_message(&own, context).within(field),
+        common(proto, own.all_addresses_in_single_endpoint),
+    )
+        .together()?;
     lookup.family = match family {
         DnsLookupFamily::Unspecified | DnsLookupFamily::Auto => LookupFamily::Auto,
         DnsLookupFamily::V4Only => LookupFamily::V4Only,
@@ -108,7 +118,7 @@ pub fn of_extension(proto: &cluster::Cluster, any: &Any, context: &dyn Context) 
     Ok(Dns {
         refresh,
         lookup,
-        ..common(proto, own.all_addresses_in_single_endpoint)?
+        ..common
     })
 }
 
@@ -118,27 +128,32 @@ fn of_message(
 ) -> Result<(RefreshRates, LookupSettings, DnsLookupFamily)> {
     let failure = own.dns_failure_refresh_rate.as_ref();
     let failure = failure.map(|rate| (&rate.base_interval, &rate.max_interval));
-    let least = duration(&own.dns_min_refresh_rate, "dns_min_refresh_rate")?;
-    refuse(
-        least.is_some_and(|least| least < Duration::from_secs(1)),
-        "dns_min_refresh_rate",
-        "must be at least 1s",
-    )?;
-    let refresh = RefreshRates {
-        respect_ttl: own.respect_dns_ttl,
-        least: least.unwrap_or_default(),
-        jitter: duration(&own.dns_jitter, "dns_jitter")?.unwrap_or_default(),
-        ..rates(&own.dns_refresh_rate, failure)?
+    let least = || {
+        let field = "dns_min_refresh_rate";
+        let least = duration(&own.dns_min_refresh_rate, field)?;
+        let too_small = least.is_some_and(|least| least < Duration::from_secs(1));
+        refuse(too_small, field, "must be at least 1s")?;
+        Ok(least.unwrap_or_default())
     };
     let lookup = match &own.typed_dns_resolver_config {
-        Some(extension) => typed_resolver(extension).within("typed_dns_resolver_config")?,
-        None => context.default_lookup(),
+        Some(extension) => typed_resolver(extension).within("typed_dns_resolver_config"),
+        None => Ok(context.default_lookup()),
     };
-    Ok((
-        refresh,
+    let (least, jitter, rates, lookup, family) = (
+        least(),
+        duration(&own.dns_jitter, "dns_jitter"),
+        rates(&own.dns_refresh_rate, failure),
         lookup,
-        enumeration(own.dns_lookup_family, "dns_lookup_family")?,
-    ))
+        enumeration(own.dns_lookup_family, "dns_lookup_family"),
+    )
+        .together()?;
+    let refresh = RefreshRates {
+        respect_ttl: own.respect_dns_ttl,
+        least,
+        jitter: jitter.unwrap_or_default(),
+        ..rates
+    };
+    Ok((refresh, lookup, family))
 }
 
 /// What does not depend on the form.
@@ -243,22 +258,28 @@ fn cares(proto: &CaresDnsResolverConfig) -> Result<LookupSettings> {
         &proto.edns0_max_payload_size,
         512..=4096,
         "edns0_max_payload_size",
-    )?;
+    );
     let seconds = proto.query_timeout_seconds.as_ref().map(|each| each.value);
-    refuse(
-        seconds == Some(0),
-        "query_timeout_seconds",
-        "must be above zero",
-    )?;
+    let (payload, (), servers, tries) = (
+        payload,
+        refuse(
+            seconds == Some(0),
+            "query_timeout_seconds",
+            "must be above zero",
+        ),
+        servers(&proto.resolvers, "resolvers"),
+        bounded(&proto.query_tries, 1..=u32::MAX, "query_tries"),
+    )
+        .together()?;
     let unset = options(proto.dns_resolver_options.as_ref());
     Ok(LookupSettings {
-        servers: servers(&proto.resolvers, "resolvers")?,
+        servers,
         servers_are_fallback: proto.use_resolvers_as_fallback,
         // A day is as good as any longer time, and cannot overflow.
         timeout: seconds.map_or(unset.timeout, |seconds| {
             Duration::from_secs(seconds.min(86_400))
         }),
-        tries: bounded(&proto.query_tries, 1..=u32::MAX, "query_tries")?.unwrap_or(unset.tries),
+        tries: tries.unwrap_or(unset.tries),
         rotate: proto.rotate_nameservers,
         payload: payload.and_then(|payload| u16::try_from(payload).ok()),
         routable_only: proto.filter_unroutable_families,
@@ -268,7 +289,12 @@ fn cares(proto: &CaresDnsResolverConfig) -> Result<LookupSettings> {
 
 fn hickory(proto: &HickoryDnsResolverConfig) -> Result<LookupSettings> {
     let unset = LookupSettings::default();
-    let servers = servers(&proto.resolvers, "resolvers")?;
+    let (servers, timeout, tries) = (
+        servers(&proto.resolvers, "resolvers"),
+        positive(&proto.query_timeout, "query_timeout"),
+        bounded(&proto.query_tries, 1..=u32::MAX, "query_tries"),
+    )
+        .together()?;
     refuse(
         servers.is_empty() && flag(&proto.use_system_config) == Some(false),
         "resolvers",
@@ -276,8 +302,8 @@ fn hickory(proto: &HickoryDnsResolverConfig) -> Result<LookupSettings> {
     )?;
     Ok(LookupSettings {
         servers,
-        timeout: positive(&proto.query_timeout, "query_timeout")?.unwrap_or(unset.timeout),
-        tries: bounded(&proto.query_tries, 1..=u32::MAX, "query_tries")?.unwrap_or(3),
+        timeout: timeout.unwrap_or(unset.timeout),
+        tries: tries.unwrap_or(3),
         ..unset
     })
 }

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::polic
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use super::fields::{
-    Together as _, Within as _, address, bounded, each, enumeration, host_and_port, named,
+    Together as _, Within as _, address, bounded, each, enumeration, host_and_port, named, one_of,
     positive, refuse, required,
 };
 use super::struct_value;
@@ -128,11 +128,6 @@ fn locality<P>(
     named: &Named,
     place: Place<'_, P>,
 ) -> Result<Locality<P>> {
-    refuse(
-        proto.priority > 128,
-        "priority",
-        format_args!("{} is above 128", proto.priority),
-    )?;
     let name = match &proto.locality {
         Some(locality) => format!(
             "{}/{}/{}",
@@ -140,9 +135,22 @@ fn locality<P>(
         ),
         None => String::new(),
     };
-    let endpoints = each("lb_endpoints", &proto.lb_endpoints, |proto| {
-        endpoint(proto, named, place).map(Arc::new)
-    })?;
+    let ((), weight, endpoints) = (
+        refuse(
+            proto.priority > 128,
+            "priority",
+            format_args!("{} is above 128", proto.priority),
+        ),
+        bounded(
+            &proto.load_balancing_weight,
+            1..=u32::MAX,
+            "load_balancing_weight",
+        ),
+        each("lb_endpoints", &proto.lb_endpoints, |proto| {
+            endpoint(proto, named, place).map(Arc::new)
+        }),
+    )
+        .together()?;
     let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
     refuse(
         total > u64::from(u32::MAX),
@@ -151,12 +159,7 @@ fn locality<P>(
     )?;
     Ok(Locality {
         priority: proto.priority,
-        weight: bounded(
-            &proto.load_balancing_weight,
-            1..=u32::MAX,
-            "load_balancing_weight",
-        )?
-        .unwrap_or(0),
+        weight: weight.unwrap_or(0),
         name: name.into(),
         endpoints,
     })
@@ -168,16 +171,22 @@ fn endpoint<P>(
     place: Place<'_, P>,
 ) -> Result<Endpoint<P>> {
     let endpoint = endpoint_of(proto, named)?;
-    let health: core::HealthStatus = enumeration(proto.health_status, "health_status")?;
-    Ok(Endpoint {
-        address: place(endpoint)?,
-        additional_addresses: additional_addresses(endpoint)?,
-        weight: bounded(
+    let (address, additional_addresses, weight, health, hostname) = (
+        place(endpoint),
+        additional_addresses(endpoint),
+        bounded(
             &proto.load_balancing_weight,
             1..=u32::MAX,
             "load_balancing_weight",
-        )?
-        .unwrap_or(1),
+        ),
+        enumeration::<core::HealthStatus>(proto.health_status, "health_status"),
+        hostname(&endpoint.hostname),
+    )
+        .together()?;
+    Ok(Endpoint {
+        address,
+        additional_addresses,
+        weight: weight.unwrap_or(1),
         health: match health {
             core::HealthStatus::Unknown | core::HealthStatus::Healthy => HealthStatus::Healthy,
             core::HealthStatus::Degraded => HealthStatus::Degraded,
@@ -185,7 +194,7 @@ fn endpoint<P>(
             core::HealthStatus::Draining => HealthStatus::Draining,
         },
         // `auto_host_rewrite` makes it the host of requests.
-        hostname: hostname(&endpoint.hostname)?,
+        hostname,
         transport_socket_match: transport_socket_match(proto),
     })
 }
@@ -219,7 +228,7 @@ fn endpoint_of<'a>(
     proto: &'a endpoint::LbEndpoint,
     named: &'a Named,
 ) -> Result<&'a endpoint::Endpoint> {
-    match required(&proto.host_identifier, "endpoint")? {
+    match one_of::<endpoint::LbEndpoint, _>(&proto.host_identifier, "endpoint")? {
         HostIdentifier::Endpoint(endpoint) => Ok(endpoint),
         HostIdentifier::EndpointName(name) => named.get(name).ok_or_else(|| {
             ConfigError::new(

@@ -8,6 +8,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf;
 use ipnet::IpNet;
+use outrider_xds::schema::{Field, Message, Support};
+use prost::Name;
 
 use crate::config::address::Address;
 use crate::config::cluster::TcpKeepalive;
@@ -96,6 +98,10 @@ together!(A B C D E F G);
 together!(A B C D E F G H);
 together!(A B C D E F G H I);
 together!(A B C D E F G H I J);
+together!(A B C D E F G H I J K);
+together!(A B C D E F G H I J K L);
+together!(A B C D E F G H I J K L M);
+together!(A B C D E F G H I J K L M N);
 
 /// Refuses a value that this version does not act on.
 pub fn refuse(set: bool, field: impl Display, reason: impl Display) -> Result<()> {
@@ -110,6 +116,37 @@ pub fn required<'a, T>(value: &'a Option<T>, field: &str) -> Result<&'a T> {
     value
         .as_ref()
         .ok_or_else(|| ConfigError::new(field, "must be set"))
+}
+
+/// The field of a oneof of `M`, without which the message means nothing. `member` is one of the
+/// oneof's fields; the error names all that are supported, for a oneof's own name is no field.
+pub fn one_of<'a, M: Name, T>(value: &'a Option<T>, member: &str) -> Result<&'a T> {
+    value.as_ref().ok_or_else(|| none_of::<M>(member))
+}
+
+/// The error of [`one_of`].
+pub fn none_of<M: Name>(member: &str) -> ConfigError {
+    let message = Message::named(&M::full_name());
+    let oneof = message.and_then(|message| message.field_for_key(member)?.oneof());
+    let (Some(message), Some(oneof)) = (message, oneof) else {
+        return ConfigError::new(member, "must be set");
+    };
+    let members = || {
+        message
+            .fields()
+            .filter(|field| field.oneof() == Some(oneof))
+    };
+    let supported: Vec<_> = members()
+        .filter(|field| !matches!(field.support(), Support::Rejected(_)))
+        .map(Field::name)
+        .collect();
+    match supported[..] {
+        [only] => ConfigError::new(only, "must be set"),
+        _ => ConfigError::missing(
+            format_args!("set one of {}", supported.join(", ")),
+            members().map(Field::name).collect(),
+        ),
+    }
 }
 
 /// A string without which the resource means nothing.
@@ -140,7 +177,10 @@ pub fn duration(value: &Option<protobuf::Duration>, field: &str) -> Result<Optio
         (Ok(seconds), Some(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
         _ => Err(ConfigError::new(
             field,
-            "must be a duration that is not negative, with a fraction below one second",
+            format_args!(
+                "`{}` must not be negative",
+                f64::from(value.nanos) / 1e9 + value.seconds as f64
+            ),
         )),
     }
 }
@@ -281,7 +321,7 @@ pub fn address(value: &Option<core::Address>, field: &str) -> Result<Address> {
             "envoy_internal_address",
             "internal listeners are not supported",
         )),
-        None => Err(ConfigError::new("socket_address", "must be set")),
+        None => Err(none_of::<core::Address>("socket_address")),
     }
     .within(field)
 }

@@ -8,11 +8,12 @@ use prost::Message as _;
 
 use super::context::Context;
 use super::fields::{
-    Within as _, cidr, duration, each, enumeration, fingerprint, named, port, refuse, uint,
+    Together as _, Within as _, cidr, duration, each, enumeration, fingerprint, named, port,
+    refuse, uint,
 };
 use super::transport_socket::DOWNSTREAM;
 use super::{network, transport_socket};
-use crate::config::error::Result;
+use crate::config::error::{Problems, Result};
 use crate::config::listener::{DownstreamTransport, FilterChain, FilterChainMatch, SourceType};
 
 /// `transport_socket_connect_timeout` unless set.
@@ -24,26 +25,31 @@ pub fn build(
     unnamed: &str,
     context: &dyn Context,
 ) -> Result<FilterChain> {
-    let timeout = duration(
-        &proto.transport_socket_connect_timeout,
-        "transport_socket_connect_timeout",
-    )?;
-    let (filters, filter) = network::build(&proto.filters, context)?;
+    let (timeout, (filters, filter), matcher, transport) = (
+        duration(
+            &proto.transport_socket_connect_timeout,
+            "transport_socket_connect_timeout",
+        ),
+        network::build(&proto.filters, context),
+        match &proto.filter_chain_match {
+            None => Ok(FilterChainMatch::default()),
+            Some(proto) => matcher(proto).within("filter_chain_match"),
+        },
+        match &proto.transport_socket {
+            None => Ok(DownstreamTransport::Plain),
+            Some(socket) => {
+                transport_socket::build(DOWNSTREAM, socket, context).within("transport_socket")
+            }
+        },
+    )
+        .together()?;
     Ok(FilterChain {
         name: match proto.name.as_str() {
             "" => unnamed.into(),
             name => name.into(),
         },
-        matcher: match &proto.filter_chain_match {
-            None => FilterChainMatch::default(),
-            Some(proto) => matcher(proto).within("filter_chain_match")?,
-        },
-        transport: match &proto.transport_socket {
-            None => DownstreamTransport::Plain,
-            Some(socket) => {
-                transport_socket::build(DOWNSTREAM, socket, context).within("transport_socket")?
-            }
-        },
+        matcher,
+        transport,
         transport_timeout: match timeout {
             None => TRANSPORT_TIMEOUT,
             Some(Duration::ZERO) => Duration::MAX,
@@ -64,36 +70,43 @@ fn fingerprint_of(proto: &listener::FilterChain) -> u64 {
 }
 
 fn matcher(proto: &listener::FilterChainMatch) -> Result<FilterChainMatch> {
-    let source_type: ConnectionSourceType = enumeration(proto.source_type, "source_type")?;
-    Ok(FilterChainMatch {
-        destination_port: uint(&proto.destination_port)
-            .map(|value| port(value, false, "destination_port"))
-            .transpose()?,
-        destinations: each("prefix_ranges", &proto.prefix_ranges, cidr)?,
-        server_names: each("server_names", &proto.server_names, |name| {
+    let mut problems = Problems::default();
+    let source_type: ConnectionSourceType =
+        problems.take(enumeration(proto.source_type, "source_type"));
+    let destination_port =
+        uint(&proto.destination_port).map(|value| port(value, false, "destination_port"));
+    let built = FilterChainMatch {
+        destination_port: problems.take(destination_port.transpose()),
+        destinations: problems.take(each("prefix_ranges", &proto.prefix_ranges, cidr)),
+        server_names: problems.take(each("server_names", &proto.server_names, |name| {
             server_name(name)
-        })?,
+        })),
         transport_protocol: proto.transport_protocol.as_str().into(),
-        application_protocols: each(
+        application_protocols: problems.take(each(
             "application_protocols",
             &proto.application_protocols,
             |protocol| Ok(named(protocol, "")?.as_bytes().into()),
-        )?,
-        direct_sources: each(
+        )),
+        direct_sources: problems.take(each(
             "direct_source_prefix_ranges",
             &proto.direct_source_prefix_ranges,
             cidr,
-        )?,
+        )),
         source_type: match source_type {
             ConnectionSourceType::Any => SourceType::Any,
             ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
             ConnectionSourceType::External => SourceType::External,
         },
-        sources: each("source_prefix_ranges", &proto.source_prefix_ranges, cidr)?,
-        source_ports: each("source_ports", &proto.source_ports, |value| {
+        sources: problems.take(each(
+            "source_prefix_ranges",
+            &proto.source_prefix_ranges,
+            cidr,
+        )),
+        source_ports: problems.take(each("source_ports", &proto.source_ports, |value| {
             port(*value, false, "")
-        })?,
-    })
+        })),
+    };
+    problems.or(built)
 }
 
 /// In lower case, a wildcard without its star.

@@ -7,7 +7,8 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
 use super::fields::{
-    Together as _, Within as _, each, enumeration, header_name, header_text, refuse, required,
+    Together as _, Within as _, each, enumeration, header_name, header_text, one_of, refuse,
+    required,
 };
 use super::matcher;
 use crate::config::error::{ConfigError, Result};
@@ -68,7 +69,7 @@ pub fn mutations(field: &str, list: &[mutation::HeaderMutation]) -> Result<Heade
     refuse(list.len() > MOST, field, "has more than 1000 items")?;
     let mut change = HeaderChange::default();
     each(field, list, |item| {
-        match required(&item.action, "action")? {
+        match one_of::<mutation::HeaderMutation, _>(&item.action, "remove")? {
             Action::Remove(name) => change.remove.push(changeable(name, "remove")?),
             Action::Append(item) => change.add.push(addition(item).within("append")?),
             Action::RemoveOnMatch(_) => {
@@ -94,7 +95,7 @@ pub fn in_order(field: &str, list: &[mutation::HeaderMutation]) -> Result<Vec<He
     use mutation::header_mutation::Action;
     refuse(list.len() > MOST, field, "has more than 1000 items")?;
     each(field, list, |item| {
-        match required(&item.action, "action")? {
+        match one_of::<mutation::HeaderMutation, _>(&item.action, "remove")? {
             Action::Remove(name) => Ok(HeaderMutation::Remove(changeable(name, "remove")?)),
             Action::Append(item) => addition(item).map(HeaderMutation::Add).within("append"),
             Action::RemoveOnMatch(rule) => required(&rule.key_matcher, "key_matcher")

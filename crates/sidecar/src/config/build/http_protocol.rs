@@ -11,7 +11,7 @@ use super::fields::{
     Together as _, Within as _, bounded, enumeration, flag, header_text, positive, refuse,
     required, timeout, uint,
 };
-use crate::config::error::Result;
+use crate::config::error::{Problems, Result};
 use crate::config::http_connection_manager::Underscores;
 use crate::config::http_protocol::{Http1Settings, Http2Settings, Keepalive};
 use crate::http::h1::encoder::{Dialect, Style};
@@ -53,35 +53,45 @@ pub struct Common {
 /// `HttpProtocolOptions`.
 pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
     let proto = proto.unwrap_or_default();
-    let underscores: HeadersWithUnderscoresAction = enumeration(
+    let mut problems = Problems::default();
+    let underscores: HeadersWithUnderscoresAction = problems.take(enumeration(
         proto.headers_with_underscores_action,
         "headers_with_underscores_action",
-    )?;
-    Ok(Common {
-        idle_timeout: timeout(&proto.idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
-        max_connection_duration: timeout(
+    ));
+    let built = Common {
+        idle_timeout: problems.take(timeout(
+            &proto.idle_timeout,
+            Some(IDLE_TIMEOUT),
+            "idle_timeout",
+        )),
+        max_connection_duration: problems.take(timeout(
             &proto.max_connection_duration,
             None,
             "max_connection_duration",
-        )?,
+        )),
         max_requests_per_connection: uint(&proto.max_requests_per_connection)
             .filter(|requests| *requests > 0),
-        max_headers_count: bounded(
+        max_headers_count: problems.take(bounded(
             &proto.max_headers_count,
             1..=u32::from(u16::MAX),
             "max_headers_count",
-        )?,
-        max_connection_jitter: percent(
+        )),
+        max_connection_jitter: problems.take(percent(
             &proto.max_connection_duration_jitter,
             "max_connection_duration_jitter",
-        )?,
-        max_stream_duration: timeout(&proto.max_stream_duration, None, "max_stream_duration")?,
+        )),
+        max_stream_duration: problems.take(timeout(
+            &proto.max_stream_duration,
+            None,
+            "max_stream_duration",
+        )),
         underscores: match underscores {
             HeadersWithUnderscoresAction::Allow => Underscores::Allow,
             HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
             HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
         },
-    })
+    };
+    problems.or(built)
 }
 
 /// `Percent` as a fraction; 0 unless set.
@@ -139,48 +149,53 @@ fn style(proto: &core::Http1ProtocolOptions) -> Result<Style> {
 
 /// `connection_keepalive`.
 fn keepalive(proto: &core::KeepaliveSettings) -> Result<Keepalive> {
-    let (interval, timeout) = (
-        positive(&proto.interval, "interval"),
-        positive(&proto.timeout, "timeout"),
+    let above_zero = |value, field| {
+        let value = positive(value, field)?;
+        required(&value, field).copied()
+    };
+    let jitter = proto.interval_jitter.or(Some(DEFAULT_JITTER));
+    let (interval, timeout, jitter) = (
+        above_zero(&proto.interval, "interval"),
+        above_zero(&proto.timeout, "timeout"),
+        percent(&jitter, "interval_jitter"),
     )
         .together()?;
-    let jitter = proto.interval_jitter.or(Some(DEFAULT_JITTER));
     Ok(Keepalive {
-        interval: *required(&interval, "interval")?,
-        timeout: *required(&timeout, "timeout")?,
-        jitter: percent(&jitter, "interval_jitter")?,
+        interval,
+        timeout,
+        jitter,
     })
 }
 
 /// `Http2ProtocolOptions`.
 pub fn http2(proto: &Option<core::Http2ProtocolOptions>) -> Result<Http2Settings> {
     let proto = proto.clone().unwrap_or_default();
-    Ok(Http2Settings {
+    let keepalive = proto.connection_keepalive.as_ref();
+    let keepalive = keepalive.map(self::keepalive).transpose();
+    let mut problems = Problems::default();
+    let mut bounded = |value, bounds, field| problems.take(bounded(value, bounds, field));
+    let built = Http2Settings {
         max_concurrent_streams: bounded(
             &proto.max_concurrent_streams,
             1..=i32::MAX as u32,
             "max_concurrent_streams",
-        )?
+        )
         .unwrap_or(MAX_CONCURRENT_STREAMS),
         initial_stream_window: bounded(
             &proto.initial_stream_window_size,
             WINDOW,
             "initial_stream_window_size",
-        )?
+        )
         .unwrap_or(INITIAL_STREAM_WINDOW),
         initial_connection_window: bounded(
             &proto.initial_connection_window_size,
             WINDOW,
             "initial_connection_window_size",
-        )?
+        )
         .unwrap_or(INITIAL_CONNECTION_WINDOW),
         allow_connect: proto.allow_connect,
         header_table_size: uint(&proto.hpack_table_size).unwrap_or(HEADER_TABLE),
-        keepalive: proto
-            .connection_keepalive
-            .as_ref()
-            .map(keepalive)
-            .transpose()
-            .within("connection_keepalive")?,
-    })
+        keepalive: problems.take(keepalive.within("connection_keepalive")),
+    };
+    problems.or(built)
 }

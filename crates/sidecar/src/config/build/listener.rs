@@ -35,10 +35,25 @@ pub fn build(
     fingerprint: u64,
     context: &dyn Context,
 ) -> Result<Listener> {
-    let direction = direction(proto)?;
-    let drain_type: DrainType = enumeration(proto.drain_type, "drain_type")?;
-    let (addresses, filter_chains, default_filter_chain, filters, timeout, access_log) = (
-        listener_address::build(proto, direction),
+    let direction = direction(proto);
+    let has_chain = !proto.filter_chains.is_empty() || proto.default_filter_chain.is_some();
+    let (
+        addresses,
+        direction,
+        drain_type,
+        filter_chains,
+        default_filter_chain,
+        filters,
+        timeout,
+        access_log,
+        (),
+    ) = (
+        listener_address::build(
+            proto,
+            *direction.as_ref().unwrap_or(&TrafficDirection::Unspecified),
+        ),
+        direction,
+        enumeration::<DrainType>(proto.drain_type, "drain_type"),
         each(
             "filter_chains",
             proto.filter_chains.iter().enumerate(),
@@ -57,15 +72,15 @@ pub fn build(
             "listener_filters_timeout",
         ),
         access_log::build(&proto.access_log),
+        refuse(
+            !has_chain,
+            "filter_chains",
+            "must hold a chain, unless there is a default_filter_chain",
+        ),
     )
         .together()?;
     let first = addresses.first().map(|first| first.address.to_string());
     let first = first.unwrap_or_default();
-    refuse(
-        filter_chains.is_empty() && default_filter_chain.is_none(),
-        "filter_chains",
-        "must hold a chain, unless there is a default_filter_chain",
-    )?;
     let hand_over = flag(&proto.use_original_dst).unwrap_or(false);
     let mut filters = filters;
     let is_original_dst = |f: &ListenerFilter| matches!(f.kind, FilterKind::OriginalDst);

@@ -8,11 +8,11 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::listener::v3::listener::connection_balance_config::BalanceType;
 
 use super::fields::{
-    Within as _, each, flag, keepalive, listener_socket_address, named, refuse, uint,
+    Within as _, each, flag, keepalive, listener_socket_address, named, none_of, refuse, uint,
 };
 use super::socket_option;
 use crate::config::address::Address;
-use crate::config::error::{ConfigError, Result};
+use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::listener::{ListenAddress, TrafficDirection};
 
 /// Builds `address` and `additional_addresses`.
@@ -23,6 +23,7 @@ pub fn build(
     proto: &listener::Listener,
     direction: TrafficDirection,
 ) -> Result<Vec<ListenAddress>> {
+    let mut problems = Problems::default();
     let common = ListenAddress {
         backlog: uint(&proto.tcp_backlog_size),
         fast_open: uint(&proto.tcp_fast_open_queue_length),
@@ -30,14 +31,18 @@ pub fn build(
         freebind: flag(&proto.freebind),
         multipath: proto.enable_mptcp,
         reuse_port: flag(&proto.enable_reuse_port).unwrap_or(true),
-        exact_balance: exact_balance(proto)?,
-        keepalive: keepalive_of(&proto.tcp_keepalive)?,
-        options: socket_option::build(&proto.socket_options, "socket_options")?,
+        exact_balance: problems.take(exact_balance(proto)),
+        keepalive: problems.take(keepalive_of(&proto.tcp_keepalive)),
+        options: problems.take(socket_option::build(
+            &proto.socket_options,
+            "socket_options",
+        )),
         same_host: direction == TrafficDirection::Outbound,
         ..ListenAddress::new(Address::Pipe(PathBuf::new()))
     };
-    let mut all = vec![address(&proto.address, common.clone()).within("address")?];
-    all.extend(each(
+    let first = address(&proto.address, common.clone()).within("address");
+    let mut all = problems.take(first.map(|first| vec![first]));
+    all.extend(problems.take(each(
         "additional_addresses",
         &proto.additional_addresses,
         |additional| {
@@ -51,8 +56,8 @@ pub fn build(
             }
             address(&additional.address, common).within("address")
         },
-    )?);
-    Ok(all)
+    )));
+    problems.or(all)
 }
 
 fn keepalive_of(
@@ -114,6 +119,6 @@ fn address(proto: &Option<core::Address>, common: ListenAddress) -> Result<Liste
             "envoy_internal_address",
             "internal listeners are not supported",
         )),
-        None => Err(ConfigError::new("socket_address", "must be set")),
+        None => Err(none_of::<core::Address>("socket_address")),
     }
 }

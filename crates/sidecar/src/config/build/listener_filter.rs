@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as 
 
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
-    Together as _, Within as _, bounded, each, enumeration, named, refuse, required,
+    Together as _, Within as _, bounded, each, enumeration, named, one_of, refuse, required,
 };
 use super::network::local_ratelimit::refill;
 use crate::config::error::{ConfigError, Result};
@@ -184,24 +184,26 @@ fn tlv_type(kind: u32, field: &str) -> Result<u8> {
 }
 
 fn predicate(proto: &listener::ListenerFilterChainMatchPredicate) -> Result<PortPredicate> {
-    Ok(match required(&proto.rule, "rule")? {
-        Rule::AnyMatch(_) => PortPredicate::Any,
-        Rule::DestinationPortRange(range) => {
-            refuse(
-                range.start >= range.end,
-                "destination_port_range",
-                "is empty: start must be below end, which is not part of it",
-            )?;
-            PortPredicate::Range(range.start, range.end)
-        }
-        Rule::NotMatch(inner) => {
-            PortPredicate::Not(Box::new(predicate(inner).within("not_match")?))
-        }
-        Rule::AndMatch(set) => {
-            PortPredicate::All(each("rules", &set.rules, predicate).within("and_match")?)
-        }
-        Rule::OrMatch(set) => {
-            PortPredicate::Either(each("rules", &set.rules, predicate).within("or_match")?)
-        }
-    })
+    Ok(
+        match one_of::<listener::ListenerFilterChainMatchPredicate, _>(&proto.rule, "any_match")? {
+            Rule::AnyMatch(_) => PortPredicate::Any,
+            Rule::DestinationPortRange(range) => {
+                refuse(
+                    range.start >= range.end,
+                    "destination_port_range",
+                    "is empty: start must be below end, which is not part of it",
+                )?;
+                PortPredicate::Range(range.start, range.end)
+            }
+            Rule::NotMatch(inner) => {
+                PortPredicate::Not(Box::new(predicate(inner).within("not_match")?))
+            }
+            Rule::AndMatch(set) => {
+                PortPredicate::All(each("rules", &set.rules, predicate).within("and_match")?)
+            }
+            Rule::OrMatch(set) => {
+                PortPredicate::Either(each("rules", &set.rules, predicate).within("or_match")?)
+            }
+        },
+    )
 }

@@ -204,7 +204,7 @@ fn errors_name_the_field() {
         ))
     };
     for (yaml, expect) in [
-        (format!("filter_chains: [{{filters: [{}]}}]", tcp("cluster: c")), "address.socket_address: must be set".to_owned()),
+        (format!("filter_chains: [{{filters: [{}]}}]", tcp("cluster: c")), "address: set one of socket_address, pipe".to_owned()),
         (ADDRESS.into(), "filter_chains: must hold a chain".into()),
         (format!("{ADDRESS}filter_chains: [{{}}]"), "filter_chains[0].filters: must end with a terminal filter".into()),
         (
@@ -215,7 +215,7 @@ fn errors_name_the_field() {
             format!("{ADDRESS}filter_chains: [{{filters: [{0}]}}, {{name: n, filters: [{0}]}}]", tcp("cluster: c")),
             "filter_chains[1].filter_chain_match: matches the same connections as filter_chains[0] (`0`)".into(),
         ),
-        (one_filter(&tcp("")), format!("{in_filter}.cluster_specifier: must be set")),
+        (one_filter(&tcp("")), format!("{in_filter}: set one of cluster, weighted_clusters")),
         (
             one_filter("{name: x}"),
             "filter_chains[0].filters[0].typed_config: must be set".into(),
@@ -232,7 +232,7 @@ fn errors_name_the_field() {
             format!("{ADDRESS}filter_chains: [{{filter_chain_match: {{prefix_ranges: [{{address_prefix: 10.0.0.0, prefix_len: 33}}]}}, filters: [{}]}}]", tcp("cluster: c")),
             "filter_chains[0].filter_chain_match.prefix_ranges[0].prefix_len: 33 is too long".into(),
         ),
-        (in_manager("http_filters: []"), format!("{in_filter}.route_specifier: must be set")),
+        (in_manager("http_filters: []"), format!("{in_filter}: set one of rds, route_config")),
         (
             in_manager("rds: {route_config_name: r, config_source: {ads: {}}}"),
             format!("{in_filter}.http_filters: must end with the router"),

@@ -12,7 +12,9 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Within as _, bounded, duration, enumeration, flag, refuse, required, uint};
+use super::fields::{
+    Together as _, Within as _, bounded, duration, enumeration, flag, refuse, required, uint,
+};
 use crate::config::cluster::{LoadBalancer, LoadBalancing, SlowStart, ZoneAware};
 use crate::config::error::{ConfigError, Result};
 use crate::runtime_layer::{self, Double};
@@ -61,12 +63,17 @@ const POLICIES: &[Extension<Build<LoadBalancing>>] = &[
 
 /// How a cluster chooses its endpoints. `provided` says whether it finds them itself.
 pub fn build(proto: &cluster::Cluster, provided: bool) -> Result<LoadBalancing> {
-    let (policy, older) = of_older_fields(proto)?;
-    let chosen = match (&proto.load_balancing_policy, policy) {
-        (Some(policy), _) => LoadBalancing {
+    let newer = proto.load_balancing_policy.as_ref().map(policies);
+    let ((policy, older), newer) = (
+        of_older_fields(proto),
+        newer.transpose().within("load_balancing_policy"),
+    )
+        .together()?;
+    let chosen = match (newer, policy) {
+        (Some(newer), _) => LoadBalancing {
             // The newer field has no other place for it.
             panic_threshold: older.panic_threshold,
-            ..policies(policy).within("load_balancing_policy")?
+            ..newer
         },
         (None, Some(policy)) => LoadBalancing { policy, ..older },
         (None, None) => {
@@ -248,6 +255,13 @@ fn bias(proto: &Option<core::RuntimeDouble>) -> Result<Option<Double>> {
 /// The policy, and the rest as far as `common_lb_config` says it; the policy is in another field
 /// where it is `None`.
 fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, LoadBalancing)> {
+    let policy = older_policy(proto);
+    let chosen = policy.as_ref().ok().and_then(Option::as_ref);
+    let rest = common_settings(proto, chosen);
+    (policy, rest).together()
+}
+
+fn older_policy(proto: &cluster::Cluster) -> Result<Option<LoadBalancer>> {
     let policy: LbPolicy = enumeration(proto.lb_policy, "lb_policy")?;
     let policy = match policy {
         LbPolicy::RoundRobin => Some(LoadBalancer::RoundRobin),
@@ -281,9 +295,16 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, Lo
             ));
         }
     };
+    Ok(policy)
+}
+
+fn common_settings(
+    proto: &cluster::Cluster,
+    policy: Option<&LoadBalancer>,
+) -> Result<LoadBalancing> {
     let common = proto.common_lb_config.as_ref();
     let mut rest = LoadBalancing {
-        slow_start: match (&policy, &proto.lb_config) {
+        slow_start: match (policy, &proto.lb_config) {
             (Some(LoadBalancer::RoundRobin), Some(LbConfig::RoundRobinLbConfig(config))) => {
                 older_slow_start(&config.slow_start_config).within("round_robin_lb_config")?
             }
@@ -311,7 +332,7 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, Lo
                 .within("common_lb_config.zone_aware_lb_config")?;
         }
     }
-    Ok((policy, rest))
+    Ok(rest)
 }
 
 fn panic_threshold(proto: &CommonLbConfig) -> Result<Option<u8>> {

@@ -3,7 +3,7 @@
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 
-use super::fields::{Together as _, Within as _, header_name, named, refuse, required};
+use super::fields::{Together as _, Within as _, header_name, named, one_of, refuse, required};
 use super::regex;
 use crate::config::error::{ConfigError, Result};
 use crate::config::matcher::{
@@ -19,7 +19,7 @@ pub fn safe_regex(proto: &matcher::RegexMatcher) -> Result<Regex> {
 pub fn string(proto: &matcher::StringMatcher) -> Result<StringMatcher> {
     use matcher::string_matcher::MatchPattern as Pattern;
     let ignore_case = proto.ignore_case;
-    match required(&proto.match_pattern, "match_pattern")? {
+    match one_of::<matcher::StringMatcher, _>(&proto.match_pattern, "exact")? {
         Pattern::Exact(text) => Ok(exact(text, ignore_case)),
         Pattern::Prefix(text) => prefix(text, ignore_case, "prefix"),
         Pattern::Suffix(text) => suffix(text, ignore_case, "suffix"),
@@ -76,9 +76,22 @@ pub fn header_or_pseudo(name: &str, field: &str) -> Result<Box<[u8]>> {
 
 /// `HeaderMatcher`.
 pub fn header(proto: &route::HeaderMatcher) -> Result<HeaderMatcher> {
+    let (name, condition) = (
+        header_or_pseudo(&proto.name, "name"),
+        header_condition(proto),
+    )
+        .together()?;
+    Ok(HeaderMatcher {
+        name,
+        condition,
+        invert: proto.invert_match,
+        missing_is_empty: proto.treat_missing_header_as_empty,
+    })
+}
+
+fn header_condition(proto: &route::HeaderMatcher) -> Result<HeaderCondition> {
     use route::header_matcher::HeaderMatchSpecifier as Specifier;
-    let name = header_or_pseudo(&proto.name, "name")?;
-    let condition = match &proto.header_match_specifier {
+    Ok(match &proto.header_match_specifier {
         None => HeaderCondition::Present(true),
         Some(Specifier::PresentMatch(present)) => HeaderCondition::Present(*present),
         Some(Specifier::RangeMatch(range)) => {
@@ -105,12 +118,6 @@ pub fn header(proto: &route::HeaderMatcher) -> Result<HeaderMatcher> {
         Some(Specifier::SafeRegexMatch(matcher)) => HeaderCondition::Text(StringMatcher::Regex(
             safe_regex(matcher).within("safe_regex_match")?,
         )),
-    };
-    Ok(HeaderMatcher {
-        name,
-        condition,
-        invert: proto.invert_match,
-        missing_is_empty: proto.treat_missing_header_as_empty,
     })
 }
 

@@ -20,7 +20,7 @@ use envoy_types::pb::xds::r#type::matcher::v3::matcher::{
 };
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Together as _, Within as _, cidr, each, named, refuse, required};
+use super::fields::{Together as _, Within as _, cidr, each, named, one_of, refuse, required};
 use super::{matcher, regex};
 use crate::config::error::{ConfigError, Result};
 use crate::config::matcher::StringMatcher;
@@ -240,7 +240,7 @@ fn on_match<Action>(
         "keep_matching",
         "is not supported: here the first action that is found decides",
     )?;
-    match required(&proto.on_match, "action")? {
+    match one_of::<ProtoOnMatch, _>(&proto.on_match, "action")? {
         on_match::OnMatch::Matcher(nested) => build(nested, place, action)
             .map(|tree| OnMatch::Tree(Box::new(tree)))
             .within("matcher"),
@@ -252,7 +252,7 @@ fn on_match<Action>(
 }
 
 fn predicate(proto: &ProtoPredicate, place: Place) -> Result<Predicate> {
-    match required(&proto.match_type, "single_predicate")? {
+    match one_of::<ProtoPredicate, _>(&proto.match_type, "single_predicate")? {
         MatchType::SinglePredicate(single) => {
             self::single(single, place).within("single_predicate")
         }
@@ -273,7 +273,7 @@ fn predicate(proto: &ProtoPredicate, place: Place) -> Result<Predicate> {
 }
 
 fn single(proto: &SinglePredicate, place: Place) -> Result<Predicate> {
-    let condition = match required(&proto.matcher, "value_match") {
+    let condition = match one_of::<SinglePredicate, _>(&proto.matcher, "value_match") {
         Ok(ValueMatcher::ValueMatch(proto)) => {
             string(proto).map(Condition::Text).within("value_match")
         }
@@ -327,7 +327,7 @@ fn custom(proto: &TypedExtensionConfig) -> Result<Condition> {
 fn string(proto: &proto::StringMatcher) -> Result<StringMatcher> {
     use http::string_matcher::MatchPattern as Envoys;
     use proto::string_matcher::MatchPattern as Pattern;
-    let pattern = match required(&proto.match_pattern, "match_pattern")? {
+    let pattern = match one_of::<proto::StringMatcher, _>(&proto.match_pattern, "exact")? {
         Pattern::Exact(text) => Envoys::Exact(text.clone()),
         Pattern::Prefix(text) => Envoys::Prefix(text.clone()),
         Pattern::Suffix(text) => Envoys::Suffix(text.clone()),

@@ -11,8 +11,8 @@ use envoy_types::pb::google::protobuf::Any;
 use super::context::Context;
 use super::extension::{Extension, decode, resolve};
 use super::fields::{
-    Together as _, Within as _, each, enumeration, flag, header_name, named, refuse, required,
-    uint, uri_text,
+    Together as _, Within as _, each, enumeration, flag, header_name, named, one_of, refuse,
+    required, uint, uri_text,
 };
 use super::header_changes::changes;
 use super::route_scope::{Clusters, Scope};
@@ -249,7 +249,8 @@ fn route(proto: &proto::Route, host: &str, scope: &Scope<'_>) -> Result<Route> {
     );
     // A rewrite by template needs to know what is matched.
     let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
-    let action = required(&proto.action, "action").and_then(|proto| action(proto, scope, matched));
+    let action = one_of::<proto::Route, _>(&proto.action, "route")
+        .and_then(|proto| action(proto, scope, matched));
     let filters = per_filter::build(&proto.typed_per_filter_config);
     let (matcher, headers, action, filters) = (matcher, headers, action, filters).together()?;
     let prefix = proto.stat_prefix.as_str();

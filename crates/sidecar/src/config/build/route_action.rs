@@ -13,8 +13,8 @@ use envoy_types::pb::envoy::config::route::v3::weighted_cluster::RandomValueSpec
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as PartHost;
 
 use super::fields::{
-    Together as _, Within as _, duration, each, enumeration, flag, header_name, named, refuse,
-    required, timeout, uint, uri_text,
+    Together as _, Within as _, duration, each, enumeration, flag, header_name, named, one_of,
+    refuse, timeout, uint, uri_text,
 };
 use super::header_changes::changes;
 use super::route_scope::Scope;
@@ -152,7 +152,7 @@ fn stream_duration(
 }
 
 fn cluster(proto: &Option<ClusterSpecifier>, scope: &Scope<'_>) -> Result<ClusterChoice> {
-    match required(proto, "cluster_specifier")? {
+    match one_of::<route::RouteAction, _>(proto, "cluster")? {
         ClusterSpecifier::Cluster(name) => {
             scope.clusters.check(named(name, "cluster")?, "cluster")?;
             Ok(ClusterChoice::Named(name.as_str().into()))
@@ -283,44 +283,45 @@ fn host_rewrite(proto: &Option<HostRewriteSpecifier>) -> Result<HostRewrite> {
 }
 
 fn hash_policy(proto: &route::route_action::HashPolicy) -> Result<HashPolicy> {
-    let input = match required(&proto.policy_specifier, "policy_specifier")? {
-        PolicySpecifier::Header(header) => {
-            let rewrite = header.regex_rewrite.as_ref();
-            let rewrite = rewrite.map(path_rewrite::substitute).transpose();
-            let (name, rewrite) = (
-                matcher::header_or_pseudo(&header.header_name, "header_name"),
-                rewrite.within("regex_rewrite"),
-            )
-                .together()
-                .within("header")?;
-            HashInput::Header {
-                name,
-                rewrite: rewrite.map(|(pattern, by)| (Box::new(pattern), by)),
+    let input =
+        match one_of::<route::route_action::HashPolicy, _>(&proto.policy_specifier, "header")? {
+            PolicySpecifier::Header(header) => {
+                let rewrite = header.regex_rewrite.as_ref();
+                let rewrite = rewrite.map(path_rewrite::substitute).transpose();
+                let (name, rewrite) = (
+                    matcher::header_or_pseudo(&header.header_name, "header_name"),
+                    rewrite.within("regex_rewrite"),
+                )
+                    .together()
+                    .within("header")?;
+                HashInput::Header {
+                    name,
+                    rewrite: rewrite.map(|(pattern, by)| (Box::new(pattern), by)),
+                }
             }
-        }
-        PolicySpecifier::Cookie(cookie) => {
-            let name = named(&cookie.name, "name").within("cookie")?;
-            HashInput::Cookie(name.as_bytes().into())
-        }
-        PolicySpecifier::ConnectionProperties(properties) => {
-            refuse(
-                !properties.source_ip,
-                "connection_properties.source_ip",
-                "must be true: there is no other property",
-            )?;
-            HashInput::SourceIp
-        }
-        PolicySpecifier::QueryParameter(parameter) => {
-            let name = named(&parameter.name, "name").within("query_parameter")?;
-            HashInput::QueryParameter(name.as_bytes().into())
-        }
-        PolicySpecifier::FilterState(_) => {
-            return Err(ConfigError::new(
-                "filter_state",
-                "is not supported: nothing that runs here stores an object that has a hash",
-            ));
-        }
-    };
+            PolicySpecifier::Cookie(cookie) => {
+                let name = named(&cookie.name, "name").within("cookie")?;
+                HashInput::Cookie(name.as_bytes().into())
+            }
+            PolicySpecifier::ConnectionProperties(properties) => {
+                refuse(
+                    !properties.source_ip,
+                    "connection_properties.source_ip",
+                    "must be true: there is no other property",
+                )?;
+                HashInput::SourceIp
+            }
+            PolicySpecifier::QueryParameter(parameter) => {
+                let name = named(&parameter.name, "name").within("query_parameter")?;
+                HashInput::QueryParameter(name.as_bytes().into())
+            }
+            PolicySpecifier::FilterState(_) => {
+                return Err(ConfigError::new(
+                    "filter_state",
+                    "is not supported: nothing that runs here stores an object that has a hash",
+                ));
+            }
+        };
     Ok(HashPolicy {
         input,
         terminal: proto.terminal,

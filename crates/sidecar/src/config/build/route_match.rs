@@ -6,7 +6,9 @@ use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Together as _, Within as _, each, flag, named, refuse, required, uri_text};
+use super::fields::{
+    Together as _, Within as _, each, flag, named, one_of, refuse, required, uri_text,
+};
 use super::{filter_state_matcher, matcher, uri_template};
 use crate::config::error::Result;
 use crate::config::route::{Criteria, PathMatch, RouteMatch};
@@ -60,26 +62,28 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
 }
 
 fn path(proto: &route::RouteMatch) -> Result<PathMatch> {
-    Ok(match required(&proto.path_specifier, "path_specifier")? {
-        PathSpecifier::Prefix(prefix) => PathMatch::Prefix(path_text(prefix, "prefix")?),
-        PathSpecifier::Path(path) => PathMatch::Exact(path_text(named(path, "path")?, "path")?),
-        PathSpecifier::PathSeparatedPrefix(prefix) => {
-            let valid = prefix.starts_with('/') && prefix.len() > 1 && !prefix.ends_with('/');
-            refuse(
-                !valid,
-                "path_separated_prefix",
-                "must begin with a slash, go on, and not end with one",
-            )?;
-            PathMatch::SeparatedPrefix(path_text(prefix, "path_separated_prefix")?)
-        }
-        PathSpecifier::SafeRegex(regex) => {
-            PathMatch::Regex(matcher::safe_regex(regex).within("safe_regex")?)
-        }
-        PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
-        PathSpecifier::PathMatchPolicy(policy) => {
-            path_policy(policy).within("path_match_policy")?
-        }
-    })
+    Ok(
+        match one_of::<route::RouteMatch, _>(&proto.path_specifier, "prefix")? {
+            PathSpecifier::Prefix(prefix) => PathMatch::Prefix(path_text(prefix, "prefix")?),
+            PathSpecifier::Path(path) => PathMatch::Exact(path_text(named(path, "path")?, "path")?),
+            PathSpecifier::PathSeparatedPrefix(prefix) => {
+                let valid = prefix.starts_with('/') && prefix.len() > 1 && !prefix.ends_with('/');
+                refuse(
+                    !valid,
+                    "path_separated_prefix",
+                    "must begin with a slash, go on, and not end with one",
+                )?;
+                PathMatch::SeparatedPrefix(path_text(prefix, "path_separated_prefix")?)
+            }
+            PathSpecifier::SafeRegex(regex) => {
+                PathMatch::Regex(matcher::safe_regex(regex).within("safe_regex")?)
+            }
+            PathSpecifier::ConnectMatcher(_) => PathMatch::Connect,
+            PathSpecifier::PathMatchPolicy(policy) => {
+                path_policy(policy).within("path_match_policy")?
+            }
+        },
+    )
 }
 
 fn path_policy(policy: &core::TypedExtensionConfig) -> Result<PathMatch> {

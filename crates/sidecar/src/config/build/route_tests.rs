@@ -127,7 +127,7 @@ fn errors_name_the_field() {
         ),
         (
             one_route("{match: {}, route: {cluster: c}}"),
-            "virtual_hosts[0].routes[0].match.path_specifier: must be set",
+            "virtual_hosts[0].routes[0].match: set one of prefix, path, ",
         ),
         (
             action("route: {cluster: ''}"),
@@ -139,7 +139,7 @@ fn errors_name_the_field() {
         ),
         (
             action("route: {cluster: c, timeout: -1s}"),
-            "virtual_hosts[0].routes[0].route.timeout: must be a duration",
+            "virtual_hosts[0].routes[0].route.timeout: `-1` must not be negative",
         ),
         (
             action("route: {cluster: c, prefix_rewrite: /a, regex_rewrite: {pattern: {regex: a}}}"),

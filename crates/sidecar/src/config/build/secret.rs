@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 
 use super::data_source;
-use super::fields::{Within as _, each, refuse, required};
+use super::fields::{Within as _, each, one_of, refuse};
 use super::{certificate, validation_context};
 use crate::config::error::{ConfigError, Result};
 use crate::config::secret::{Secret, TicketKey, ValidationContext};
@@ -93,7 +93,7 @@ impl Reader {
 /// The field by its path. No error shows any part of a key.
 pub fn build(proto: &tls::Secret) -> Result<Built> {
     let mut reader = Reader::default();
-    let secret = match required(&proto.r#type, "type")? {
+    let secret = match one_of::<tls::Secret, _>(&proto.r#type, "tls_certificate")? {
         Type::TlsCertificate(certificate) => certificate::build(certificate, &mut reader)
             .map(Secret::Certificate)
             .within("tls_certificate")?,

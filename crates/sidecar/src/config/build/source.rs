@@ -9,8 +9,8 @@ use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifi
 use envoy_types::pb::envoy::config::core::v3::grpc_service::TargetSpecifier;
 
 use super::fields::{
-    Within as _, each, enumeration, header_name, header_text, named, refuse, required, timeout,
-    uint,
+    Together as _, Within as _, each, enumeration, header_name, header_text, named, one_of, refuse,
+    timeout, uint,
 };
 use crate::config::error::{ConfigError, Result};
 use crate::config::source::{GrpcSource, Metadata, Origin, ResourceSource};
@@ -20,8 +20,25 @@ const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `ConfigSource`.
 pub fn build(proto: &core::ConfigSource) -> Result<ResourceSource> {
-    version(proto.resource_api_version, "resource_api_version")?;
-    let origin = match required(&proto.config_source_specifier, "config_source_specifier")? {
+    let (_, origin, initial_fetch_timeout) = (
+        version(proto.resource_api_version, "resource_api_version"),
+        origin(proto),
+        timeout(
+            &proto.initial_fetch_timeout,
+            Some(INITIAL_FETCH_TIMEOUT),
+            "initial_fetch_timeout",
+        ),
+    )
+        .together()?;
+    Ok(ResourceSource {
+        origin,
+        initial_fetch_timeout,
+    })
+}
+
+fn origin(proto: &core::ConfigSource) -> Result<Origin> {
+    let specifier = one_of::<core::ConfigSource, _>(&proto.config_source_specifier, "ads")?;
+    Ok(match specifier {
         ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) => Origin::Ads,
         ConfigSourceSpecifier::ApiConfigSource(api) => {
             grpc(api).map(Origin::Grpc).within("api_config_source")?
@@ -37,14 +54,6 @@ pub fn build(proto: &core::ConfigSource) -> Result<ResourceSource> {
                 .as_ref()
                 .map(|directory| PathBuf::from(&directory.path)),
         },
-    };
-    Ok(ResourceSource {
-        origin,
-        initial_fetch_timeout: timeout(
-            &proto.initial_fetch_timeout,
-            Some(INITIAL_FETCH_TIMEOUT),
-            "initial_fetch_timeout",
-        )?,
     })
 }
 
@@ -55,29 +64,33 @@ fn version(value: i32, field: &str) -> Result<()> {
 
 /// `ApiConfigSource`, also that of `ads_config`.
 pub fn grpc(proto: &core::ApiConfigSource) -> Result<GrpcSource> {
-    version(proto.transport_api_version, "transport_api_version")?;
-    let kind: ApiType = enumeration(proto.api_type, "api_type")?;
-    let delta = match kind {
-        ApiType::Grpc | ApiType::AggregatedGrpc => false,
-        ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc => true,
-        ApiType::Rest | ApiType::DeprecatedAndUnavailableDoNotUse => {
-            return Err(ConfigError::new(
-                "api_type",
-                "must be GRPC or DELTA_GRPC; REST is not supported",
-            ));
-        }
+    let delta = match enumeration(proto.api_type, "api_type") {
+        Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => Ok(false),
+        Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => Ok(true),
+        Ok(ApiType::Rest | ApiType::DeprecatedAndUnavailableDoNotUse) => Err(ConfigError::new(
+            "api_type",
+            "must be GRPC or DELTA_GRPC; REST is not supported",
+        )),
+        Err(error) => Err(error),
     };
-    let [service] = proto.grpc_services.as_slice() else {
-        return Err(ConfigError::new(
+    let source = match proto.grpc_services.as_slice() {
+        [service] => service_of(service).within("grpc_services[0]"),
+        _ => Err(ConfigError::new(
             "grpc_services",
             "must hold exactly one service",
-        ));
+        )),
     };
-    service_of(service, delta).within("grpc_services[0]")
+    let (_, delta, source) = (
+        version(proto.transport_api_version, "transport_api_version"),
+        delta,
+        source,
+    )
+        .together()?;
+    Ok(GrpcSource { delta, ..source })
 }
 
-fn service_of(service: &core::GrpcService, delta: bool) -> Result<GrpcSource> {
-    let envoy = match required(&service.target_specifier, "target_specifier")? {
+fn service_of(service: &core::GrpcService) -> Result<GrpcSource> {
+    let envoy = match one_of::<core::GrpcService, _>(&service.target_specifier, "envoy_grpc")? {
         TargetSpecifier::EnvoyGrpc(envoy) => envoy,
         TargetSpecifier::GoogleGrpc(_) => {
             return Err(ConfigError::new(
@@ -98,10 +111,15 @@ fn service_of(service: &core::GrpcService, delta: bool) -> Result<GrpcSource> {
             name: String::from_utf8_lossy(&name).into(),
             value: header.value.as_str().into(),
         })
-    })?;
+    });
+    let (metadata, cluster) = (
+        metadata,
+        named(&envoy.cluster_name, "envoy_grpc.cluster_name"),
+    )
+        .together()?;
     Ok(GrpcSource {
-        cluster: named(&envoy.cluster_name, "envoy_grpc.cluster_name")?.into(),
-        delta,
+        cluster: cluster.into(),
+        delta: false,
         authority: envoy.authority.as_str().into(),
         metadata,
         max_message_bytes: uint(&envoy.max_receive_message_length),

@@ -82,7 +82,7 @@ fn secrets_are_checked() {
     assert_eq!(context.certificate_hashes[0][31], 0xff);
 
     for (bad, expect) in [
-        (json!({"name": "x"}), "type: must be set"),
+        (json!({"name": "x"}), "set one of tls_certificate, "),
         (
             json!({"tls_certificate": {"certificate_chain": inline(&pems.certificate), "private_key": inline(&other.key)}}),
             "tls_certificate.private_key: does not belong to the first certificate",

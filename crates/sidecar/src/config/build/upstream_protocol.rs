@@ -4,11 +4,13 @@ use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstreams;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Within as _, enumeration, refuse, required};
+use super::fields::{Together as _, Within as _, enumeration, one_of, refuse};
 use super::http_protocol::{self, Common};
 use crate::config::cluster::UpstreamProtocol;
 use crate::config::error::{ConfigError, Result};
@@ -53,7 +55,14 @@ pub fn build(proto: &cluster::Cluster) -> Result<Protocol> {
 fn of_older_fields(proto: &cluster::Cluster) -> Result<Protocol> {
     let selection: ClusterProtocolSelection =
         enumeration(proto.protocol_selection, "protocol_selection")?;
-    refuse_upstream(&proto.upstream_http_protocol_options)?;
+    let (http1, http2, common, ()) = (
+        http_protocol::http1(&proto.http_protocol_options).within("http_protocol_options"),
+        http_protocol::http2(&proto.http2_protocol_options).within("http2_protocol_options"),
+        http_protocol::common(&proto.common_http_protocol_options)
+            .within("common_http_protocol_options"),
+        refuse_upstream(&proto.upstream_http_protocol_options),
+    )
+        .together()?;
     Ok(Protocol {
         protocol: match selection {
             ClusterProtocolSelection::UseDownstreamProtocol => UpstreamProtocol::Downstream,
@@ -64,27 +73,41 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<Protocol> {
             }
             ClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
         },
-        http1: http_protocol::http1(&proto.http_protocol_options)
-            .within("http_protocol_options")?,
-        http2: http_protocol::http2(&proto.http2_protocol_options)
-            .within("http2_protocol_options")?,
-        common: http_protocol::common(&proto.common_http_protocol_options)
-            .within("common_http_protocol_options")?,
+        http1,
+        http2,
+        common,
     })
 }
 
 fn options(proto: &upstreams::HttpProtocolOptions) -> Result<Protocol> {
-    refuse_upstream(&proto.upstream_http_protocol_options)?;
-    let chosen = required(
+    let (common, (), (protocol, http1, http2)) = (
+        http_protocol::common(&proto.common_http_protocol_options)
+            .within("common_http_protocol_options"),
+        refuse_upstream(&proto.upstream_http_protocol_options),
+        chosen(proto),
+    )
+        .together()?;
+    Ok(Protocol {
+        protocol,
+        http1,
+        http2,
+        common,
+    })
+}
+
+/// The protocol, and the settings that it or both need.
+fn chosen(
+    proto: &upstreams::HttpProtocolOptions,
+) -> Result<(UpstreamProtocol, Http1Settings, Http2Settings)> {
+    let chosen = one_of::<upstreams::HttpProtocolOptions, _>(
         &proto.upstream_protocol_options,
-        "upstream_protocol_options",
+        "explicit_http_config",
     )?;
     let (protocol, field, http1, http2) = match chosen {
         UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => {
-            match required(
-                &explicit.protocol_config,
-                "explicit_http_config.protocol_config",
-            )? {
+            let chosen =
+                one_of::<ExplicitHttpConfig, _>(&explicit.protocol_config, "http_protocol_options");
+            match chosen.within("explicit_http_config")? {
                 ProtocolConfig::HttpProtocolOptions(http1) => (
                     UpstreamProtocol::Http1,
                     "explicit_http_config",
@@ -118,17 +141,13 @@ fn options(proto: &upstreams::HttpProtocolOptions) -> Result<Protocol> {
             both.http2_protocol_options.clone(),
         ),
     };
-    Ok(Protocol {
-        protocol,
-        http1: http_protocol::http1(&http1)
-            .within("http_protocol_options")
-            .within(field)?,
-        http2: http_protocol::http2(&http2)
-            .within("http2_protocol_options")
-            .within(field)?,
-        common: http_protocol::common(&proto.common_http_protocol_options)
-            .within("common_http_protocol_options")?,
-    })
+    let (http1, http2) = (
+        http_protocol::http1(&http1).within("http_protocol_options"),
+        http_protocol::http2(&http2).within("http2_protocol_options"),
+    )
+        .together()
+        .within(field)?;
+    Ok((protocol, http1, http2))
 }
 
 fn refuse_upstream(proto: &Option<core::UpstreamHttpProtocolOptions>) -> Result<()> {

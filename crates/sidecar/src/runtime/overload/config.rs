@@ -11,7 +11,9 @@ use envoy_types::pb::envoy::extensions::resource_monitors as monitors;
 use super::Action;
 use crate::config::build::Within as _;
 use crate::config::build::extension::{Build, Extension, decode, resolve};
-use crate::config::build::fields::{Together as _, each, named, positive, refuse, required};
+use crate::config::build::fields::{
+    Together as _, each, named, one_of, positive, refuse, required,
+};
 use crate::config::error::{ConfigError, Result};
 
 /// How often resources are looked at, unless it is set.
@@ -166,14 +168,17 @@ fn triggered(proto: &proto::OverloadAction, monitors: &[&str]) -> Result<Trigger
             let reason = format_args!("there is no resource monitor `{}`", trigger.name);
             ConfigError::new("name", reason)
         })?;
-        let (scaling, saturation, field) = match required(&trigger.trigger_oneof, "threshold")? {
-            TriggerOneof::Threshold(threshold) => (threshold.value, threshold.value, "threshold"),
-            TriggerOneof::Scaled(scaled) => (
-                scaled.scaling_threshold,
-                scaled.saturation_threshold,
-                "scaled",
-            ),
-        };
+        let (scaling, saturation, field) =
+            match one_of::<proto::Trigger, _>(&trigger.trigger_oneof, "threshold")? {
+                TriggerOneof::Threshold(threshold) => {
+                    (threshold.value, threshold.value, "threshold")
+                }
+                TriggerOneof::Scaled(scaled) => (
+                    scaled.scaling_threshold,
+                    scaled.saturation_threshold,
+                    "scaled",
+                ),
+            };
         let valid = |value: f64| (0.0..=1.0).contains(&value);
         let fits =
             valid(scaling) && valid(saturation) && (field == "threshold" || scaling < saturation);

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use crate::config::build::extension::{Build, Extension, decode, find, resolve};
 use crate::config::build::fields::{Together as _, Within as _, each, named, refuse, required};
 use crate::config::build::{header_changes, network, struct_value};
-use crate::config::error::{ConfigError, Result};
+use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::http_filter::{FilterKind, HeaderMutations, HttpFilter, MetadataAddition};
 use crate::config::network::FilterStateValue;
 use crate::network::filter_state::OF_TCP_PROXY;
@@ -75,22 +75,23 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
 /// Builds the filters: the router is last, and what is optional and unknown is left out.
 pub fn build(proto: &[hcm::HttpFilter]) -> Result<(Vec<HttpFilter>, Router)> {
     let built = each("http_filters", proto, http_filter)?;
+    let mut problems = Problems::default();
     let mut filters = Vec::new();
     let mut router = None;
     for (index, (filter, proto)) in built.into_iter().zip(proto).enumerate() {
         let Some(filter) = filter else { continue };
-        refuse(
+        problems.take(refuse(
             router.is_some(),
             format_args!("http_filters[{index}]"),
             "the router must be the last filter",
-        )?;
+        ));
         match filter {
             Built::Router(built) => {
-                refuse(
+                problems.take(refuse(
                     proto.disabled,
                     format_args!("http_filters[{index}].disabled"),
                     "the router cannot be disabled",
-                )?;
+                ));
                 router = Some(built);
             }
             Built::Filter(kind) => filters.push(HttpFilter {
@@ -106,7 +107,7 @@ pub fn build(proto: &[hcm::HttpFilter]) -> Result<(Vec<HttpFilter>, Router)> {
             "must end with the router (envoy.extensions.filters.http.router.v3.Router)",
         )
     })?;
-    Ok((filters, router))
+    problems.or((filters, router))
 }
 
 fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
@@ -124,11 +125,10 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
             "left out an optional HTTP filter that is not supported");
         return Ok(None);
     }
-    named(&proto.name, "name")?;
-    let extension = resolve(HTTP_FILTERS, "HTTP filter", any)?;
-    (extension.build)(&any.value)
-        .map(Some)
-        .within("typed_config")
+    let built = resolve(HTTP_FILTERS, "HTTP filter", any)
+        .and_then(|extension| (extension.build)(&any.value).within("typed_config"));
+    let (_, built) = (named(&proto.name, "name"), built).together()?;
+    Ok(Some(built))
 }
 
 /// Whether a request heeds the value: the router connects as its cluster says, so names to check the

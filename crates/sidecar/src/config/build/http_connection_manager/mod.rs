@@ -19,7 +19,7 @@ pub use self::filters::mutations;
 use super::context::Context;
 use super::fields::{
     Together as _, Within as _, bounded, duration, each, enumeration, fingerprint, flag,
-    header_name, header_text, named, required, timeout,
+    header_name, header_text, named, one_of, required, timeout,
 };
 use super::{access_log, http_protocol, route, source};
 use crate::config::error::{ConfigError, Result};
@@ -51,31 +51,59 @@ pub fn build(
         "" => SERVER_NAME,
         name => name,
     };
-    let (stat_prefix, codec, common, http1, http2, (routes, rds)) = (
-        named(&proto.stat_prefix, "stat_prefix"),
-        codec(proto),
-        http_protocol::common(&proto.common_http_protocol_options)
-            .within("common_http_protocol_options"),
-        http_protocol::http1(&proto.http_protocol_options).within("http_protocol_options"),
-        http_protocol::http2(&proto.http2_protocol_options).within("http2_protocol_options"),
-        routes(&proto.route_specifier, context),
+    let (first, second, third) = (
+        (
+            named(&proto.stat_prefix, "stat_prefix"),
+            codec(proto),
+            http_protocol::common(&proto.common_http_protocol_options)
+                .within("common_http_protocol_options"),
+            http_protocol::http1(&proto.http_protocol_options).within("http_protocol_options"),
+            http_protocol::http2(&proto.http2_protocol_options).within("http2_protocol_options"),
+            routes(&proto.route_specifier, context),
+        )
+            .together(),
+        (
+            filters::build(&proto.http_filters),
+            local_reply::build(&proto.local_reply_config),
+            access_log::build(&proto.access_log),
+            upgrades(&proto.upgrade_configs),
+            original_ip::build(proto),
+            Times::of(proto),
+            bounded(
+                &proto.max_request_headers_kb,
+                1..=MAX_MAX_REQUEST_HEADERS_KB,
+                "max_request_headers_kb",
+            ),
+            header_text(server_name.as_bytes(), "server_name"),
+            header_text(proto.via.as_bytes(), "via"),
+        )
+            .together(),
+        (
+            heads::server_header(proto),
+            heads::scheme(proto),
+            heads::user_agent(proto, context),
+            heads::pack_trace_reason(proto),
+            heads::early_mutations(proto),
+            client_certificate::build(proto),
+            heads::internal_addresses(proto),
+            heads::escaped_slashes(proto),
+        )
+            .together(),
     )
         .together()?;
-    let (client_cert, client_cert_matcher) = client_certificate::build(proto)?;
-    let (chain, local_replies, access_log, upgrades, original_ip, times, limit) = (
-        filters::build(&proto.http_filters),
-        local_reply::build(&proto.local_reply_config),
-        access_log::build(&proto.access_log),
-        upgrades(&proto.upgrade_configs),
-        original_ip::build(proto),
-        Times::of(proto),
-        bounded(
-            &proto.max_request_headers_kb,
-            1..=MAX_MAX_REQUEST_HEADERS_KB,
-            "max_request_headers_kb",
-        ),
-    )
-        .together()?;
+    let (stat_prefix, codec, common, http1, http2, (routes, rds)) = first;
+    let (chain, local_replies, access_log, upgrades, original_ip, times, limit, server_name, via) =
+        second;
+    let (
+        server_header,
+        scheme,
+        user_agent,
+        pack_trace_reason,
+        early_mutations,
+        (client_cert, client_cert_matcher),
+        internal_addresses,
+        escaped_slashes,
+    ) = third;
     let (
         filters,
         Router {
@@ -110,24 +138,24 @@ pub fn build(
         delayed_close_timeout: times.delayed_close,
         max_request_headers_bytes: limit.unwrap_or(MAX_REQUEST_HEADERS_KB) as usize * 1024,
         max_headers_count: common.max_headers_count.unwrap_or(MAX_HEADERS_COUNT) as usize,
-        server_name: header_text(server_name.as_bytes(), "server_name")?.into(),
-        server_header: heads::server_header(proto)?,
+        server_name: server_name.into(),
+        server_header,
         use_remote_address: flag(&proto.use_remote_address).unwrap_or(false),
         xff_trusted_hops: proto.xff_num_trusted_hops,
         original_ip,
         skip_xff_append: proto.skip_xff_append,
         append_forwarded_port: proto.append_x_forwarded_port,
-        scheme: heads::scheme(proto)?,
-        user_agent: heads::user_agent(proto, context)?,
+        scheme,
+        user_agent,
         generate_request_id: flag(&proto.generate_request_id).unwrap_or(true),
         preserve_external_request_id: proto.preserve_external_request_id,
-        pack_trace_reason: heads::pack_trace_reason(proto)?,
+        pack_trace_reason,
         request_id_in_response: proto.always_set_request_id_in_response,
-        early_mutations: heads::early_mutations(proto)?,
+        early_mutations,
         client_cert,
         client_cert_matcher,
         proxy_100_continue: proto.proxy_100_continue,
-        internal_addresses: heads::internal_addresses(proto)?,
+        internal_addresses,
         internal_unix_sockets: proto
             .internal_address_config
             .as_ref()
@@ -135,10 +163,10 @@ pub fn build(
         upgrades,
         normalize_path: flag(&proto.normalize_path).unwrap_or(false),
         merge_slashes: proto.merge_slashes,
-        escaped_slashes: heads::escaped_slashes(proto)?,
+        escaped_slashes,
         strip_host_port: heads::strip_port(proto),
         strip_host_dot: proto.strip_trailing_host_dot,
-        via: header_text(proto.via.as_bytes(), "via")?.into(),
+        via: via.into(),
         filters,
         local_replies,
         suppress_envoy_headers,
@@ -208,7 +236,7 @@ fn routes(
     proto: &Option<RouteSpecifier>,
     context: &dyn Context,
 ) -> Result<(Arc<Slot<RouteTable>>, bool)> {
-    match required(proto, "route_specifier")? {
+    match one_of::<hcm::HttpConnectionManager, _>(proto, "rds")? {
         RouteSpecifier::RouteConfig(config) => {
             let fingerprint = fingerprint(&config.encode_to_vec());
             let table = route::build(config, fingerprint, context, true).within("route_config")?;

@@ -10,8 +10,8 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_pro
 
 use crate::config::build::access_log;
 use crate::config::build::fields::{
-    Together as _, Within as _, bounded, duration, each, enumeration, flag, named, positive,
-    refuse, required, timeout, uint,
+    Together as _, Within as _, bounded, duration, each, enumeration, flag, named, one_of,
+    positive, refuse, required, timeout, uint,
 };
 use crate::config::build::route_action::total_weight;
 use crate::config::error::{ConfigError, Result};
@@ -82,7 +82,7 @@ pub fn build(proto: &tcp::TcpProxy) -> Result<TcpProxy> {
 type Clusters = (Vec<(Arc<str>, u32)>, u32);
 
 fn clusters(proto: &tcp::TcpProxy) -> Result<Clusters> {
-    let clusters = match required(&proto.cluster_specifier, "cluster_specifier")? {
+    let clusters = match one_of::<tcp::TcpProxy, _>(&proto.cluster_specifier, "cluster")? {
         ClusterSpecifier::Cluster(name) => vec![(named(name, "cluster")?.into(), 1)],
         ClusterSpecifier::WeightedClusters(weighted) => {
             each("clusters", &weighted.clusters, |part| {
