@@ -18,7 +18,7 @@ use crate::config::build::extension::DISABLED;
 use crate::config::build::resource::{LENIENCY, Leniency};
 use crate::config::error::{ConfigError, Problems};
 use crate::config::listener::TrafficDirection;
-use crate::config::source::Origin;
+use crate::config::source::{Origin, ResourceSource};
 use crate::discovery::builtin::{self, Builtin};
 use crate::discovery::dial::Dialer;
 use crate::discovery::disk::{DiskCopy, StateFolder};
@@ -28,7 +28,7 @@ use crate::discovery::manager::{Incoming, Manager};
 use crate::discovery::sds_socket::{self, SDS_SOCKET};
 use crate::discovery::sources::Sources;
 use crate::discovery::stats::DiscoveryStats;
-use crate::discovery::streams::{Everything, Streams};
+use crate::discovery::streams::{Collection, Everything, Streams};
 use crate::discovery::token::TokenFile;
 use crate::pod::{self, Pod, Readiness};
 use crate::runtime::concurrency;
@@ -202,6 +202,9 @@ fn load_static(
         let locality = format!("{}/{}/{}", here.region, here.zone, here.sub_zone);
         problems.take(manager.set_local_zone(local, locality.into()));
     }
+    if let Err(error) = manager.subscribe_layers(&bootstrap.runtime) {
+        problems.add(error);
+    }
     let dialer = Dialer {
         node: bootstrap.node.clone(),
         aggregated: bootstrap.ads.clone(),
@@ -232,7 +235,7 @@ fn check_references(
         ("cds_config", &bootstrap.cds),
         ("lds_config", &bootstrap.lds),
     ] {
-        if let Some(Err(error)) = origin.as_ref().map(|origin| dialer.check(origin)) {
+        if let Some(Err(error)) = origin.as_ref().map(|source| dialer.check(&source.origin)) {
             let field = format_args!("dynamic_resources.{field}");
             problems.add(ConfigError::new(field, error));
         }
@@ -326,7 +329,12 @@ async fn serve(
                 node: bootstrap.node.encode_to_vec(),
             },
             started,
-            stats: ServerStats::new(&stats, workers, bootstrap.server_version),
+            stats: ServerStats::new(
+                &stats,
+                workers,
+                bootstrap.server_version,
+                options.restart_epoch,
+            ),
         };
         let admin = Arc::new(admin);
         tokio::spawn(admin::serve(listener, admin.clone()));
@@ -338,10 +346,13 @@ async fn serve(
             Pod::new(mesh.application, &mesh.addresses, readiness, admin, &stats).serve(sockets);
         }
     }
-    let key = |origin: &Origin| manager.references.key(origin);
+    let collection = |source: &ResourceSource| Collection {
+        origin: manager.references.key(&source.origin),
+        patience: source.initial_fetch_timeout,
+    };
     let everything = Everything {
-        clusters: bootstrap.cds.as_ref().map(key),
-        listeners: bootstrap.lds.as_ref().map(key),
+        clusters: bootstrap.cds.as_ref().map(collection),
+        listeners: bootstrap.lds.as_ref().map(collection),
     };
     let mut streams = Streams::new(manager, sources, everything, DiscoveryStats::new(&stats));
     if let Some(folder) = state {

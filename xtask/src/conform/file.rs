@@ -55,6 +55,7 @@ pub(super) struct Resources {
     pub(super) listeners: Option<Vec<Value>>,
     pub(super) routes: Option<Vec<Value>>,
     pub(super) secrets: Option<Vec<Value>>,
+    pub(super) runtimes: Option<Vec<Value>>,
 }
 
 /// A scripted server.

@@ -160,6 +160,7 @@ impl Discovery {
             (ResourceType::Listener, &resources.listeners),
             (ResourceType::Route, &resources.routes),
             (ResourceType::Secret, &resources.secrets),
+            (ResourceType::Runtime, &resources.runtimes),
         ];
         let before = Arc::clone(&self.set.borrow());
         let number: u64 = before.version().parse().context("version")?;

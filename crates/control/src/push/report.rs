@@ -95,7 +95,8 @@ pub(super) fn timestamp(time: SystemTime) -> String {
     whole.format(&Rfc3339).unwrap_or_default()
 }
 
-/// The name of a kind in [`KindReport`]: `clusters`, `endpoints`, `listeners`, `routes`, `secrets`.
+/// The name of a kind in [`KindReport`]: `clusters`, `endpoints`, `listeners`, `routes`, `secrets`,
+/// `runtimes`.
 pub fn kind_name(kind: ResourceType) -> &'static str {
     match kind {
         ResourceType::Cluster => "clusters",
@@ -103,5 +104,6 @@ pub fn kind_name(kind: ResourceType) -> &'static str {
         ResourceType::Listener => "listeners",
         ResourceType::Route => "routes",
         ResourceType::Secret => "secrets",
+        ResourceType::Runtime => "runtimes",
     }
 }

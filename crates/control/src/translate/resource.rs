@@ -29,14 +29,14 @@ pub struct Translation {
 pub type Origins = BTreeMap<(ResourceType, String), Arc<[ObjectRef]>>;
 
 impl Translation {
-    /// The resources of a kind; secrets are not the control plane's to send.
+    /// The resources of a kind; secrets and runtime layers are not the control plane's to send.
     pub fn kind(&self, kind: ResourceType) -> Option<&Resources> {
         match kind {
             ResourceType::Cluster => Some(&self.clusters),
             ResourceType::Endpoint => Some(&self.endpoints),
             ResourceType::Listener => Some(&self.listeners),
             ResourceType::Route => Some(&self.routes),
-            ResourceType::Secret => None,
+            ResourceType::Secret | ResourceType::Runtime => None,
         }
     }
 
@@ -46,7 +46,7 @@ impl Translation {
             ResourceType::Endpoint => Some(&mut self.endpoints),
             ResourceType::Listener => Some(&mut self.listeners),
             ResourceType::Route => Some(&mut self.routes),
-            ResourceType::Secret => None,
+            ResourceType::Secret | ResourceType::Runtime => None,
         }
     }
 

@@ -127,7 +127,7 @@ impl Admin {
             "/runtime" => json(&runtime::page()),
             "/server_info" => json(&server_info::page(self)),
             "/stats" | "/stats/prometheus" => {
-                self.stats.update(&self.lifecycle);
+                self.stats.update(&self.lifecycle, self.drain.all_open());
                 stats::page(&self.registry, path, query)
             }
             "/stats/recentlookups" => text(
@@ -198,7 +198,7 @@ impl Admin {
 
     /// All stats for Prometheus.
     pub fn prometheus(&self) -> String {
-        self.stats.update(&self.lifecycle);
+        self.stats.update(&self.lifecycle, self.drain.all_open());
         pages::prometheus_text(&self.registry, &Selection::default())
     }
 }

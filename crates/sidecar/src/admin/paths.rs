@@ -207,7 +207,7 @@ pub const PATHS: &[Known] = &[
     ]),
     page("/stats/prometheus", "all statistics for Prometheus").with(&[
         USED_ONLY,
-        text("text_readouts", "text too, of which there is none"),
+        text("text_readouts", "texts too, as labels of gauges that are 0"),
         FILTER,
         INVERT,
         one_of(

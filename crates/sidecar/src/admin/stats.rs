@@ -75,5 +75,6 @@ fn selection(query: &Query<'_>) -> Result<Selection, Box<Page>> {
         used_only: query.has("usedonly"),
         kind,
         form,
+        texts: query.has("text_readouts"),
     })
 }

@@ -24,7 +24,7 @@ use crate::config::build::struct_value;
 use crate::config::build::{self, Within as _, fields};
 use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::matcher::StringMatcher;
-use crate::config::source::Origin;
+use crate::config::source::{Origin, ResourceSource};
 use crate::runtime::overload;
 use crate::runtime_layer::layers;
 use crate::telemetry::metrics::{Keep, StatsRules, Tag};
@@ -92,7 +92,8 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
         proto.use_tcp_for_dns_lookups,
     );
     into.default_lookup = problems.take(lookup).unwrap_or_default();
-    let runtime = layers::build(proto.layered_runtime.as_ref(), &into.node.cluster);
+    let has_ads = dynamic.ads_config.is_some();
+    let runtime = layers::build(proto.layered_runtime.as_ref(), &into.node.cluster, has_ads);
     into.runtime = problems.take(runtime.within("layered_runtime"));
     let pattern = proto
         .application_log_config
@@ -131,8 +132,9 @@ fn node(mut node: Node, options: &Options) -> Node {
 }
 
 /// `cds_config` and `lds_config`.
-fn collection(source: &ConfigSource, has_ads: bool) -> Result<Origin> {
-    match build::source::build(source)?.origin {
+fn collection(source: &ConfigSource, has_ads: bool) -> Result<ResourceSource> {
+    let source = build::source::build(source)?;
+    match source.origin {
         Origin::Ads if !has_ads => {
             Err(ConfigError::new("", "is `ads`, but there is no ads_config"))
         }
@@ -140,7 +142,7 @@ fn collection(source: &ConfigSource, has_ads: bool) -> Result<Origin> {
             let reason = "a stream of its own is not supported: use `ads`";
             Err(ConfigError::new("", reason))
         }
-        origin => Ok(origin),
+        _ => Ok(source),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::address::Address;
 use crate::config::cluster::BindConfig;
 use crate::config::dns::LookupSettings;
 use crate::config::error::Problems;
-use crate::config::source::{GrpcSource, Origin};
+use crate::config::source::{GrpcSource, ResourceSource};
 use crate::runtime::overload::OverloadConfig;
 use crate::runtime_layer::layers::LayerSource;
 use crate::telemetry::metrics::StatsRules;
@@ -87,9 +87,9 @@ pub struct Bootstrap {
     /// `dynamic_resources.ads_config`
     pub ads: Option<GrpcSource>,
     /// `dynamic_resources.cds_config`
-    pub cds: Option<Origin>,
+    pub cds: Option<ResourceSource>,
     /// `dynamic_resources.lds_config`
-    pub lds: Option<Origin>,
+    pub lds: Option<ResourceSource>,
     /// `cluster_manager.upstream_bind_config`
     pub default_bind: Option<BindConfig>,
     /// `cluster_manager.local_cluster_name`

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::source::Origin;
 use clap::Parser;
 
 /// Loads a file with this text, with more arguments; else what is wrong, each problem a line.
@@ -56,7 +57,9 @@ dynamic_resources:
             .ads
             .is_some_and(|ads| ads.delta && &*ads.cluster == "xds")
     );
-    assert_eq!((bootstrap.cds, bootstrap.lds), (Some(Origin::Ads), None));
+    let origin = |source: Option<ResourceSource>| source.map(|source| source.origin);
+    let origins = (origin(bootstrap.cds), origin(bootstrap.lds));
+    assert_eq!(origins, (Some(Origin::Ads), None));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The rules are those of the xDS protocol: a bad resource is refused by name and the last good one
 //! stays; the old one serves until the new one is warm; an equal one is a no-op.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use outrider_xds::ads::ResourceType;
@@ -14,6 +14,9 @@ use tokio::time::Instant;
 use super::dns::Lookups;
 use super::dump::{Dump, Kind, State};
 use super::references::{OriginKey, References};
+use super::slot::Slot;
+use super::stats::{Counts, ManagerStats, Subject};
+use crate::config::build::Within as _;
 use crate::config::build::resource as build;
 use crate::config::cluster::{
     AssignmentSource, Cluster, ClusterDiscovery, LocalZone, UpstreamTransport,
@@ -22,7 +25,10 @@ use crate::config::error::ConfigError;
 use crate::config::listener::{DownstreamTransport, Listener, NetworkFilter};
 use crate::listener::binding::ActiveListener;
 use crate::runtime::snapshot::Snapshot;
-use crate::telemetry::metrics::Stats;
+use crate::runtime_layer::layers::{LayerKind, LayerSource};
+use crate::runtime_layer::of_process;
+use crate::runtime_layer::store::Values;
+use crate::telemetry::metrics::{Family, Stats};
 use crate::upstream::shared::ClusterShared;
 
 /// A resource as it came.
@@ -55,6 +61,31 @@ impl<W, A> Default for Warm<W, A> {
     }
 }
 
+impl<W, A> Warm<W, A> {
+    fn is_new(&self) -> bool {
+        self.active.is_none() && self.warming.is_none()
+    }
+}
+
+impl Counts {
+    /// One was taken, under a name that was there before or not.
+    fn accepted(&self, is_new: bool) {
+        if is_new {
+            self.added.increment(1);
+        } else {
+            self.modified.increment(1);
+        }
+    }
+
+    /// These are all.
+    fn there<'a, W: 'a, A: 'a>(&self, entries: impl Iterator<Item = &'a Warm<W, A>> + Clone) {
+        let active = entries.clone().filter(|entry| entry.active.is_some());
+        let warming = entries.filter(|entry| entry.warming.is_some());
+        self.active.set(active.count() as f64);
+        self.warming.set(warming.count() as f64);
+    }
+}
+
 /// All listeners and clusters, in force or warming.
 pub struct Manager {
     /// Routes, endpoints and secrets that are referred to.
@@ -65,8 +96,11 @@ pub struct Manager {
     pub lookups: Lookups,
     /// Where this proxy is among its kind.
     zone: Option<Arc<LocalZone>>,
+    /// Layers of the runtime that servers have, by their names in the bootstrap.
+    layers: Vec<(String, Arc<Slot<Values>>)>,
     workers: usize,
     dump: Arc<Dump>,
+    stats: ManagerStats,
     published: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -77,8 +111,10 @@ impl Manager {
             references: References::new(dump.clone()),
             listeners: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            stats: ManagerStats::new(&stats),
             lookups: Lookups::new(stats),
             zone: None,
+            layers: Vec::new(),
             workers,
             dump,
             published: watch::Sender::new(Arc::default()),
@@ -132,14 +168,11 @@ impl Manager {
             ResourceType::Route => self.accept_route(origin, incoming),
             ResourceType::Endpoint => self.accept_endpoints(origin, incoming),
             ResourceType::Secret => self.accept_secret(origin, incoming),
+            ResourceType::Runtime => self.accept_layer(origin, incoming),
         };
-        if let Err(error) = &outcome {
-            self.dump.refused(
-                dump_kind(kind),
-                &incoming.name,
-                &incoming.version,
-                error.to_string(),
-            );
+        if let (Err(error), Some(kind)) = (&outcome, dump_kind(kind)) {
+            self.dump
+                .refused(kind, &incoming.name, &incoming.version, error.to_string());
         }
         outcome
     }
@@ -167,6 +200,7 @@ impl Manager {
         ) {
             return Ok(());
         }
+        self.stats.clusters.accepted(entry.is_new());
         entry.warming = Some(cluster);
         self.note(Kind::Cluster, incoming);
         Ok(())
@@ -190,10 +224,16 @@ impl Manager {
         if let Some(latest) = latest {
             listener.keep_chains(&latest.config);
         }
+        let is_new = latest.is_none();
         // The bootstrap's own get their sockets when all of it has been found good.
         let workers = if incoming.fixed { 0 } else { self.workers };
         let bound = ActiveListener::bind(Arc::new(listener), latest, workers, false);
-        entry.warming = Some(bound.map_err(|error| ConfigError::new("address", error))?);
+        let bound = bound.map_err(|error| {
+            self.stats.listener_create_failure.increment(1);
+            ConfigError::new("address", error)
+        })?;
+        entry.warming = Some(bound);
+        self.stats.listeners.accepted(is_new);
         self.note(Kind::Listener, incoming);
         Ok(())
     }
@@ -281,6 +321,48 @@ impl Manager {
         Ok(())
     }
 
+    fn accept_layer(&mut self, origin: OriginKey, incoming: &Incoming) -> Result<(), ConfigError> {
+        let values = build::runtime_layer(&incoming.bytes)?;
+        self.references
+            .fill_layer(origin, &incoming.name, Some(Arc::new(values)));
+        self.apply_layers(&incoming.name);
+        Ok(())
+    }
+
+    /// Has the runtime take over what a server says of its layers.
+    fn apply_layers(&self, resource: &str) {
+        for (layer, slot) in &self.layers {
+            let values = slot.load().map(|values| (*values).clone());
+            if &**slot.name() == resource
+                && let Err(error) = of_process().replace(layer, values.unwrap_or_default())
+            {
+                tracing::warn!(%error, "a layer of the runtime cannot be replaced");
+            }
+        }
+    }
+
+    /// Asks for the layers of the runtime that servers have.
+    ///
+    /// # Errors
+    /// A server that cannot be asked.
+    pub fn subscribe_layers(&mut self, layers: &[LayerSource]) -> Result<(), ConfigError> {
+        for (index, LayerSource { name, kind }) in layers.iter().enumerate() {
+            if let LayerKind::Discovered { resource, source } = kind {
+                let slot = self.references.layer_slot(resource, source);
+                let path = format_args!("layered_runtime.layers[{index}].rtds_layer.rtds_config");
+                self.layers.push((name.clone(), slot.within(path)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a layer of the runtime is still waited for: until it is there, routes would be taken
+    /// by other values than those of their operator.
+    pub fn awaits_layers(&self, now: Instant) -> bool {
+        let mut slots = self.layers.iter().map(|(_, slot)| slot);
+        slots.any(|slot| self.references.awaits_layer(slot, now))
+    }
+
     fn note(&self, kind: Kind, incoming: &Incoming) {
         let state = match kind {
             _ if incoming.fixed => State::Static,
@@ -303,11 +385,13 @@ impl Manager {
             ResourceType::Cluster if self.clusters.get(name).is_some_and(|entry| !entry.fixed) => {
                 self.clusters.remove(name);
                 self.references.remove_cluster(name);
+                self.stats.clusters.removed.increment(1);
             }
             ResourceType::Listener
                 if self.listeners.get(name).is_some_and(|entry| !entry.fixed) =>
             {
                 self.listeners.remove(name);
+                self.stats.listeners.removed.increment(1);
             }
             ResourceType::Cluster | ResourceType::Listener => return,
             ResourceType::Route => {
@@ -319,8 +403,14 @@ impl Manager {
             // A secret that is withdrawn stays in use: no handshake is better than none at all only
             // once its certificate has expired, and that the peers see for themselves.
             ResourceType::Secret => return self.references.secret_is_missing(origin, name),
+            ResourceType::Runtime => {
+                self.references.fill_layer(origin, name, None);
+                self.apply_layers(name);
+            }
         }
-        self.dump.removed(dump_kind(kind), name);
+        if let Some(kind) = dump_kind(kind) {
+            self.dump.removed(kind, name);
+        }
     }
 
     /// The clusters of the bootstrap file, by which servers are reached.
@@ -353,21 +443,33 @@ impl Manager {
                 self.dump.warmed(Kind::Cluster, name);
             }
         }
+        let held = self.awaits_layers(now);
         for (name, entry) in &mut self.listeners {
             if let Some(listener) = entry
                 .warming
-                .take_if(|l| !awaits_listener(references, &l.config, now))
+                .take_if(|l| !held && !awaits_listener(references, &l.config, now))
             {
                 if let Err(error) = listener.listen() {
+                    self.stats.listener_create_failure.increment(1);
                     tracing::error!(listener = %name, %error, "stays as it was");
                     let error = ConfigError::new("address", error).to_string();
                     self.dump.refused(Kind::Listener, name, &"".into(), error);
                     continue;
                 }
+                match &entry.active {
+                    Some(_) => self.stats.listener_in_place_updated.increment(1),
+                    // As in Envoy it is counted for each worker that takes it.
+                    None => self
+                        .stats
+                        .listener_create_success
+                        .increment(self.workers as u64),
+                }
                 entry.active = Some(listener);
                 self.dump.warmed(Kind::Listener, name);
             }
         }
+        self.stats.clusters.there(self.clusters.values());
+        self.stats.listeners.there(self.listeners.values());
         self.publish();
     }
 
@@ -392,6 +494,67 @@ impl Manager {
             }
             !same
         });
+    }
+
+    /// Whose statistics tell of the resources of a kind, by the names of these.
+    pub fn subjects(
+        &self,
+        kind: ResourceType,
+        names: &BTreeSet<Arc<str>>,
+    ) -> BTreeMap<Arc<str>, BTreeSet<Subject>> {
+        let mut subjects = BTreeMap::<Arc<str>, BTreeSet<Subject>>::new();
+        let mut add = |name: &Arc<str>, family, subject: Arc<str>| {
+            let of_name = subjects.entry(name.clone()).or_default();
+            of_name.insert((family, subject));
+        };
+        match kind {
+            ResourceType::Cluster | ResourceType::Listener => {}
+            ResourceType::Runtime => {
+                for name in names {
+                    add(name, Family::Runtime, "".into());
+                }
+            }
+            ResourceType::Secret => {
+                for name in names {
+                    add(name, Family::Sds, name.clone());
+                }
+            }
+            ResourceType::Endpoint => {
+                for entry in self.clusters.values() {
+                    let active = entry.active.as_ref().map(|active| &active.config);
+                    for cluster in entry.warming.iter().chain(active) {
+                        if let ClusterDiscovery::Assignment {
+                            slot,
+                            source: AssignmentSource::Eds,
+                        } = &cluster.discovery
+                        {
+                            add(slot.name(), Family::Cluster, cluster.stat_name.clone());
+                        }
+                    }
+                }
+            }
+            ResourceType::Route => {
+                let entries = self.listeners.values();
+                let listeners = entries.flat_map(|entry| entry.warming.iter().chain(&entry.active));
+                let chains = listeners.flat_map(|listener| {
+                    let config = &listener.config;
+                    config
+                        .filter_chains
+                        .iter()
+                        .chain(&config.default_filter_chain)
+                });
+                for chain in chains {
+                    if let NetworkFilter::Http(manager) = &chain.filter
+                        && manager.rds
+                    {
+                        let name = manager.routes.name();
+                        let subject = format!("{}.rds.{name}", manager.stat_prefix);
+                        add(name, Family::HttpRoutes, subject.into());
+                    }
+                }
+            }
+        }
+        subjects
     }
 
     /// What still warms: names of clusters, names of listeners.
@@ -419,13 +582,15 @@ fn same<T>(one: &BTreeMap<Arc<str>, Arc<T>>, two: &BTreeMap<Arc<str>, Arc<T>>) -
             .all(|(a, b)| a.0 == b.0 && Arc::ptr_eq(a.1, b.1))
 }
 
-fn dump_kind(kind: ResourceType) -> Kind {
+/// Runtime layers are shown by `/runtime`.
+fn dump_kind(kind: ResourceType) -> Option<Kind> {
     match kind {
-        ResourceType::Cluster => Kind::Cluster,
-        ResourceType::Endpoint => Kind::Endpoints,
-        ResourceType::Listener => Kind::Listener,
-        ResourceType::Route => Kind::Routes,
-        ResourceType::Secret => Kind::Secret,
+        ResourceType::Cluster => Some(Kind::Cluster),
+        ResourceType::Endpoint => Some(Kind::Endpoints),
+        ResourceType::Listener => Some(Kind::Listener),
+        ResourceType::Route => Some(Kind::Routes),
+        ResourceType::Secret => Some(Kind::Secret),
+        ResourceType::Runtime => None,
     }
 }
 

@@ -20,6 +20,7 @@ use crate::config::error::{ConfigError, Result};
 use crate::config::route::RouteTable;
 use crate::config::secret::Secret;
 use crate::config::source::{Origin, ResourceSource};
+use crate::runtime_layer::store::Values;
 
 /// An [`Origin`] by its place in the list of those that were ever named.
 pub type OriginKey = usize;
@@ -34,6 +35,7 @@ pub struct References {
     routes: Table<RouteTable>,
     endpoints: Table<LoadAssignment>,
     secrets: Table<Secret>,
+    layers: Table<Values>,
     static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
     file_secrets: RefCell<Vec<FileSecret>>,
     default_bind: RefCell<Option<BindConfig>>,
@@ -45,6 +47,9 @@ pub struct References {
     check: RefCell<Option<Check>>,
     dump: Arc<Dump>,
 }
+
+/// A name that was waited for in vain, by who was asked and its kind.
+pub type Expired = (OriginKey, ResourceType, Arc<str>);
 
 /// A slot that is filled from files, and how to fill it again.
 pub type FileSecret = (Weak<Slot<Secret>>, SecretFiles);
@@ -127,6 +132,7 @@ impl References {
             routes: Table::default(),
             endpoints: Table::default(),
             secrets: Table::default(),
+            layers: Table::default(),
             static_secrets: RefCell::default(),
             file_secrets: RefCell::default(),
             default_bind: RefCell::default(),
@@ -265,6 +271,24 @@ impl References {
         self.secrets.fill(origin, name, value)
     }
 
+    /// The slot of a layer of the runtime (RTDS).
+    ///
+    /// # Errors
+    /// The source cannot be asked.
+    pub fn layer_slot(&self, name: &str, source: &ResourceSource) -> Result<Arc<Slot<Values>>> {
+        Ok(self.layers.slot(self.asked(source)?, name, source).0)
+    }
+
+    /// Fills the runtime layer of that name.
+    pub fn fill_layer(&self, origin: OriginKey, name: &str, value: Option<Arc<Values>>) -> bool {
+        self.layers.fill(origin, name, value)
+    }
+
+    /// Whether a layer is still waited for at `now`.
+    pub fn awaits_layer(&self, slot: &Arc<Slot<Values>>, now: Instant) -> bool {
+        self.layers.awaits(slot, now)
+    }
+
     /// There is no secret of that name: who has none waits no longer, who has one keeps it.
     pub fn secret_is_missing(&self, origin: OriginKey, name: &str) {
         self.secrets.miss(origin, name);
@@ -293,6 +317,7 @@ impl References {
     /// When the next wait or validity ends.
     pub fn next_patience(&self, now: Instant) -> Option<Instant> {
         [
+            self.layers.next_patience(now),
             self.routes.next_patience(now),
             self.endpoints.next_patience(now),
             self.secrets.next_patience(now),
@@ -303,9 +328,24 @@ impl References {
         .min()
     }
 
+    /// What was waited for in vain until `now`, each told once.
+    pub fn take_expired(&self, now: Instant) -> Vec<Expired> {
+        let mut expired = Vec::new();
+        let mut add = |kind, names: Vec<(OriginKey, Arc<str>)>| {
+            let each = names.into_iter();
+            expired.extend(each.map(|(origin, name)| (origin, kind, name)));
+        };
+        add(ResourceType::Runtime, self.layers.take_expired(now));
+        add(ResourceType::Route, self.routes.take_expired(now));
+        add(ResourceType::Endpoint, self.endpoints.take_expired(now));
+        add(ResourceType::Secret, self.secrets.take_expired(now));
+        expired
+    }
+
     /// Everything that something refers to, and forgets the rest.
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted::new();
+        self.layers.collect(ResourceType::Runtime, &mut wanted);
         self.routes.collect(ResourceType::Route, &mut wanted);
         self.endpoints.collect(ResourceType::Endpoint, &mut wanted);
         self.secrets.collect(ResourceType::Secret, &mut wanted);
@@ -434,6 +474,21 @@ impl<T> Table<T> {
             .filter_map(|r| r.patience)
             .filter(|patience| *patience > now)
             .min()
+    }
+
+    /// The names that were waited for in vain; from now on they count as missing.
+    fn take_expired(&self, now: Instant) -> Vec<(OriginKey, Arc<str>)> {
+        let mut table = self.0.borrow_mut();
+        let expired = table.iter_mut().filter(|(_, reference)| {
+            let in_vain = reference.patience.is_some_and(|patience| patience <= now);
+            let slot = reference.slot.upgrade();
+            in_vain && !reference.missing && slot.is_some_and(|slot| !slot.is_filled())
+        });
+        let names = expired.map(|(key, reference)| {
+            reference.missing = true;
+            key.clone()
+        });
+        names.collect()
     }
 
     fn collect(&self, kind: ResourceType, wanted: &mut Wanted) {

@@ -1,9 +1,10 @@
 //! The streams to discovery servers: one aggregated stream, and one more for each other server that
 //! a `ConfigSource` names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::client::{Event, Rejection, Subscription, Update};
@@ -15,25 +16,86 @@ use super::files;
 use super::manager::{Incoming, Manager};
 use super::references::{OriginKey, Wanted};
 use super::sources::{Handle, Sources};
-use super::stats::DiscoveryStats;
+use super::stats::{DiscoveryStats, Outcome};
 use crate::config::source::Origin;
 
 /// Which sources are asked for a kind as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Everything {
     /// `dynamic_resources.cds_config`
-    pub clusters: Option<OriginKey>,
+    pub clusters: Option<Collection>,
     /// `dynamic_resources.lds_config`
-    pub listeners: Option<OriginKey>,
+    pub listeners: Option<Collection>,
+}
+
+/// All there is of a kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Collection {
+    /// Who is asked.
+    pub origin: OriginKey,
+    /// `initial_fetch_timeout`: how long the start waits for the first answer; `None` for ever.
+    pub patience: Option<Duration>,
 }
 
 impl Everything {
     fn of(&self, kind: ResourceType) -> Option<OriginKey> {
-        match kind {
+        let collection = match kind {
             ResourceType::Cluster => self.clusters,
             ResourceType::Listener => self.listeners,
-            ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => None,
+            ResourceType::Endpoint
+            | ResourceType::Route
+            | ResourceType::Secret
+            | ResourceType::Runtime => None,
+        };
+        collection.map(|collection| collection.origin)
+    }
+}
+
+/// The first answer for all there is of a kind.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    /// It has come, or nothing is asked for.
+    Here,
+    /// It was not asked for yet.
+    Unasked(Option<Duration>),
+    /// It is waited for, until then.
+    Awaited(Option<Instant>),
+    /// It was waited for in vain: the start goes on without it.
+    Missed,
+}
+
+impl First {
+    fn of(collection: Option<Collection>) -> Self {
+        match collection {
+            None => First::Here,
+            Some(collection) => First::Unasked(collection.patience),
         }
+    }
+
+    fn asked(&mut self, now: Instant) {
+        if let First::Unasked(patience) = self {
+            *self = First::Awaited(patience.map(|patience| now + patience));
+        }
+    }
+
+    fn is_waited_for(self) -> bool {
+        matches!(self, First::Unasked(_) | First::Awaited(_))
+    }
+
+    fn patience(self) -> Option<Instant> {
+        match self {
+            First::Awaited(patience) => patience,
+            First::Here | First::Unasked(_) | First::Missed => None,
+        }
+    }
+
+    /// Gives up; says whether it has just done so.
+    fn gives_up(&mut self, now: Instant) -> bool {
+        let in_vain = self.patience().is_some_and(|patience| patience <= now);
+        if in_vain {
+            *self = First::Missed;
+        }
+        in_vain
     }
 }
 
@@ -52,7 +114,9 @@ pub struct Streams {
     sender: mpsc::Sender<(OriginKey, Event)>,
     events: mpsc::Receiver<(OriginKey, Event)>,
     /// The first answers for clusters and listeners have come, where any are asked for.
-    answered: (bool, bool),
+    first: (First, First),
+    /// Clusters or listeners have changed, and with them what refers to others.
+    stirred: bool,
     disk: Option<DiskCopy>,
     stats: DiscoveryStats,
 }
@@ -73,10 +137,11 @@ impl Streams {
             streams: BTreeMap::new(),
             sender,
             events,
-            answered: (
-                everything.clusters.is_none(),
-                everything.listeners.is_none(),
+            first: (
+                First::of(everything.clusters),
+                First::of(everything.listeners),
             ),
+            stirred: false,
             disk: None,
             stats,
         }
@@ -96,6 +161,7 @@ impl Streams {
             }
         };
         for wanted in [ResourceType::Cluster, ResourceType::Listener] {
+            self.stirred = true;
             for (_, incoming) in saved.extract_if(.., |(kind, _), _| *kind == wanted) {
                 accept(&mut self.manager, wanted, incoming);
             }
@@ -116,7 +182,7 @@ impl Streams {
         }
         if count > 0 {
             tracing::info!(resources = count, "going on with the configuration on disk");
-            self.answered = (true, true);
+            self.first = (First::Here, First::Here);
         }
         self.disk = Some(disk);
     }
@@ -129,15 +195,20 @@ impl Streams {
     pub fn is_initialized(&self) -> (bool, bool) {
         let (clusters, listeners) = self.manager.warming();
         (
-            self.answered.0 && clusters.is_empty(),
-            self.answered.1 && listeners.is_empty(),
+            !self.first.0.is_waited_for() && clusters.is_empty(),
+            !self.first.1.is_waited_for() && listeners.is_empty(),
         )
     }
 
     /// Waits for the next thing to happen and sees it through.
     pub async fn step(&mut self) {
         self.settle();
-        let patience = self.manager.references.next_patience(Instant::now());
+        let patiences = [
+            self.manager.references.next_patience(Instant::now()),
+            self.first.0.patience(),
+            self.first.1.patience(),
+        ];
+        let patience = patiences.into_iter().flatten().min();
         let due = self.disk.as_ref().and_then(DiskCopy::due);
         let looked_up = self.manager.lookups.answered();
         tokio::select! {
@@ -172,11 +243,21 @@ impl Streams {
     fn happened(&mut self, origin: OriginKey, event: Event) {
         match event {
             Event::Connected => {
-                self.stats.connected(true);
+                if origin == self.aggregated() {
+                    self.stats.connected(true);
+                }
                 tracing::info!(origin, "discovery stream open");
             }
             Event::Disconnected { reason, retry_in } => {
-                self.stats.connected(false);
+                if origin == self.aggregated() {
+                    self.stats.connected(false);
+                }
+                let asked = self.streams.get(&origin).map(|stream| &stream.asked);
+                for (kind, subscription) in asked.into_iter().flatten() {
+                    for name in names_of(subscription) {
+                        self.stats.failed(origin, *kind, name);
+                    }
+                }
                 // What it might have brought is not waited for beyond its patience; what is in
                 // force stays.
                 tracing::warn!(reason, ?retry_in, "discovery stream closed");
@@ -189,7 +270,7 @@ impl Streams {
         let kind = update.resource_type;
         let kept = origin == self.aggregated();
         let mut disk = self.disk.as_mut().filter(|_| kept);
-        let mut rejections = update.refused;
+        let mut rejections = update.refused.clone();
         for resource in &update.added {
             let incoming = Incoming {
                 name: resource.name.as_str().into(),
@@ -214,21 +295,73 @@ impl Streams {
                 disk.removed(kind, &name, Instant::now());
             }
         }
-        self.stats.update(kind, rejections.is_empty());
+        self.count(origin, &update, &rejections);
         match kind {
-            ResourceType::Cluster => self.answered.0 = true,
-            ResourceType::Listener => self.answered.1 = true,
+            ResourceType::Cluster => self.first.0 = First::Here,
+            ResourceType::Listener => self.first.1 = First::Here,
             _ => {}
         }
+        self.stirred |= kind.is_complete();
         let handle = self.streams.get(&origin).and_then(|s| s.handle.as_ref());
         if let (Some(ticket), Some(handle)) = (update.ticket, handle) {
             handle.outcome(ticket, rejections);
         }
     }
 
+    /// Counts a response, for its kind or for each name in it.
+    fn count(&self, origin: OriginKey, update: &Update, rejections: &[Rejection]) {
+        let kind = update.resource_type;
+        let changed = !update.added.is_empty() || !update.removed.is_empty();
+        let outcome = |version, accepted| Outcome {
+            version,
+            accepted,
+            changed,
+        };
+        if kind.is_complete() {
+            let outcome = outcome(update.version.as_str(), rejections.is_empty());
+            self.stats.update(origin, kind, "", &outcome);
+            return;
+        }
+        let refused: BTreeSet<&str> = rejections.iter().map(|r| r.resource.as_str()).collect();
+        for resource in &update.added {
+            // In delta the response has no version, but each resource has.
+            let version = match update.version.as_str() {
+                "" => resource.version.as_str(),
+                version => version,
+            };
+            let accepted = !refused.contains(resource.name.as_str());
+            let outcome = outcome(version, accepted);
+            self.stats.update(origin, kind, &resource.name, &outcome);
+        }
+    }
+
+    /// Waits no longer for what has not come within its time.
+    fn give_up(&mut self, now: Instant) {
+        let first = [
+            (ResourceType::Cluster, &mut self.first.0),
+            (ResourceType::Listener, &mut self.first.1),
+        ];
+        let mut expired = Vec::new();
+        for (kind, first) in first {
+            if first.gives_up(now) {
+                let origin = self.everything.of(kind);
+                expired.extend(origin.map(|origin| (origin, kind, "".into())));
+            }
+        }
+        expired.extend(self.manager.references.take_expired(now));
+        for (origin, kind, name) in expired {
+            tracing::warn!(%kind, %name, "not sent within initial_fetch_timeout; going on without it");
+            self.stats.timed_out(origin, kind, &name);
+        }
+    }
+
     /// Puts into force what is warm, and asks for what is referred to now.
     pub fn settle(&mut self) {
-        self.manager.advance(Instant::now());
+        let now = Instant::now();
+        self.give_up(now);
+        self.manager.advance(now);
+        let held = self.manager.awaits_layers(now);
+        let stirred = std::mem::take(&mut self.stirred);
         for (slot, files) in self.manager.references.take_file_secrets() {
             if let Some(slot) = slot.upgrade() {
                 files::keep_fresh(&self.sources.watcher, &slot, files);
@@ -238,8 +371,15 @@ impl Streams {
         for origin in self.origins(&wanted) {
             self.open(origin);
         }
+        let none = BTreeSet::new();
         for (origin, stream) in &mut self.streams {
             for kind in ResourceType::ALL {
+                // As in Envoy, a layer of the runtime comes before all that it may decide about;
+                // secrets may be what its server is reached by.
+                let first = matches!(kind, ResourceType::Runtime | ResourceType::Secret);
+                if held && !first {
+                    continue;
+                }
                 let everything = self.everything.of(kind) == Some(*origin);
                 let names = wanted.get(&(*origin, kind)).into_iter().flatten();
                 let subscription = if everything {
@@ -249,7 +389,29 @@ impl Streams {
                 };
                 // Routes and endpoints are asked for only once what names them has come: so says
                 // rule 9, and it comes about because nothing refers to them before.
-                if stream.asked.get(&kind).cloned().unwrap_or_default() != subscription {
+                let is_asked = stream.asked.get(&kind).cloned().unwrap_or_default() == subscription;
+                if !kind.is_complete() && (stirred || !is_asked) {
+                    let names = wanted.get(&(*origin, kind)).unwrap_or(&none);
+                    let subjects = self.manager.subjects(kind, names);
+                    self.stats.follow(*origin, kind, names, &subjects);
+                }
+                if everything {
+                    match kind {
+                        ResourceType::Cluster => self.first.0.asked(now),
+                        _ => self.first.1.asked(now),
+                    }
+                }
+                if !is_asked {
+                    if let Some(Handle::Stream(_)) = &stream.handle {
+                        let before = stream.asked.get(&kind);
+                        let before: BTreeSet<&str> =
+                            before.into_iter().flat_map(names_of).collect();
+                        for name in names_of(&subscription) {
+                            if !before.contains(name) {
+                                self.stats.asked(*origin, kind, name);
+                            }
+                        }
+                    }
                     if let Some(handle) = &stream.handle {
                         handle.set_subscription(kind, subscription.clone());
                     }
@@ -261,8 +423,12 @@ impl Streams {
 
     fn origins(&self, wanted: &Wanted) -> Vec<OriginKey> {
         let mut origins: Vec<_> = wanted.keys().map(|(origin, _)| *origin).collect();
-        let everything = [self.everything.clusters, self.everything.listeners];
-        origins.extend(everything.into_iter().flatten());
+        let everything = [ResourceType::Cluster, ResourceType::Listener];
+        origins.extend(
+            everything
+                .iter()
+                .filter_map(|kind| self.everything.of(*kind)),
+        );
         origins.sort_unstable();
         origins.dedup();
         origins.retain(|origin| !self.streams.contains_key(origin));
@@ -282,4 +448,11 @@ impl Streams {
         let asked = BTreeMap::new();
         self.streams.insert(key, Stream { handle, asked });
     }
+}
+
+/// The names of a subscription; that of all there is has an empty one.
+fn names_of(subscription: &Subscription) -> impl Iterator<Item = &str> {
+    let all = subscription.wildcard.then_some("");
+    all.into_iter()
+        .chain(subscription.names.iter().map(String::as_str))
 }

@@ -98,6 +98,8 @@ impl Sidecar {
                 total += match value {
                     Value::Counter(value) => value,
                     Value::Gauge(value) => value as u64,
+                    Value::Number(value) => value,
+                    Value::Text(_) => 0,
                     Value::Histogram(..) => 0,
                 };
             }

@@ -78,6 +78,11 @@ impl DrainControl {
         self.open.of(direction).load(Relaxed)
     }
 
+    /// How many connections are open at all.
+    pub fn all_open(&self) -> usize {
+        self.open(TrafficDirection::Inbound) + self.open(TrafficDirection::Outbound)
+    }
+
     /// Inbound and undirected traffic drains from now on, its listeners stop after `accepting`, and
     /// everything ends `within` from now.
     pub fn begin_inbound(&self, accepting: Duration, within: Duration) {

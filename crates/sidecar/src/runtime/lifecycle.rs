@@ -1,7 +1,8 @@
 //! How far the process has got, and what it is told to do next.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -47,6 +48,9 @@ pub struct Lifecycle {
 
 struct Shared {
     stage: AtomicU8,
+    started: Instant,
+    /// When all that was waited for was there.
+    live: OnceLock<Instant>,
     health_check_fails: AtomicBool,
 }
 
@@ -56,6 +60,8 @@ impl Lifecycle {
         let (commands, receiver) = mpsc::unbounded_channel();
         let shared = Shared {
             stage: AtomicU8::new(Stage::PreInitializing as u8),
+            started: Instant::now(),
+            live: OnceLock::new(),
             health_check_fails: AtomicBool::new(false),
         };
         (
@@ -85,6 +91,15 @@ impl Lifecycle {
     /// Goes on to a later stage; never back.
     pub fn reach(&self, stage: Stage) {
         self.shared.stage.fetch_max(stage as u8, Relaxed);
+        if stage == Stage::Live {
+            self.shared.live.get_or_init(Instant::now);
+        }
+    }
+
+    /// How long it took from the start until traffic was served; `None` as long as it is not.
+    pub fn took(&self) -> Option<Duration> {
+        let live = self.shared.live.get()?;
+        Some(live.duration_since(self.shared.started))
     }
 
     /// `/healthcheck/fail` and `/healthcheck/ok`.

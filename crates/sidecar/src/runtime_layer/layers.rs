@@ -1,15 +1,20 @@
 //! `LayeredRuntime`: where the values of each layer come from.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::bootstrap::v3 as proto;
-use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::{DiskLayer, LayerSpecifier};
+use envoy_types::pb::envoy::config::bootstrap::v3::runtime_layer::{
+    DiskLayer, LayerSpecifier, RtdsLayer,
+};
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 
 use super::store::{Layer, Values};
 use super::value::{self, Value};
-use crate::config::build::fields::{each, named, one_of};
-use crate::config::build::{Within as _, struct_value};
+use crate::config::build::fields::{each, named, one_of, required};
+use crate::config::build::{Within as _, source, struct_value};
 use crate::config::error::{ConfigError, Result};
+use crate::config::source::{Origin, ResourceSource};
 
 /// A layer, and where its values are.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +34,13 @@ pub enum LayerKind {
     Disk(Directory),
     /// `admin_layer`
     Admin,
+    /// `rtds_layer`
+    Discovered {
+        /// `name`, of the resource.
+        resource: Arc<str>,
+        /// `rtds_config`
+        source: ResourceSource,
+    },
 }
 
 /// A directory whose files are values: the path below it, with dots, is the key.
@@ -66,6 +78,7 @@ pub enum DirectoryError {
 pub fn build(
     proto: Option<&proto::LayeredRuntime>,
     service_cluster: &str,
+    has_ads: bool,
 ) -> Result<Vec<LayerSource>> {
     let Some(proto) = proto else {
         return Ok(Vec::new());
@@ -94,16 +107,35 @@ pub fn build(
                 has_admin = true;
                 LayerKind::Admin
             }
-            LayerSpecifier::RtdsLayer(_) => {
-                let reason = "is not supported: use a disk_layer, or /runtime_modify";
-                return Err(ConfigError::new("rtds_layer", reason));
-            }
+            LayerSpecifier::RtdsLayer(rtds) => discovered(rtds, has_ads).within("rtds_layer")?,
         };
         Ok(LayerSource {
             name: name.to_owned(),
             kind,
         })
     })
+}
+
+fn discovered(proto: &RtdsLayer, has_ads: bool) -> Result<LayerKind> {
+    let source = required(&proto.rtds_config, "rtds_config")?;
+    let source = source::build(source).within("rtds_config")?;
+    if source.origin == Origin::Ads && !has_ads {
+        let reason = "is `ads`, but there is no dynamic_resources.ads_config";
+        return Err(ConfigError::new("rtds_config", reason));
+    }
+    Ok(LayerKind::Discovered {
+        resource: named(&proto.name, "name")?.into(),
+        source,
+    })
+}
+
+/// The values of a `Runtime` that a server sends.
+///
+/// # Errors
+/// The layer is missing, or holds what is no value.
+pub fn values(proto: &Runtime) -> Result<Values> {
+    let layer = required(&proto.layer, "layer")?;
+    value::of_struct(&struct_value::object(layer)).map_err(|error| ConfigError::new("layer", error))
 }
 
 fn directory(proto: &DiskLayer, service_cluster: &str) -> Result<Directory> {
@@ -128,7 +160,8 @@ impl LayerSource {
         let values = match &self.kind {
             LayerKind::Static(values) => values.clone(),
             LayerKind::Disk(directory) => directory.load()?,
-            LayerKind::Admin => Values::new(),
+            // What a server says comes later.
+            LayerKind::Admin | LayerKind::Discovered { .. } => Values::new(),
         };
         Ok(Layer {
             name: self.name.clone(),
@@ -201,7 +234,7 @@ mod tests {
     use crate::config::build::testing::message;
 
     fn built(yaml: &str) -> Result<Vec<LayerSource>> {
-        build(Some(&message(yaml)), "service")
+        build(Some(&message(yaml)), "service", false)
     }
 
     #[test]
@@ -218,7 +251,7 @@ mod tests {
         let problems = built(
             "layers: [{name: a, static_layer: {x: [1]}}, {name: a, admin_layer: {}}, \
              {name: c, disk_layer: {}}, {name: d, admin_layer: {}}, {name: e, admin_layer: {}}, \
-             {name: f}]",
+             {name: f}, {name: g, rtds_layer: {name: x, rtds_config: {ads: {}}}}]",
         )
         .unwrap_err();
         let paths: Vec<_> = problems
@@ -234,9 +267,10 @@ mod tests {
                 "layers[2].disk_layer.symlink_root",
                 "layers[4].admin_layer",
                 "layers[5]",
+                "layers[6].rtds_layer.rtds_config",
             ]
         );
-        assert!(build(None, "").unwrap().is_empty());
+        assert!(build(None, "", false).unwrap().is_empty());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `server.*`: the process as a whole.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use metrics::{Counter, Gauge};
+use metrics::{Counter, Gauge, Histogram};
 
 use crate::runtime::lifecycle::{Lifecycle, Stage};
 use crate::runtime::memory::Memory;
@@ -19,6 +20,10 @@ pub struct ServerStats {
     memory_allocated: Gauge,
     memory_heap_size: Gauge,
     memory_physical_size: Gauge,
+    total_connections: Gauge,
+    initialization: Histogram,
+    /// Whether how long the start took was recorded.
+    initialized: AtomicBool,
     runtime: RuntimeStats,
     _scope: Scope,
 }
@@ -67,8 +72,9 @@ impl RuntimeStats {
 
 impl ServerStats {
     /// Resolves the handles. `version` is `stats_server_version_override`.
-    pub fn new(stats: &Stats, workers: usize, version: Option<u64>) -> Self {
+    pub fn new(stats: &Stats, workers: usize, version: Option<u64>, epoch: u32) -> Self {
         let scope = stats.scope(Family::Server, "");
+        scope.gauge("hot_restart_epoch").set(f64::from(epoch));
         scope.gauge("concurrency").set(workers as f64);
         let version = version.unwrap_or_else(|| number_of(env!("CARGO_PKG_VERSION")));
         scope.gauge("version").set(version as f64);
@@ -81,12 +87,21 @@ impl ServerStats {
             memory_allocated: scope.gauge("memory_allocated"),
             memory_heap_size: scope.gauge("memory_heap_size"),
             memory_physical_size: scope.gauge("memory_physical_size"),
+            total_connections: scope.gauge("total_connections"),
+            initialization: scope.histogram("initialization_time_ms"),
+            initialized: AtomicBool::new(false),
             _scope: scope,
         }
     }
 
-    /// Brings them up to date.
-    pub fn update(&self, lifecycle: &Lifecycle) {
+    /// Brings them up to date. `open` is how many connections of clients are open.
+    pub fn update(&self, lifecycle: &Lifecycle, open: usize) {
+        self.total_connections.set(open as f64);
+        if let Some(took) = lifecycle.took()
+            && !self.initialized.swap(true, Relaxed)
+        {
+            self.initialization.record(took.as_millis() as f64);
+        }
         let stage = lifecycle.stage();
         self.live.set(if stage == Stage::Live { 1.0 } else { 0.0 });
         // ServerInfo.State: LIVE 0, DRAINING 1, PRE_INITIALIZING 2, INITIALIZING 3

@@ -6,6 +6,8 @@ use std::fmt;
 /// comes before what points at it, except that listeners come before the routes they name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
+    /// RTDS: before all else, for it may decide what the others mean.
+    Runtime,
     /// CDS
     Cluster,
     /// EDS
@@ -20,7 +22,8 @@ pub enum ResourceType {
 
 impl ResourceType {
     /// All kinds, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Runtime,
         Self::Cluster,
         Self::Endpoint,
         Self::Listener,
@@ -40,6 +43,7 @@ impl ResourceType {
     #[must_use]
     pub fn type_url(self) -> &'static str {
         match self {
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
@@ -71,6 +75,7 @@ impl ResourceType {
 impl fmt::Display for ResourceType {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
+            Self::Runtime => "runtime layer",
             Self::Cluster => "cluster",
             Self::Endpoint => "endpoints",
             Self::Listener => "listener",

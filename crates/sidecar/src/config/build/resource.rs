@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint_proto;
 use envoy_types::pb::envoy::config::listener::v3 as listener_proto;
 use envoy_types::pb::envoy::config::route::v3 as route_proto;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls_proto;
+use envoy_types::pb::envoy::service::runtime::v3::Runtime;
 use outrider_xds::transcode::{self, Fault, Violation};
 use prost::{Message, Name};
 
@@ -20,6 +21,8 @@ use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::listener::Listener;
 use crate::config::route::RouteTable;
+use crate::runtime_layer::layers;
+use crate::runtime_layer::store::Values;
 
 /// What is let through that is refused otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +78,15 @@ pub fn load_assignment(bytes: &[u8]) -> Result<LoadAssignment> {
     checked_and(bytes, |proto: endpoint_proto::ClusterLoadAssignment| {
         super::endpoint::build(&proto)
     })
+}
+
+/// Builds the values of a `Runtime`.
+///
+/// # Errors
+///
+/// As [`listener`].
+pub fn runtime_layer(bytes: &[u8]) -> Result<Values> {
+    checked_and(bytes, |proto: Runtime| layers::values(&proto))
 }
 
 /// Builds a `Secret`.

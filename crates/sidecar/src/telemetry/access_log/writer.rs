@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use metrics::Counter;
+use metrics::{Counter, Gauge};
 
 use super::record::Record;
 use crate::config::access_log::{AccessLog, LogSink};
@@ -136,13 +136,41 @@ impl Handle {
             random: Random::new(),
             dropped: scope.counter("lines_dropped"),
             _scope: scope,
+            files: FileStats::new(stats),
         }))
+    }
+}
+
+/// `filesystem.*`: what Envoy counts of its log files. The parts of one number are of all threads.
+struct FileStats {
+    buffered: Counter,
+    completed: Counter,
+    failed: Counter,
+    flushed_by_timer: Counter,
+    reopen_failed: Counter,
+    total_buffered: Gauge,
+    _scope: Scope,
+}
+
+impl FileStats {
+    fn new(stats: &Stats) -> Self {
+        let scope = stats.scope(Family::Filesystem, "");
+        FileStats {
+            buffered: scope.counter("write_buffered"),
+            completed: scope.counter("write_completed"),
+            failed: scope.counter("write_failed"),
+            flushed_by_timer: scope.counter("flushed_by_timer"),
+            reopen_failed: scope.counter("reopen_failed"),
+            total_buffered: scope.gauge("write_total_buffered"),
+            _scope: scope,
+        }
     }
 }
 
 struct Counters {
     written: Counter,
     failed: Counter,
+    files: FileStats,
     _scope: Scope,
 }
 
@@ -152,6 +180,7 @@ impl Counters {
         Counters {
             written: scope.counter("lines_written"),
             failed: scope.counter("write_failed"),
+            files: FileStats::new(stats),
             _scope: scope,
         }
     }
@@ -159,15 +188,29 @@ impl Counters {
 
 fn write_batches(receiver: &Receiver<Message>, counters: &Counters, reopen: &AtomicBool) {
     let mut files: HashMap<LogSink, File> = HashMap::new();
+    let mut reopening = false;
+    let stats = &counters.files;
     while let Ok(message) = receiver.recv() {
         if reopen.swap(false, Relaxed) {
             files.clear();
+            reopening = true;
+        }
+        if let Message::Batch(batch) = &message {
+            stats.total_buffered.decrement(batch.lines.len() as f64);
         }
         match message {
             Message::Batch(batch) => match write_batch(&mut files, &batch) {
-                Ok(()) => counters.written.increment(batch.count),
+                Ok(()) => {
+                    counters.written.increment(batch.count);
+                    stats.completed.increment(1);
+                    reopening = false;
+                }
                 Err(error) => {
                     counters.failed.increment(batch.count);
+                    stats.failed.increment(1);
+                    if reopening && !files.contains_key(&batch.sink) {
+                        stats.reopen_failed.increment(1);
+                    }
                     files.remove(&batch.sink);
                     tracing::warn!(sink = ?batch.sink, %error, lines = batch.count, "access log lines lost");
                 }
@@ -209,6 +252,7 @@ struct Inner {
     random: Random,
     dropped: Counter,
     _scope: Scope,
+    files: FileStats,
 }
 
 impl Writer {
@@ -235,8 +279,12 @@ impl Writer {
             let Some(batch) = buffers.get_mut(&log.sink) else {
                 continue;
             };
+            let before = batch.lines.len();
             log.format.render(record, &mut batch.lines);
             batch.count += 1;
+            inner.files.buffered.increment(1);
+            let added = batch.lines.len() - before;
+            inner.files.total_buffered.increment(added as f64);
             if batch.lines.len() >= FULL {
                 inner.send(batch);
             }
@@ -247,6 +295,7 @@ impl Writer {
             tokio::task::spawn_local(async move {
                 tokio::time::sleep(STALE).await;
                 writer.0.flush_pending.set(false);
+                writer.0.files.flushed_by_timer.increment(1);
                 writer.flush();
             });
         }
@@ -269,10 +318,11 @@ impl Inner {
             lines: std::mem::take(&mut batch.lines),
             count: std::mem::take(&mut batch.count),
         };
-        let count = full.count;
+        let (count, bytes) = (full.count, full.lines.len());
         let queue = self.shared.queue();
         if queue.is_none_or(|queue| queue.try_send(Message::Batch(full)).is_err()) {
             self.dropped.increment(count);
+            self.files.total_buffered.decrement(bytes as f64);
         }
     }
 }

@@ -14,5 +14,5 @@ mod rules;
 pub use histogram_text::Form;
 #[cfg(test)]
 pub use registry::Value;
-pub use registry::{Family, Registry, Scope, Stats};
+pub use registry::{Family, Number, Registry, Scope, Stats, Text};
 pub use rules::{Keep, StatsRules, Tag};

@@ -8,7 +8,7 @@ impl Family {
     pub const fn prefix(self) -> &'static str {
         match self {
             Family::Cluster => "cluster",
-            Family::Http => "http",
+            Family::Http | Family::HttpRoutes => "http",
             Family::Tcp => "tcp",
             Family::Listener | Family::ListenerWorker => "listener",
             Family::Server => "server",
@@ -27,6 +27,7 @@ impl Family {
             Family::ListenerRateLimit => "listener_local_ratelimit",
             Family::TlsInspector => "tls_inspector",
             Family::HttpInspector => "http_inspector",
+            Family::Filesystem => "filesystem",
         }
     }
 
@@ -131,11 +132,13 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
     let parts = match family {
         Family::VirtualCluster => subject.split_once(".vcluster."),
         Family::Route => subject.split_once(".route."),
+        Family::HttpRoutes => subject.split_once(".rds."),
         _ => None,
     };
     let kind = match family {
         Family::VirtualCluster => "_vcluster",
         Family::Route => "_route",
+        Family::HttpRoutes => "_rds",
         _ => "",
     };
     let mut name = match family {
@@ -168,6 +171,10 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
         (Family::Route, Some((host, route))) => {
             label("envoy_virtual_host", host);
             label("envoy_route", route);
+        }
+        (Family::HttpRoutes, Some((manager, routes))) => {
+            label("envoy_rds_route_config", routes);
+            label("envoy_http_conn_manager_prefix", manager);
         }
         _ => {}
     }
@@ -255,6 +262,14 @@ mod tests {
                 "proxy_proto.foo.versions.v2.found",
                 "envoy_proxy_proto_found",
                 "envoy_proxy_protocol_prefix=\"foo\",envoy_proxy_protocol_version=\"2\"",
+            ),
+            (
+                Family::HttpRoutes,
+                "in.rds.local",
+                "update_success",
+                "http.in.rds.local.update_success",
+                "envoy_http_rds_update_success",
+                "envoy_rds_route_config=\"local\",envoy_http_conn_manager_prefix=\"in\"",
             ),
             (
                 Family::Server,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -19,7 +20,7 @@ pub enum Kind {
     Gauge,
     /// `Histograms`
     Histogram,
-    /// `TextReadouts`, of which there are none.
+    /// `TextReadouts`
     Text,
 }
 
@@ -36,6 +37,8 @@ pub struct Selection {
     pub kind: Option<Kind>,
     /// `histogram_buckets`; `None` where it is not given.
     pub form: Option<Form>,
+    /// `text_readouts`: texts in Prometheus's form too, as labels of a gauge that is always 0.
+    pub texts: bool,
 }
 
 impl Selection {
@@ -43,6 +46,8 @@ impl Selection {
         let (kind, used) = match value {
             Value::Counter(value) => (Kind::Counter, *value != 0),
             Value::Gauge(value) => (Kind::Gauge, *value != 0),
+            Value::Number(value) => (Kind::Gauge, *value != 0),
+            Value::Text(text) => (Kind::Text, !text.is_empty()),
             Value::Histogram(counts, _) => (Kind::Histogram, counts.iter().any(|n| *n != 0)),
         };
         (used || !self.used_only)
@@ -61,9 +66,17 @@ fn keeps(registry: &Registry, name: &str) -> bool {
 /// Counters and gauges, by name.
 type Numbers = BTreeMap<String, serde_json::Value>;
 
-/// What is wanted: numbers, and apart from them histograms, each by name.
-fn read(registry: &Registry, selection: &Selection) -> (Numbers, Vec<(String, Box<Counts>)>) {
-    let (mut numbers, mut shown) = (BTreeMap::new(), BTreeMap::new());
+/// What is wanted, each by name.
+#[derive(Default)]
+struct Read {
+    texts: BTreeMap<String, Arc<str>>,
+    numbers: Numbers,
+    histograms: Vec<(String, Box<Counts>)>,
+}
+
+fn read(registry: &Registry, selection: &Selection) -> Read {
+    let (mut texts, mut numbers) = (BTreeMap::new(), BTreeMap::new());
+    let mut shown = BTreeMap::new();
     registry.read(|family, subject, stat, value| {
         let name = dotted(family, subject, stat);
         if !selection.wants(&name, &value) || !keeps(registry, &name) {
@@ -76,23 +89,36 @@ fn read(registry: &Registry, selection: &Selection) -> (Numbers, Vec<(String, Bo
             Value::Gauge(value) => {
                 numbers.insert(name, value.into());
             }
+            Value::Number(value) => {
+                numbers.insert(name, value.into());
+            }
+            Value::Text(text) => {
+                texts.insert(name, text);
+            }
             Value::Histogram(counts, _) => {
                 shown.insert(name, counts);
             }
         }
     });
-    (numbers, shown.into_iter().collect())
+    Read {
+        texts,
+        numbers,
+        histograms: shown.into_iter().collect(),
+    }
 }
 
-/// `name: value` lines; histograms come after all others.
+/// `name: value` lines: texts come first, and histograms last.
 pub fn text(registry: &Registry, selection: &Selection) -> String {
-    let (numbers, shown) = read(registry, selection);
+    let read = read(registry, selection);
     let mut page = String::new();
-    for (name, value) in numbers {
+    for (name, text) in read.texts {
+        let _ = writeln!(page, "{name}: \"{text}\"");
+    }
+    for (name, value) in read.numbers {
         let _ = writeln!(page, "{name}: {value}");
     }
     let form = selection.form.unwrap_or_default();
-    for (name, counts) in shown {
+    for (name, counts) in read.histograms {
         let _ = writeln!(page, "{name}:{}", histograms::text(&counts, form));
     }
     page
@@ -100,14 +126,15 @@ pub fn text(registry: &Registry, selection: &Selection) -> String {
 
 /// `{"stats": [{"name": ..., "value": ...}, ..., {"histograms": ...}]}`
 pub fn json(registry: &Registry, selection: &Selection) -> serde_json::Value {
-    let (numbers, shown) = read(registry, selection);
-    let numbers = numbers.into_iter();
-    let mut stats: Vec<_> = numbers
-        .map(|(name, value)| json!({"name": name, "value": value}))
-        .collect();
-    if !shown.is_empty() {
+    let read = read(registry, selection);
+    let texts = read.texts.into_iter();
+    let texts = texts.map(|(name, text)| json!({"name": name, "value": &*text}));
+    let numbers = read.numbers.into_iter();
+    let numbers = numbers.map(|(name, value)| json!({"name": name, "value": value}));
+    let mut stats: Vec<_> = texts.chain(numbers).collect();
+    if !read.histograms.is_empty() {
         let form = selection.form.unwrap_or_default();
-        stats.push(json!({"histograms": histograms::json(&shown, form)}));
+        stats.push(json!({"histograms": histograms::json(&read.histograms, form)}));
     }
     json!({ "stats": stats })
 }
@@ -119,7 +146,8 @@ pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
     let summary = selection.form == Some(Form::Summary);
     registry.read(|family, subject, stat, value| {
         let dotted = dotted(family, subject, stat);
-        if !selection.wants(&dotted, &value) || !keeps(registry, &dotted) {
+        let hidden = matches!(value, Value::Text(_)) && !selection.texts;
+        if hidden || !selection.wants(&dotted, &value) || !keeps(registry, &dotted) {
             return;
         }
         let mut sample = prometheus(family, subject, stat);
@@ -132,9 +160,10 @@ pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
         }
         let (order, kind) = match value {
             Value::Counter(_) => (0, "counter"),
-            Value::Gauge(_) => (1, "gauge"),
-            Value::Histogram(..) if summary => (2, "summary"),
-            Value::Histogram(..) => (2, "histogram"),
+            Value::Gauge(_) | Value::Number(_) => (1, "gauge"),
+            Value::Text(_) => (2, "gauge"),
+            Value::Histogram(..) if summary => (3, "summary"),
+            Value::Histogram(..) => (3, "histogram"),
         };
         let (_, page) = metrics
             .entry((order, sample.name.clone()))
@@ -148,6 +177,12 @@ pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
         let _ = match value {
             Value::Counter(value) => writeln!(page, "{name}{braces} {value}"),
             Value::Gauge(value) => writeln!(page, "{name}{braces} {value}"),
+            Value::Number(value) => writeln!(page, "{name}{braces} {value}"),
+            Value::Text(text) => {
+                let mut labels = sample.labels.clone();
+                add_label(&mut labels, "text_value", &text);
+                writeln!(page, "{name}{{{labels}}} 0")
+            }
             Value::Histogram(counts, sum) => {
                 let labels = match sample.labels.as_str() {
                     "" => String::new(),

@@ -1,6 +1,7 @@
 //! Which stats there are, by family and subject.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
@@ -55,6 +56,10 @@ pub enum Family {
     TlsInspector,
     /// `http_inspector.`, without a subject
     HttpInspector,
+    /// `http.<stat_prefix>.rds.<route configuration>.`
+    HttpRoutes,
+    /// `filesystem.`, without a subject
+    Filesystem,
 }
 
 type Key = (Family, Arc<str>);
@@ -66,6 +71,34 @@ struct Subject {
     counters: BTreeMap<&'static str, Counters>,
     gauges: BTreeMap<&'static str, Vec<Arc<GaugeCell>>>,
     histograms: BTreeMap<&'static str, Vec<Arc<HistogramCell>>>,
+    facts: BTreeMap<&'static str, Fact>,
+}
+
+/// What one thread tells and no other adds to.
+#[derive(Clone)]
+enum Fact {
+    Number(Arc<AtomicU64>),
+    Text(Arc<Mutex<Arc<str>>>),
+}
+
+/// A gauge of all 64 bits, such as a hash or a time, which the handles of `metrics` would round.
+pub struct Number(Arc<AtomicU64>);
+
+impl Number {
+    /// Sets it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+/// Envoy's "text readout".
+pub struct Text(Arc<Mutex<Arc<str>>>);
+
+impl Text {
+    /// Sets it.
+    pub fn set(&self, text: &Arc<str>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.clone();
+    }
 }
 
 /// The cells of one counter.
@@ -108,6 +141,10 @@ pub enum Value {
     Counter(u64),
     /// A gauge.
     Gauge(i64),
+    /// A gauge that may need all 64 bits.
+    Number(u64),
+    /// A text readout.
+    Text(Arc<str>),
     /// A histogram: per bucket (the last is above all bounds), and the sum.
     Histogram(Box<[u64; BUCKETS.len() + 1]>, f64),
 }
@@ -171,6 +208,15 @@ impl Registry {
             for (stat, cells) in &subject.gauges {
                 let sum = cells.iter().map(|c| c.value()).sum();
                 each(*family, name, stat, Value::Gauge(sum));
+            }
+            for (stat, fact) in &subject.facts {
+                let value = match fact {
+                    Fact::Number(number) => Value::Number(number.load(Relaxed)),
+                    Fact::Text(text) => {
+                        Value::Text(text.lock().unwrap_or_else(PoisonError::into_inner).clone())
+                    }
+                };
+                each(*family, name, stat, value);
             }
             for (stat, cells) in &subject.histograms {
                 let mut buckets = Box::new([0; BUCKETS.len() + 1]);
@@ -236,6 +282,24 @@ impl Scope {
             cells.push(cell.clone());
         });
         Gauge::from_arc(cell)
+    }
+
+    /// A number of this subject that one thread tells; who asks again takes it over.
+    pub fn number(&self, name: &'static str) -> Number {
+        let cell = Arc::<AtomicU64>::default();
+        self.tell(name, Fact::Number(cell.clone()));
+        Number(cell)
+    }
+
+    /// A text of this subject that one thread tells; who asks again takes it over.
+    pub fn text(&self, name: &'static str) -> Text {
+        let cell = Arc::new(Mutex::new(Arc::from("")));
+        self.tell(name, Fact::Text(cell.clone()));
+        Text(cell)
+    }
+
+    fn tell(&self, name: &'static str, fact: Fact) {
+        self.with(|subject| subject.facts.insert(name, fact));
     }
 
     /// A handle for a histogram of this subject.

@@ -174,6 +174,8 @@ impl Worker {
                 found = match value {
                     Value::Counter(count) => count,
                     Value::Gauge(level) => level as u64,
+                    Value::Number(value) => value,
+                    Value::Text(_) => 0,
                     Value::Histogram(buckets, _) => buckets.iter().sum(),
                 };
             }

@@ -328,13 +328,14 @@ envoy.config.bootstrap.v3.RuntimeLayer\
 static_layer\
 disk_layer\
 admin_layer\
-use a disk_layer, or POST to /runtime_modify\
 rtds_layer\
 envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer\
 envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer\
 symlink_root\
 append_service_cluster\
 subdirectory\
+envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer\
+rtds_config\
 envoy.config.bootstrap.v3.Watchdog\
 miss_timeout\
 megamiss_timeout\
@@ -1590,6 +1591,8 @@ envoy.service.discovery.v3.ResourceLocator\
 envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry\
 envoy.service.discovery.v3.ResourceName\
 dynamic_parameter_constraints\
+envoy.service.runtime.v3.Runtime\
+layer\
 envoy.type.matcher.v3.AddressMatcher\
 ranges\
 envoy.type.matcher.v3.DoubleMatcher\
@@ -2032,7 +2035,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 420] = [
+pub(crate) static MESSAGES: [MessageRow; 422] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2095,370 +2098,372 @@ pub(crate) static MESSAGES: [MessageRow; 420] = [
     m(7720,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
     m(7766,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
     m(7928,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8053,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8102,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8196,34,274,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8336,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8390,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8460,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8528,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8743,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(8932,31,298,57), // envoy.config.cluster.v3.Cluster
-    m(11029,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11554,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11669,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11740,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(11856,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(11905,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(11975,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12075,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12278,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12409,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12477,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12527,47,385,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    m(12619,52,388,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12676,66,391,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12745,43,393,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12796,50,394,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(12868,41,395,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(12964,49,398,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13140,69,401,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13263,52,403,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13342,66,406,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13419,28,407,3), // envoy.config.core.v3.Address
-    m(13523,43,410,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13566,36,410,9), // envoy.config.core.v3.ApiConfigSource
-    m(13901,36,419,2), // envoy.config.core.v3.BackoffStrategy
-    m(13937,31,421,7), // envoy.config.core.v3.BindConfig
-    m(14131,33,428,2), // envoy.config.core.v3.BuildVersion
-    m(14164,30,430,2), // envoy.config.core.v3.CidrRange
-    m(14218,33,432,8), // envoy.config.core.v3.ConfigSource
-    m(14345,33,440,1), // envoy.config.core.v3.ControlPlane
-    m(14388,31,441,5), // envoy.config.core.v3.DataSource
-    m(14489,40,446,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14558,39,448,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14621,39,450,1), // envoy.config.core.v3.EventServiceConfig
-    m(14672,30,451,6), // envoy.config.core.v3.Extension
-    m(14742,39,457,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(14781,32,459,5), // envoy.config.core.v3.GrpcService
-    m(14932,42,464,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15140,32,469,3), // envoy.config.core.v3.HeaderValue
-    m(15181,38,472,4), // envoy.config.core.v3.HeaderValueOption
-    m(15248,36,476,1), // envoy.config.core.v3.HealthStatusSet
-    m(15284,41,477,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15696,57,488,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(15833,73,490,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(15906,41,490,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17064,40,512,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17277,38,520,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17330,38,521,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17475,29,525,3), // envoy.config.core.v3.Locality
-    m(17522,29,528,2), // envoy.config.core.v3.Metadata
-    m(17621,49,530,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17670,54,532,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17724,25,534,11), // envoy.config.core.v3.Node
-    m(17870,48,545,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(17918,37,547,3), // envoy.config.core.v3.PathConfigSource
-    m(17968,25,550,2), // envoy.config.core.v3.Pipe
-    m(17993,40,552,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18142,49,555,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18209,38,557,2), // envoy.config.core.v3.RateLimitSettings
-    m(18266,32,559,6), // envoy.config.core.v3.RetryPolicy
-    m(18398,51,565,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18449,46,567,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18495,34,569,2), // envoy.config.core.v3.RuntimeDouble
-    m(18542,39,571,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18581,45,573,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18626,34,575,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18660,47,577,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18740,37,579,1), // envoy.config.core.v3.SelfConfigSource
-    m(18777,34,580,7), // envoy.config.core.v3.SocketAddress
-    m(18955,33,587,8), // envoy.config.core.v3.SocketOption
-    m(19032,44,595,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19090,53,597,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19143,51,597,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19194,42,597,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19236,45,598,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19393,33,605,3), // envoy.config.core.v3.TcpKeepalive
-    m(19474,29,608,3), // envoy.config.core.v3.TlvEntry
-    m(19568,36,611,2), // envoy.config.core.v3.TransportSocket
-    m(19604,41,613,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19645,48,615,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(19802,37,618,2), // envoy.config.core.v3.WatchedDirectory
-    m(19851,46,620,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(19927,66,624,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(19993,53,626,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20127,66,630,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20208,33,632,5), // envoy.config.endpoint.v3.Endpoint
-    m(20315,51,637,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20366,51,638,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20444,35,642,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20521,44,647,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20773,42,655,3), // envoy.config.listener.v3.AdditionalAddress
-    m(20815,31,658,3), // envoy.config.listener.v3.Filter
-    m(20905,36,661,7), // envoy.config.listener.v3.FilterChain
-    m(21083,41,668,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21298,33,679,37), // envoy.config.listener.v3.Listener
-    m(22429,57,716,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22630,70,719,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22700,46,719,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22746,39,720,4), // envoy.config.listener.v3.ListenerFilter
-    m(22800,58,724,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22915,67,729,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(22987,47,730,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23045,35,733,5), // envoy.config.metrics.v3.StatsConfig
-    m(23408,36,738,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23482,36,741,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23542,44,744,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23623,39,745,3), // envoy.config.overload.v3.OverloadAction
-    m(23819,40,748,5), // envoy.config.overload.v3.OverloadManager
-    m(24061,40,753,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24101,38,755,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24176,41,757,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24217,32,758,3), // envoy.config.overload.v3.Trigger
-    m(24264,27,761,2), // envoy.config.rbac.v3.Action
-    m(24297,31,763,14), // envoy.config.rbac.v3.Permission
-    m(24544,35,777,1), // envoy.config.rbac.v3.Permission.Set
-    m(24579,27,778,5), // envoy.config.rbac.v3.Policy
-    m(24663,30,783,14), // envoy.config.rbac.v3.Principal
-    m(24777,44,797,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(24835,34,798,1), // envoy.config.rbac.v3.Principal.Set
-    m(24872,25,799,3), // envoy.config.rbac.v3.RBAC
-    m(25038,39,802,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25077,36,804,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25144,35,806,3), // envoy.config.route.v3.CookieMatcher
-    m(25203,31,809,2), // envoy.config.route.v3.Decorator
-    m(25252,42,811,3), // envoy.config.route.v3.DirectResponseAction
-    m(25315,34,814,3), // envoy.config.route.v3.FilterConfig
-    m(25360,35,817,11), // envoy.config.route.v3.HeaderMatcher
-    m(25513,43,828,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25556,36,831,10), // envoy.config.route.v3.RedirectAction
-    m(25723,27,841,19), // envoy.config.route.v3.Route
-    m(26454,53,860,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26507,33,862,37), // envoy.config.route.v3.RouteAction
-    m(27815,44,899,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27964,65,905,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28029,51,906,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28188,60,910,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28248,51,912,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28310,59,914,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28369,51,915,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28469,53,918,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28609,47,925,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28752,40,928,19), // envoy.config.route.v3.RouteConfiguration
-    m(29155,66,947,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29221,31,949,1), // envoy.config.route.v3.RouteList
-    m(29258,32,950,15), // envoy.config.route.v3.RouteMatch
-    m(29531,47,965,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29578,54,965,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29632,55,965,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29705,29,967,6), // envoy.config.route.v3.Tracing
-    m(29809,36,973,2), // envoy.config.route.v3.VirtualCluster
-    m(29845,33,975,24), // envoy.config.route.v3.VirtualHost
-    m(30106,59,999,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30165,37,1001,5), // envoy.config.route.v3.WeightedCluster
-    m(30290,51,1006,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30407,75,1016,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30482,53,1016,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30558,57,1021,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30615,57,1022,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30672,43,1023,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30767,55,1031,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30822,68,1033,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31082,63,1039,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31154,71,1041,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31225,58,1042,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31465,46,1047,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31924,71,1057,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32059,56,1059,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32192,52,1061,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32262,54,1064,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32381,65,1068,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32446,67,1068,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32540,61,1071,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32601,65,1071,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32785,78,1077,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32884,70,1080,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32968,63,1082,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33281,68,1087,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33354,58,1091,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33420,45,1092,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33465,81,1092,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34959,105,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35064,101,1154,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35209,103,1157,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35335,109,1159,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35466,95,1166,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35622,70,1169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35692,76,1174,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35775,63,1176,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35868,78,1178,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35946,74,1179,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36065,66,1184,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36140,45,1188,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36261,59,1196,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36382,58,1199,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36440,54,1199,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37129,74,1222,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37228,70,1225,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37484,70,1235,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37554,84,1236,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37638,47,1239,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37685,63,1239,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37748,77,1239,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(37825,79,1240,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37963,60,1243,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38040,66,1246,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38111,76,1247,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38187,67,1247,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38254,92,1249,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(38346,85,1249,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38490,100,1255,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(38598,66,1256,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(38664,70,1259,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38784,57,1265,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38841,66,1266,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38907,70,1268,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38977,75,1269,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39052,69,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39121,71,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39192,70,1269,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(39262,67,1269,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(39334,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(39400,64,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(39464,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(39530,66,1271,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(39596,73,1271,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39669,58,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(39727,59,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(39786,58,1271,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(39844,49,1271,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39977,69,1273,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(40350,81,1285,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(40482,73,1287,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40846,66,1296,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40925,70,1297,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41016,61,1298,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41120,55,1300,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(41284,70,1302,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(41370,88,1303,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(41491,64,1304,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(41624,78,1306,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(41702,83,1307,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41973,58,1311,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42031,70,1311,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(42673,58,1327,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(43561,95,1342,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(43758,62,1346,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44174,67,1357,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(44267,79,1359,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(44444,57,1362,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(44511,48,1364,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(44638,63,1369,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(44712,56,1372,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(45338,51,1381,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(45428,55,1384,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(45713,62,1390,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(45779,60,1391,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46109,54,1398,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(46330,69,1409,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(46432,73,1413,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(46505,78,1416,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(46583,48,1419,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(46796,77,1428,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(46873,49,1430,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47022,43,1438,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47096,44,1445,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47146,54,1452,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47254,69,1456,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(47334,71,1457,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(47411,78,1460,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(47489,35,1460,8), // envoy.service.discovery.v3.Resource
-    m(47565,48,1468,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(47625,40,1469,2), // envoy.service.discovery.v3.ResourceError
-    m(47665,42,1471,2), // envoy.service.discovery.v3.ResourceLocator
-    m(47707,65,1473,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(47772,39,1475,2), // envoy.service.discovery.v3.ResourceName
-    m(47840,36,1477,2), // envoy.type.matcher.v3.AddressMatcher
-    m(47882,35,1479,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(47927,40,1481,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47980,49,1484,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48029,33,1485,1), // envoy.type.matcher.v3.ListMatcher
-    m(48068,39,1486,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48115,37,1487,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48158,49,1491,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48207,31,1492,1), // envoy.type.matcher.v3.OrMatcher
-    m(48252,33,1493,1), // envoy.type.matcher.v3.PathMatcher
-    m(48285,45,1494,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(48349,34,1496,2), // envoy.type.matcher.v3.RegexMatcher
-    m(48457,44,1498,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(48517,35,1499,7), // envoy.type.matcher.v3.StringMatcher
-    m(48629,34,1506,7), // envoy.type.matcher.v3.ValueMatcher
-    m(48705,44,1513,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(48749,34,1513,2), // envoy.type.metadata.v3.MetadataKey
-    m(48783,46,1515,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(48834,35,1517,4), // envoy.type.metadata.v3.MetadataKind
-    m(48880,43,1521,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48923,40,1521,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48963,43,1521,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49006,41,1521,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49047,31,1521,6), // envoy.type.tracing.v3.CustomTag
-    m(49113,43,1527,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49156,38,1529,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49194,39,1531,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(49233,40,1532,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(49277,25,1535,2), // envoy.type.v3.DoubleRange
-    m(49310,31,1537,2), // envoy.type.v3.FractionalPercent
-    m(49361,24,1539,2), // envoy.type.v3.HashPolicy
-    m(49385,36,1541,1), // envoy.type.v3.HashPolicy.FilterState
-    m(49421,33,1542,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(49454,24,1542,1), // envoy.type.v3.HttpStatus
-    m(49482,24,1543,2), // envoy.type.v3.Int32Range
-    m(49506,24,1545,2), // envoy.type.v3.Int64Range
-    m(49530,21,1547,1), // envoy.type.v3.Percent
-    m(49551,29,1548,3), // envoy.type.v3.SemanticVersion
-    m(49609,25,1551,3), // envoy.type.v3.TokenBucket
-    m(49662,19,1554,2), // google.protobuf.Any
-    m(49681,25,1556,1), // google.protobuf.BoolValue
-    m(49706,26,1557,1), // google.protobuf.BytesValue
-    m(49732,27,1558,1), // google.protobuf.DoubleValue
-    m(49759,24,1559,2), // google.protobuf.Duration
-    m(49795,21,1561,0), // google.protobuf.Empty
-    m(49816,26,1561,1), // google.protobuf.FloatValue
-    m(49842,26,1562,1), // google.protobuf.Int32Value
-    m(49868,26,1563,1), // google.protobuf.Int64Value
-    m(49894,25,1564,1), // google.protobuf.ListValue
-    m(49925,27,1565,1), // google.protobuf.StringValue
-    m(49952,22,1566,1), // google.protobuf.Struct
-    m(49980,34,1567,2), // google.protobuf.Struct.FieldsEntry
-    m(50014,25,1569,2), // google.protobuf.Timestamp
-    m(50039,27,1571,1), // google.protobuf.UInt32Value
-    m(50066,27,1572,1), // google.protobuf.UInt64Value
-    m(50093,21,1573,6), // google.protobuf.Value
-    m(50180,17,1579,3), // google.rpc.Status
-    m(50204,21,1582,2), // xds.core.v3.CidrRange
-    m(50225,25,1584,1), // xds.core.v3.ContextParams
-    m(50256,37,1585,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(50293,32,1587,2), // xds.core.v3.TypedExtensionConfig
-    m(50325,27,1589,3), // xds.type.matcher.v3.Matcher
-    m(50387,39,1592,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(50434,52,1593,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(50503,49,1595,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(50600,63,1599,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(50663,65,1600,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(50756,39,1603,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(50881,48,1607,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(50932,57,1608,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50989,35,1610,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51075,32,1613,2), // xds.type.matcher.v3.RegexMatcher
-    m(51107,42,1615,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51149,33,1615,7), // xds.type.matcher.v3.StringMatcher
+    m(8009,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8058,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8152,48,274,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(8211,34,276,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8351,49,283,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8405,35,285,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8475,39,287,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8543,50,289,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8758,62,297,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(8947,31,300,57), // envoy.config.cluster.v3.Cluster
+    m(11044,46,357,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11569,72,365,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11684,71,367,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11755,64,367,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11871,49,370,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(11920,48,372,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(11990,52,374,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12090,51,377,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12293,48,381,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12424,43,384,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12492,50,386,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12542,47,387,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12634,52,390,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12691,66,393,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12760,43,395,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12811,50,396,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12883,41,397,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(12979,49,400,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13155,69,403,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13278,52,405,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13357,66,408,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13434,28,409,3), // envoy.config.core.v3.Address
+    m(13538,43,412,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13581,36,412,9), // envoy.config.core.v3.ApiConfigSource
+    m(13916,36,421,2), // envoy.config.core.v3.BackoffStrategy
+    m(13952,31,423,7), // envoy.config.core.v3.BindConfig
+    m(14146,33,430,2), // envoy.config.core.v3.BuildVersion
+    m(14179,30,432,2), // envoy.config.core.v3.CidrRange
+    m(14233,33,434,8), // envoy.config.core.v3.ConfigSource
+    m(14360,33,442,1), // envoy.config.core.v3.ControlPlane
+    m(14403,31,443,5), // envoy.config.core.v3.DataSource
+    m(14504,40,448,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14573,39,450,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14636,39,452,1), // envoy.config.core.v3.EventServiceConfig
+    m(14687,30,453,6), // envoy.config.core.v3.Extension
+    m(14757,39,459,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(14796,32,461,5), // envoy.config.core.v3.GrpcService
+    m(14947,42,466,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15155,32,471,3), // envoy.config.core.v3.HeaderValue
+    m(15196,38,474,4), // envoy.config.core.v3.HeaderValueOption
+    m(15263,36,478,1), // envoy.config.core.v3.HealthStatusSet
+    m(15299,41,479,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15711,57,490,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(15848,73,492,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(15921,41,492,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17079,40,514,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17292,38,522,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17345,38,523,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17490,29,527,3), // envoy.config.core.v3.Locality
+    m(17537,29,530,2), // envoy.config.core.v3.Metadata
+    m(17636,49,532,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17685,54,534,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17739,25,536,11), // envoy.config.core.v3.Node
+    m(17885,48,547,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(17933,37,549,3), // envoy.config.core.v3.PathConfigSource
+    m(17983,25,552,2), // envoy.config.core.v3.Pipe
+    m(18008,40,554,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18157,49,557,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18224,38,559,2), // envoy.config.core.v3.RateLimitSettings
+    m(18281,32,561,6), // envoy.config.core.v3.RetryPolicy
+    m(18413,51,567,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18464,46,569,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18510,34,571,2), // envoy.config.core.v3.RuntimeDouble
+    m(18557,39,573,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18596,45,575,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18641,34,577,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18675,47,579,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18755,37,581,1), // envoy.config.core.v3.SelfConfigSource
+    m(18792,34,582,7), // envoy.config.core.v3.SocketAddress
+    m(18970,33,589,8), // envoy.config.core.v3.SocketOption
+    m(19047,44,597,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19105,53,599,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19158,51,599,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19209,42,599,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19251,45,600,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19408,33,607,3), // envoy.config.core.v3.TcpKeepalive
+    m(19489,29,610,3), // envoy.config.core.v3.TlvEntry
+    m(19583,36,613,2), // envoy.config.core.v3.TransportSocket
+    m(19619,41,615,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19660,48,617,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19817,37,620,2), // envoy.config.core.v3.WatchedDirectory
+    m(19866,46,622,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(19942,66,626,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20008,53,628,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20142,66,632,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20223,33,634,5), // envoy.config.endpoint.v3.Endpoint
+    m(20330,51,639,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20381,51,640,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20459,35,644,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20536,44,649,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20788,42,657,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20830,31,660,3), // envoy.config.listener.v3.Filter
+    m(20920,36,663,7), // envoy.config.listener.v3.FilterChain
+    m(21098,41,670,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21313,33,681,37), // envoy.config.listener.v3.Listener
+    m(22444,57,718,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22645,70,721,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22715,46,721,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22761,39,722,4), // envoy.config.listener.v3.ListenerFilter
+    m(22815,58,726,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22930,67,731,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23002,47,732,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23060,35,735,5), // envoy.config.metrics.v3.StatsConfig
+    m(23423,36,740,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23497,36,743,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23557,44,746,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23638,39,747,3), // envoy.config.overload.v3.OverloadAction
+    m(23834,40,750,5), // envoy.config.overload.v3.OverloadManager
+    m(24076,40,755,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24116,38,757,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24191,41,759,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24232,32,760,3), // envoy.config.overload.v3.Trigger
+    m(24279,27,763,2), // envoy.config.rbac.v3.Action
+    m(24312,31,765,14), // envoy.config.rbac.v3.Permission
+    m(24559,35,779,1), // envoy.config.rbac.v3.Permission.Set
+    m(24594,27,780,5), // envoy.config.rbac.v3.Policy
+    m(24678,30,785,14), // envoy.config.rbac.v3.Principal
+    m(24792,44,799,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(24850,34,800,1), // envoy.config.rbac.v3.Principal.Set
+    m(24887,25,801,3), // envoy.config.rbac.v3.RBAC
+    m(25053,39,804,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25092,36,806,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25159,35,808,3), // envoy.config.route.v3.CookieMatcher
+    m(25218,31,811,2), // envoy.config.route.v3.Decorator
+    m(25267,42,813,3), // envoy.config.route.v3.DirectResponseAction
+    m(25330,34,816,3), // envoy.config.route.v3.FilterConfig
+    m(25375,35,819,11), // envoy.config.route.v3.HeaderMatcher
+    m(25528,43,830,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25571,36,833,10), // envoy.config.route.v3.RedirectAction
+    m(25738,27,843,19), // envoy.config.route.v3.Route
+    m(26469,53,862,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26522,33,864,37), // envoy.config.route.v3.RouteAction
+    m(27830,44,901,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27979,65,907,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28044,51,908,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28203,60,912,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28263,51,914,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28325,59,916,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28384,51,917,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28484,53,920,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28624,47,927,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28767,40,930,19), // envoy.config.route.v3.RouteConfiguration
+    m(29170,66,949,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29236,31,951,1), // envoy.config.route.v3.RouteList
+    m(29273,32,952,15), // envoy.config.route.v3.RouteMatch
+    m(29546,47,967,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29593,54,967,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29647,55,967,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29720,29,969,6), // envoy.config.route.v3.Tracing
+    m(29824,36,975,2), // envoy.config.route.v3.VirtualCluster
+    m(29860,33,977,24), // envoy.config.route.v3.VirtualHost
+    m(30121,59,1001,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30180,37,1003,5), // envoy.config.route.v3.WeightedCluster
+    m(30305,51,1008,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30422,75,1018,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30497,53,1018,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30573,57,1023,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30630,57,1024,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30687,43,1025,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30782,55,1033,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30837,68,1035,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31097,63,1041,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31169,71,1043,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31240,58,1044,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31480,46,1049,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31939,71,1059,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32074,56,1061,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32207,52,1063,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32277,54,1066,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32396,65,1070,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32461,67,1070,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32555,61,1073,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32616,65,1073,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32800,78,1079,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32899,70,1082,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32983,63,1084,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33296,68,1089,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33369,58,1093,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33435,45,1094,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33480,81,1094,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34974,105,1154,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35079,101,1156,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35224,103,1159,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35350,109,1161,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35481,95,1168,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35637,70,1171,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35707,76,1176,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35790,63,1178,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35883,78,1180,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35961,74,1181,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36080,66,1186,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36155,45,1190,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36276,59,1198,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36397,58,1201,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36455,54,1201,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37144,74,1224,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37243,70,1227,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37499,70,1237,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37569,84,1238,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37653,47,1241,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37700,63,1241,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37763,77,1241,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(37840,79,1242,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37978,60,1245,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38055,66,1248,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38126,76,1249,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38202,67,1249,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38269,92,1251,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(38361,85,1251,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38505,100,1257,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(38613,66,1258,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(38679,70,1261,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38799,57,1267,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38856,66,1268,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38922,70,1270,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38992,75,1271,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39067,69,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39136,71,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39207,70,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(39277,67,1271,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(39349,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(39415,64,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(39479,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(39545,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(39611,73,1273,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39684,58,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(39742,59,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(39801,58,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(39859,49,1273,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39992,69,1275,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(40365,81,1287,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(40497,73,1289,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40861,66,1298,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40940,70,1299,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41031,61,1300,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41135,55,1302,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(41299,70,1304,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(41385,88,1305,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(41506,64,1306,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(41639,78,1308,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(41717,83,1309,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41988,58,1313,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42046,70,1313,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(42688,58,1329,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(43576,95,1344,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(43773,62,1348,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44189,67,1359,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(44282,79,1361,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(44459,57,1364,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(44526,48,1366,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(44653,63,1371,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(44727,56,1374,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(45353,51,1383,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(45443,55,1386,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(45728,62,1392,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(45794,60,1393,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46124,54,1400,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(46345,69,1411,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(46447,73,1415,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(46520,78,1418,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(46598,48,1421,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(46811,77,1430,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(46888,49,1432,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47037,43,1440,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47111,44,1447,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47161,54,1454,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47269,69,1458,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(47349,71,1459,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(47426,78,1462,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(47504,35,1462,8), // envoy.service.discovery.v3.Resource
+    m(47580,48,1470,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(47640,40,1471,2), // envoy.service.discovery.v3.ResourceError
+    m(47680,42,1473,2), // envoy.service.discovery.v3.ResourceLocator
+    m(47722,65,1475,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(47787,39,1477,2), // envoy.service.discovery.v3.ResourceName
+    m(47855,32,1479,2), // envoy.service.runtime.v3.Runtime
+    m(47892,36,1481,2), // envoy.type.matcher.v3.AddressMatcher
+    m(47934,35,1483,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(47979,40,1485,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48032,49,1488,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48081,33,1489,1), // envoy.type.matcher.v3.ListMatcher
+    m(48120,39,1490,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48167,37,1491,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48210,49,1495,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48259,31,1496,1), // envoy.type.matcher.v3.OrMatcher
+    m(48304,33,1497,1), // envoy.type.matcher.v3.PathMatcher
+    m(48337,45,1498,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(48401,34,1500,2), // envoy.type.matcher.v3.RegexMatcher
+    m(48509,44,1502,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(48569,35,1503,7), // envoy.type.matcher.v3.StringMatcher
+    m(48681,34,1510,7), // envoy.type.matcher.v3.ValueMatcher
+    m(48757,44,1517,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(48801,34,1517,2), // envoy.type.metadata.v3.MetadataKey
+    m(48835,46,1519,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(48886,35,1521,4), // envoy.type.metadata.v3.MetadataKind
+    m(48932,43,1525,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48975,40,1525,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49015,43,1525,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49058,41,1525,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49099,31,1525,6), // envoy.type.tracing.v3.CustomTag
+    m(49165,43,1531,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49208,38,1533,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49246,39,1535,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(49285,40,1536,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(49329,25,1539,2), // envoy.type.v3.DoubleRange
+    m(49362,31,1541,2), // envoy.type.v3.FractionalPercent
+    m(49413,24,1543,2), // envoy.type.v3.HashPolicy
+    m(49437,36,1545,1), // envoy.type.v3.HashPolicy.FilterState
+    m(49473,33,1546,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(49506,24,1546,1), // envoy.type.v3.HttpStatus
+    m(49534,24,1547,2), // envoy.type.v3.Int32Range
+    m(49558,24,1549,2), // envoy.type.v3.Int64Range
+    m(49582,21,1551,1), // envoy.type.v3.Percent
+    m(49603,29,1552,3), // envoy.type.v3.SemanticVersion
+    m(49661,25,1555,3), // envoy.type.v3.TokenBucket
+    m(49714,19,1558,2), // google.protobuf.Any
+    m(49733,25,1560,1), // google.protobuf.BoolValue
+    m(49758,26,1561,1), // google.protobuf.BytesValue
+    m(49784,27,1562,1), // google.protobuf.DoubleValue
+    m(49811,24,1563,2), // google.protobuf.Duration
+    m(49847,21,1565,0), // google.protobuf.Empty
+    m(49868,26,1565,1), // google.protobuf.FloatValue
+    m(49894,26,1566,1), // google.protobuf.Int32Value
+    m(49920,26,1567,1), // google.protobuf.Int64Value
+    m(49946,25,1568,1), // google.protobuf.ListValue
+    m(49977,27,1569,1), // google.protobuf.StringValue
+    m(50004,22,1570,1), // google.protobuf.Struct
+    m(50032,34,1571,2), // google.protobuf.Struct.FieldsEntry
+    m(50066,25,1573,2), // google.protobuf.Timestamp
+    m(50091,27,1575,1), // google.protobuf.UInt32Value
+    m(50118,27,1576,1), // google.protobuf.UInt64Value
+    m(50145,21,1577,6), // google.protobuf.Value
+    m(50232,17,1583,3), // google.rpc.Status
+    m(50256,21,1586,2), // xds.core.v3.CidrRange
+    m(50277,25,1588,1), // xds.core.v3.ContextParams
+    m(50308,37,1589,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(50345,32,1591,2), // xds.core.v3.TypedExtensionConfig
+    m(50377,27,1593,3), // xds.type.matcher.v3.Matcher
+    m(50439,39,1596,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(50486,52,1597,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(50555,49,1599,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(50652,63,1603,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(50715,65,1604,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(50808,39,1607,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(50933,48,1611,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(50984,57,1612,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(51041,35,1614,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51127,32,1617,2), // xds.type.matcher.v3.RegexMatcher
+    m(51159,42,1619,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51201,33,1619,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1622] = [
+pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2467,21 +2472,21 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',398,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',398,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',400,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',400,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',398,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',398,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',400,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',400,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',382,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',384,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',382,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
-    f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
+    f(406,44,5,b'm',384,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(450,16,6,b'm',68,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
     // envoy.admin.v3.Clusters
@@ -2493,13 +2498,13 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',385,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',387,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',385,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',387,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2515,9 +2520,9 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',389,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',389,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',389,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',391,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',391,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',391,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2541,19 +2546,19 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',385,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',387,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',385,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',387,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',385,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',387,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2565,19 +2570,19 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',382,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',384,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',382,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',119,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',384,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',120,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',92,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',92,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',93,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',93,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2593,23 +2598,23 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',385,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',387,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',385,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',387,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',385,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',387,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',385,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',387,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2617,22 +2622,22 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',398,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',385,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',387,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',398,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',385,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',387,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',389,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',389,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',391,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',391,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',123,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',124,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2643,14 +2648,14 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',385,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',398,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',387,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',400,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2669,14 +2674,14 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
     f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',136,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',137,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',197,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',198,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3789,5,1,b'e',34,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2687,7 +2692,7 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',375,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',377,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2695,1320 +2700,1323 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // envoy.config.bootstrap.v3.Admin
     f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
     f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
-    f(1960,7,3,b'm',92,4,255,b'S',0,0), // address
-    f(4297,14,4,b'm',140,2,255,b'R',4243,54), // socket_options
+    f(1960,7,3,b'm',93,4,255,b'S',0,0), // address
+    f(4297,14,4,b'm',141,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',359,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',361,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',123,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
     f(4474,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',389,4,255,b'I',4643,70), // stats_flush_interval
-    f(4801,8,8,b'm',64,4,255,b'I',4733,68), // watchdog
+    f(4713,20,7,b'm',391,4,255,b'I',4643,70), // stats_flush_interval
+    f(4801,8,8,b'm',65,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4868,12,13,b'm',173,4,255,b'S',0,0), // stats_config
-    f(4925,10,14,b'm',94,4,255,b'R',4880,45), // hds_config
-    f(4935,16,15,b'm',178,4,255,b'S',0,0), // overload_manager
+    f(4868,12,13,b'm',174,4,255,b'S',0,0), // stats_config
+    f(4925,10,14,b'm',95,4,255,b'R',4880,45), // hds_config
+    f(4935,16,15,b'm',179,4,255,b'S',0,0), // overload_manager
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',400,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',402,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5163,20,21,b'm',149,2,255,b'R',5128,35), // bootstrap_extensions
-    f(5256,14,22,b'm',99,2,255,b'R',5183,73), // config_sources
-    f(5302,21,23,b'm',99,4,255,b'R',5270,32), // default_config_source
+    f(5163,20,21,b'm',150,2,255,b'R',5128,35), // bootstrap_extensions
+    f(5256,14,22,b'm',100,2,255,b'R',5183,73), // config_sources
+    f(5302,21,23,b'm',100,4,255,b'R',5270,32), // default_config_source
     f(5357,24,24,b's',65535,0,255,b'I',5323,34), // default_socket_interface
     f(5444,30,25,b'm',65535,1,255,b'R',5381,63), // certificate_provider_instances
     f(5537,19,26,b's',65535,2,255,b'I',5474,63), // node_context_params
-    f(5556,9,27,b'm',66,4,255,b'I',4733,68), // watchdogs
+    f(5556,9,27,b'm',67,4,255,b'I',4733,68), // watchdogs
     f(5651,13,28,b'm',58,2,255,b'I',5565,86), // fatal_actions
     f(5664,20,29,b'b',65535,4,0,b'I',4643,70), // stats_flush_on_admin
-    f(5684,21,30,b'm',102,4,255,b'S',0,0), // dns_resolution_config
-    f(5705,25,31,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5684,21,30,b'm',103,4,255,b'S',0,0), // dns_resolution_config
+    f(5705,25,31,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
     f(5789,14,32,b'm',57,2,255,b'I',5730,59), // inline_headers
     f(5862,22,33,b's',65535,0,255,b'I',5803,59), // perf_tracing_file_path
-    f(5978,20,34,b'm',149,4,255,b'I',5884,94), // default_regex_engine
-    f(6050,22,35,b'm',149,4,255,b'R',5998,52), // xds_delegate_extension
-    f(6130,28,36,b'm',149,4,255,b'R',6072,58), // xds_config_tracker_extension
-    f(6221,16,37,b'm',149,4,255,b'R',6158,63), // listener_manager
+    f(5978,20,34,b'm',150,4,255,b'I',5884,94), // default_regex_engine
+    f(6050,22,35,b'm',150,4,255,b'R',5998,52), // xds_delegate_extension
+    f(6130,28,36,b'm',150,4,255,b'R',6072,58), // xds_config_tracker_extension
+    f(6221,16,37,b'm',150,4,255,b'R',6158,63), // listener_manager
     f(6237,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',389,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',391,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',396,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',398,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6949,10,1,b'm',99,4,255,b'S',0,0), // lds_config
-    f(6959,10,2,b'm',99,4,255,b'S',0,0), // cds_config
-    f(6969,10,3,b'm',94,4,255,b'S',0,0), // ads_config
+    f(6949,10,1,b'm',100,4,255,b'S',0,0), // lds_config
+    f(6959,10,2,b'm',100,4,255,b'S',0,0), // cds_config
+    f(6969,10,3,b'm',95,4,255,b'S',0,0), // ads_config
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',389,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',391,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7216,9,1,b'm',165,2,255,b'S',0,0), // listeners
-    f(7225,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',320,2,255,b'S',0,0), // secrets
+    f(7216,9,1,b'm',166,2,255,b'S',0,0), // listeners
+    f(7225,8,2,b'm',71,2,255,b'S',0,0), // clusters
+    f(7233,7,3,b'm',321,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7280,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7371,17,2,b'm',56,4,255,b'I',7298,73), // outlier_detection
-    f(7388,20,3,b'm',96,4,255,b'S',0,0), // upstream_bind_config
-    f(7408,17,4,b'm',94,4,255,b'R',0,0), // load_stats_config
+    f(7388,20,3,b'm',97,4,255,b'S',0,0), // upstream_bind_config
+    f(7408,17,4,b'm',95,4,255,b'R',0,0), // load_stats_config
     f(7481,32,5,b'b',65535,0,255,b'I',7425,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
     f(7570,14,1,b's',65535,0,255,b'I',6831,36), // event_log_path
-    f(7584,13,2,b'm',104,4,255,b'I',6831,36), // event_service
+    f(7584,13,2,b'm',105,4,255,b'I',6831,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
     f(7641,18,1,b's',65535,0,255,b'I',6831,36), // inline_header_name
     f(7659,18,2,b'e',8,0,255,b'I',6831,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7714,6,1,b'm',149,4,255,b'I',6831,36), // config
+    f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(7760,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7814,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7830,23,2,b'm',389,4,255,b'I',6831,36), // memory_release_interval
-    f(7853,23,3,b'm',400,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7876,28,4,b'm',399,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7830,23,2,b'm',391,4,255,b'I',6831,36), // memory_release_interval
+    f(7853,23,3,b'm',402,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7876,28,4,b'm',401,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
     f(7904,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7966,12,2,b'm',396,4,0,b'S',0,0), // static_layer
+    f(7966,12,2,b'm',398,4,0,b'S',0,0), // static_layer
     f(7978,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(7988,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(8043,10,5,b'm',65535,4,0,b'R',7999,44), // rtds_layer
+    f(7999,10,5,b'm',64,4,0,b'S',0,0), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8150,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8162,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8184,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8106,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8118,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8140,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(8200,11,2,b'm',100,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8230,12,1,b'm',389,4,255,b'I',6831,36), // miss_timeout
-    f(8242,16,2,b'm',389,4,255,b'I',6831,36), // megamiss_timeout
-    f(8258,12,3,b'm',389,4,255,b'I',6831,36), // kill_timeout
-    f(8270,17,4,b'm',389,4,255,b'I',6831,36), // multikill_timeout
-    f(8287,19,5,b'm',382,4,255,b'I',6831,36), // multikill_threshold
-    f(8306,23,6,b'm',389,4,255,b'I',6831,36), // max_kill_timeout_jitter
-    f(8329,7,7,b'm',65,2,255,b'I',6831,36), // actions
+    f(8245,12,1,b'm',391,4,255,b'I',6831,36), // miss_timeout
+    f(8257,16,2,b'm',391,4,255,b'I',6831,36), // megamiss_timeout
+    f(8273,12,3,b'm',391,4,255,b'I',6831,36), // kill_timeout
+    f(8285,17,4,b'm',391,4,255,b'I',6831,36), // multikill_timeout
+    f(8302,19,5,b'm',384,4,255,b'I',6831,36), // multikill_threshold
+    f(8321,23,6,b'm',391,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8344,7,7,b'm',66,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7714,6,1,b'm',149,4,255,b'I',6831,36), // config
-    f(8385,5,2,b'e',9,0,255,b'I',6831,36), // event
+    f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
+    f(8400,5,2,b'e',9,0,255,b'I',6831,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8425,20,1,b'm',64,4,255,b'I',6831,36), // main_thread_watchdog
-    f(8445,15,2,b'm',64,4,255,b'I',6831,36), // worker_watchdog
+    f(8440,20,1,b'm',65,4,255,b'I',6831,36), // main_thread_watchdog
+    f(8460,15,2,b'm',65,4,255,b'I',6831,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8499,10,1,b'm',68,2,255,b'S',0,0), // thresholds
-    f(8509,19,2,b'm',68,2,255,b'S',0,0), // per_host_thresholds
+    f(8514,10,1,b'm',69,2,255,b'S',0,0), // thresholds
+    f(8524,19,2,b'm',69,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8578,15,2,b'm',399,4,255,b'S',0,0), // max_connections
-    f(8593,20,3,b'm',399,4,255,b'S',0,0), // max_pending_requests
-    f(8613,12,4,b'm',399,4,255,b'S',0,0), // max_requests
-    f(8625,11,5,b'm',399,4,255,b'S',0,0), // max_retries
-    f(8636,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8711,20,7,b'm',399,4,255,b'I',8651,60), // max_connection_pools
-    f(8731,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
+    f(8593,15,2,b'm',401,4,255,b'S',0,0), // max_connections
+    f(8608,20,3,b'm',401,4,255,b'S',0,0), // max_pending_requests
+    f(8628,12,4,b'm',401,4,255,b'S',0,0), // max_requests
+    f(8640,11,5,b'm',401,4,255,b'S',0,0), // max_retries
+    f(8651,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8726,20,7,b'm',401,4,255,b'I',8666,60), // max_connection_pools
+    f(8746,12,8,b'm',70,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8805,14,1,b'm',382,4,255,b'S',0,0), // budget_percent
-    f(8819,21,2,b'm',399,4,255,b'S',0,0), // min_retry_concurrency
-    f(8917,15,3,b'm',389,4,255,b'R',8840,77), // budget_interval
+    f(8820,14,1,b'm',384,4,255,b'S',0,0), // budget_percent
+    f(8834,21,2,b'm',401,4,255,b'S',0,0), // min_retry_concurrency
+    f(8932,15,3,b'm',391,4,255,b'R',8855,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(8963,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(8981,15,4,b'm',389,4,255,b'S',0,0), // connect_timeout
-    f(9064,33,5,b'm',399,4,255,b'I',8996,68), // per_connection_buffer_limit_bytes
-    f(9097,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9163,13,8,b'm',65535,2,255,b'R',9106,57), // health_checks
-    f(9176,27,9,b'm',399,4,255,b'S',0,0), // max_requests_per_connection
-    f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9203,21,13,b'm',112,4,255,b'S',0,0), // http_protocol_options
-    f(9224,22,14,b'm',115,4,255,b'S',0,0), // http2_protocol_options
-    f(9246,16,16,b'm',389,4,255,b'S',0,0), // dns_refresh_rate
-    f(9262,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9279,13,18,b'm',92,2,255,b'S',0,0), // dns_resolvers
-    f(7371,17,19,b'm',65535,4,255,b'R',9292,58), // outlier_detection
-    f(9350,16,20,b'm',389,4,255,b'S',0,0), // cleanup_interval
-    f(7388,20,21,b'm',96,4,255,b'S',0,0), // upstream_bind_config
-    f(9435,16,22,b'm',65535,4,255,b'R',9366,69), // lb_subset_config
-    f(9519,19,23,b'm',65535,4,1,b'R',9451,68), // ring_hash_lb_config
-    f(9538,16,24,b'm',148,4,255,b'S',0,0), // transport_socket
-    f(9588,8,25,b'm',120,4,255,b'I',9554,34), // metadata
-    f(9596,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9614,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
-    f(9630,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9643,28,29,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
-    f(9671,27,30,b'm',88,4,255,b'S',0,0), // upstream_connection_options
-    f(9805,40,31,b'b',65535,0,255,b'I',9698,107), // close_connections_on_host_health_failure
-    f(9908,29,32,b'b',65535,0,255,b'I',9845,63), // ignore_health_on_host_removal
-    f(9937,15,33,b'm',152,4,255,b'S',0,0), // load_assignment
-    f(9952,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
-    f(9974,32,36,b'm',84,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10006,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
-    f(10029,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
-    f(10041,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10056,75), // filters
-    f(10131,21,41,b'm',85,4,255,b'S',0,0), // load_balancing_policy
-    f(10210,10,42,b'm',99,4,255,b'R',10152,58), // lrs_server
-    f(10220,24,43,b'm',83,2,255,b'S',0,0), // transport_socket_matches
-    f(10244,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(8978,18,3,b'm',77,4,255,b'S',0,0), // eds_cluster_config
+    f(8996,15,4,b'm',391,4,255,b'S',0,0), // connect_timeout
+    f(9079,33,5,b'm',401,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
+    f(9112,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9178,13,8,b'm',65535,2,255,b'R',9121,57), // health_checks
+    f(9191,27,9,b'm',401,4,255,b'S',0,0), // max_requests_per_connection
+    f(450,16,10,b'm',68,4,255,b'S',0,0), // circuit_breakers
+    f(9218,21,13,b'm',113,4,255,b'S',0,0), // http_protocol_options
+    f(9239,22,14,b'm',116,4,255,b'S',0,0), // http2_protocol_options
+    f(9261,16,16,b'm',391,4,255,b'S',0,0), // dns_refresh_rate
+    f(9277,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9294,13,18,b'm',93,2,255,b'S',0,0), // dns_resolvers
+    f(7371,17,19,b'm',65535,4,255,b'R',9307,58), // outlier_detection
+    f(9365,16,20,b'm',391,4,255,b'S',0,0), // cleanup_interval
+    f(7388,20,21,b'm',97,4,255,b'S',0,0), // upstream_bind_config
+    f(9450,16,22,b'm',65535,4,255,b'R',9381,69), // lb_subset_config
+    f(9534,19,23,b'm',65535,4,1,b'R',9466,68), // ring_hash_lb_config
+    f(9553,16,24,b'm',149,4,255,b'S',0,0), // transport_socket
+    f(9603,8,25,b'm',121,4,255,b'I',9569,34), // metadata
+    f(9611,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9629,16,27,b'm',72,4,255,b'S',0,0), // common_lb_config
+    f(9645,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9658,28,29,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
+    f(9686,27,30,b'm',89,4,255,b'S',0,0), // upstream_connection_options
+    f(9820,40,31,b'b',65535,0,255,b'I',9713,107), // close_connections_on_host_health_failure
+    f(9923,29,32,b'b',65535,0,255,b'I',9860,63), // ignore_health_on_host_removal
+    f(9952,15,33,b'm',153,4,255,b'S',0,0), // load_assignment
+    f(9967,22,34,b'm',79,4,1,b'S',0,0), // original_dst_lb_config
+    f(9989,32,36,b'm',85,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10021,23,37,b'm',78,4,1,b'S',0,0), // least_request_lb_config
+    f(10044,12,38,b'm',76,4,0,b'S',0,0), // cluster_type
+    f(10056,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10071,75), // filters
+    f(10146,21,41,b'm',86,4,255,b'S',0,0), // load_balancing_policy
+    f(10225,10,42,b'm',100,4,255,b'R',10167,58), // lrs_server
+    f(10235,24,43,b'm',84,2,255,b'S',0,0), // transport_socket_matches
+    f(10259,24,44,b'm',81,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5105,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10268,30,46,b'm',150,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10324,21,47,b'b',65535,0,255,b'I',10298,26), // track_timeout_budgets
-    f(10414,15,48,b'm',149,4,255,b'R',10345,69), // upstream_config
-    f(10458,19,49,b'm',87,4,255,b'I',10429,29), // track_cluster_stats
-    f(10522,17,50,b'm',79,4,255,b'I',10477,45), // preconnect_policy
-    f(10539,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10645,16,52,b'm',65535,4,1,b'R',10580,65), // maglev_lb_config
-    f(5684,21,53,b'm',102,4,255,b'S',0,0), // dns_resolution_config
-    f(10661,21,54,b'm',386,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5705,25,55,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10682,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
-    f(10703,27,57,b's',65535,2,255,b'R',10152,58), // lrs_report_endpoint_metrics
-    f(10730,10,58,b'm',389,4,255,b'S',0,0), // dns_jitter
-    f(10768,24,59,b'm',407,4,255,b'R',10740,28), // transport_socket_matcher
-    f(10867,44,60,b'm',389,4,255,b'R',10792,75), // per_connection_buffer_high_watermark_timeout
-    f(10934,13,61,b'm',174,4,255,b'I',10911,23), // stats_matcher
-    f(11013,16,62,b'm',65535,4,255,b'R',10947,66), // queuing_policies
+    f(10283,30,46,b'm',151,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10339,21,47,b'b',65535,0,255,b'I',10313,26), // track_timeout_budgets
+    f(10429,15,48,b'm',150,4,255,b'R',10360,69), // upstream_config
+    f(10473,19,49,b'm',88,4,255,b'I',10444,29), // track_cluster_stats
+    f(10537,17,50,b'm',80,4,255,b'I',10492,45), // preconnect_policy
+    f(10554,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10660,16,52,b'm',65535,4,1,b'R',10595,65), // maglev_lb_config
+    f(5684,21,53,b'm',103,4,255,b'S',0,0), // dns_resolution_config
+    f(10676,21,54,b'm',388,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5705,25,55,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10697,21,56,b'm',82,4,1,b'S',0,0), // round_robin_lb_config
+    f(10718,27,57,b's',65535,2,255,b'R',10167,58), // lrs_report_endpoint_metrics
+    f(10745,10,58,b'm',391,4,255,b'S',0,0), // dns_jitter
+    f(10783,24,59,b'm',409,4,255,b'R',10755,28), // transport_socket_matcher
+    f(10882,44,60,b'm',391,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
+    f(10949,13,61,b'm',175,4,255,b'I',10926,23), // stats_matcher
+    f(11028,16,62,b'm',65535,4,255,b'R',10962,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11075,23,1,b'm',382,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11098,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11118,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11197,19,4,b'm',389,4,255,b'I',11145,52), // update_merge_window
-    f(11268,31,5,b'b',65535,0,255,b'I',11216,52), // ignore_new_hosts_until_first_hc
-    f(11299,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11407,28,7,b'm',72,4,255,b'I',11335,72), // consistent_hashing_lb_config
-    f(11534,20,8,b'm',111,4,255,b'I',11435,99), // override_host_status
+    f(11090,23,1,b'm',384,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11113,20,2,b'm',75,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11133,27,3,b'm',74,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11212,19,4,b'm',391,4,255,b'I',11160,52), // update_merge_window
+    f(11283,31,5,b'b',65535,0,255,b'I',11231,52), // ignore_new_hosts_until_first_hc
+    f(11314,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11422,28,7,b'm',73,4,255,b'I',11350,72), // consistent_hashing_lb_config
+    f(11549,20,8,b'm',112,4,255,b'I',11450,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11626,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11650,19,2,b'm',399,4,255,b'I',6831,36), // hash_balance_factor
+    f(11641,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
+    f(11665,19,2,b'm',401,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11804,15,1,b'm',382,4,255,b'S',0,0), // routing_enabled
-    f(11819,16,2,b'm',400,4,255,b'S',0,0), // min_cluster_size
-    f(11835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11819,15,1,b'm',384,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',402,4,255,b'S',0,0), // min_cluster_size
+    f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(11953,10,1,b'm',99,4,255,b'S',0,0), // eds_config
-    f(11963,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(11968,10,1,b'm',100,4,255,b'S',0,0), // eds_config
+    f(11978,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12027,12,1,b'm',399,4,255,b'S',0,0), // choice_count
-    f(12039,19,2,b'm',133,4,255,b'S',0,0), // active_request_bias
-    f(12058,17,3,b'm',82,4,255,b'S',0,0), // slow_start_config
+    f(12042,12,1,b'm',401,4,255,b'S',0,0), // choice_count
+    f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
+    f(12073,17,3,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12126,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12141,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12157,22,3,b'm',399,4,255,b'S',0,0), // upstream_port_override
-    f(12266,12,4,b'm',362,4,255,b'R',12179,87), // metadata_key
+    f(12141,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12156,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12172,22,3,b'm',401,4,255,b'S',0,0), // upstream_port_override
+    f(12281,12,4,b'm',364,4,255,b'R',12194,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12326,29,1,b'm',388,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12355,27,2,b'm',388,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12382,27,3,b'm',352,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12341,29,1,b'm',390,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12370,27,2,b'm',390,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12397,27,3,b'm',354,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
-    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12058,17,1,b'm',82,4,255,b'S',0,0), // slow_start_config
+    f(12073,17,1,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12574,17,1,b'm',389,4,255,b'S',0,0), // slow_start_window
-    f(12591,10,2,b'm',133,4,255,b'S',0,0), // aggression
-    f(12601,18,3,b'm',382,4,255,b'S',0,0), // min_weight_percent
+    f(12589,17,1,b'm',391,4,255,b'S',0,0), // slow_start_window
+    f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
+    f(12616,18,3,b'm',384,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12671,5,2,b'm',396,4,255,b'S',0,0), // match
-    f(9538,16,3,b'm',148,4,255,b'S',0,0), // transport_socket
+    f(12686,5,2,b'm',398,4,255,b'S',0,0), // match
+    f(9553,16,3,b'm',149,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12788,8,1,b'm',86,2,255,b'S',0,0), // policies
+    f(12803,8,1,b'm',87,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12846,22,4,b'm',149,4,255,b'S',0,0), // typed_extension_config
+    f(12861,22,4,b'm',150,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(12909,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
-    f(12924,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
-    f(12946,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
+    f(12924,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
+    f(12939,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
+    f(12961,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13013,13,1,b'm',146,4,255,b'S',0,0), // tcp_keepalive
-    f(13071,48,2,b'b',65535,0,255,b'I',13026,45), // set_local_interface_name_on_upstream_connections
-    f(13119,21,3,b'm',89,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13028,13,1,b'm',147,4,255,b'S',0,0), // tcp_keepalive
+    f(13086,48,2,b'b',65535,0,255,b'I',13041,45), // set_local_interface_name_on_upstream_connections
+    f(13134,21,3,b'm',90,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13209,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13237,26,2,b'm',399,4,255,b'S',0,0), // first_address_family_count
+    f(13224,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13252,26,2,b'm',401,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13315,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13321,6,2,b'm',110,4,0,b'S',0,0), // append
-    f(13327,15,3,b'm',91,4,0,b'S',0,0), // remove_on_match
+    f(13330,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13336,6,2,b'm',111,4,0,b'S',0,0), // append
+    f(13342,15,3,b'm',92,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13408,11,1,b'm',359,4,255,b'S',0,0), // key_matcher
+    f(13423,11,1,b'm',361,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13447,14,1,b'm',139,4,0,b'S',0,0), // socket_address
-    f(13461,4,2,b'm',126,4,0,b'S',0,0), // pipe
-    f(13501,22,3,b'm',65535,4,0,b'R',13465,36), // envoy_internal_address
+    f(13462,14,1,b'm',140,4,0,b'S',0,0), // socket_address
+    f(13476,4,2,b'm',127,4,0,b'S',0,0), // pipe
+    f(13516,22,3,b'm',65535,4,0,b'R',13480,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13602,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13654,13,2,b's',65535,2,255,b'R',13610,44), // cluster_names
-    f(13712,13,3,b'm',389,4,255,b'I',13667,45), // refresh_delay
-    f(13725,13,4,b'm',107,2,255,b'S',0,0), // grpc_services
-    f(13738,15,5,b'm',389,4,255,b'I',13667,45), // request_timeout
-    f(13814,19,6,b'm',129,4,255,b'I',13753,61), // rate_limit_settings
-    f(13833,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(13863,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13884,17,9,b'm',149,2,255,b'R',0,0), // config_validators
+    f(13617,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13669,13,2,b's',65535,2,255,b'R',13625,44), // cluster_names
+    f(13727,13,3,b'm',391,4,255,b'I',13682,45), // refresh_delay
+    f(13740,13,4,b'm',108,2,255,b'S',0,0), // grpc_services
+    f(13753,15,5,b'm',391,4,255,b'I',13682,45), // request_timeout
+    f(13829,19,6,b'm',130,4,255,b'I',13768,61), // rate_limit_settings
+    f(13848,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13878,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13899,17,9,b'm',150,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
-    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(13968,14,1,b'm',139,4,255,b'S',0,0), // source_address
-    f(13982,8,2,b'm',386,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',140,2,255,b'S',0,0), // socket_options
-    f(13990,27,4,b'm',139,2,255,b'S',0,0), // additional_source_addresses
-    f(14017,22,5,b'm',106,2,255,b'S',0,0), // extra_source_addresses
-    f(14039,22,6,b'm',149,4,255,b'S',0,0), // local_address_selector
-    f(14104,27,7,b'b',65535,0,255,b'R',14061,43), // validate_network_namespaces
+    f(13983,14,1,b'm',140,4,255,b'S',0,0), // source_address
+    f(13997,8,2,b'm',388,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',141,2,255,b'S',0,0), // socket_options
+    f(14005,27,4,b'm',140,2,255,b'S',0,0), // additional_source_addresses
+    f(14032,22,5,b'm',107,2,255,b'S',0,0), // extra_source_addresses
+    f(14054,22,6,b'm',150,4,255,b'S',0,0), // local_address_selector
+    f(14119,27,7,b'b',65535,0,255,b'R',14076,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',383,4,255,b'S',0,0), // version
-    f(9588,8,2,b'm',396,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',385,4,255,b'S',0,0), // version
+    f(9603,8,2,b'm',398,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14194,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14208,10,2,b'm',399,4,255,b'S',0,0), // prefix_len
+    f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14223,10,2,b'm',401,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14251,17,2,b'm',94,4,0,b'S',0,0), // api_config_source
-    f(14268,3,3,b'm',93,4,0,b'S',0,0), // ads
-    f(14271,21,4,b'm',389,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14292,4,5,b'm',138,4,0,b'S',0,0), // self
-    f(14296,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14316,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
-    f(14327,18,8,b'm',125,4,0,b'S',0,0), // path_config_source
+    f(14266,17,2,b'm',95,4,0,b'S',0,0), // api_config_source
+    f(14283,3,3,b'm',94,4,0,b'S',0,0), // ads
+    f(14286,21,4,b'm',391,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14307,4,5,b'm',139,4,0,b'S',0,0), // self
+    f(14311,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14331,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
+    f(14342,18,8,b'm',126,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14378,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14393,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14419,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14427,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14439,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14452,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14472,17,5,b'm',151,4,255,b'S',0,0), // watched_directory
+    f(14434,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14442,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14454,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14467,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14487,17,5,b'm',152,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
-    f(14538,20,2,b'm',103,4,255,b'S',0,0), // dns_resolver_options
+    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
+    f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5105,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14597,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(14612,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14660,12,1,b'm',107,4,0,b'I',6831,36), // grpc_service
+    f(14675,12,1,b'm',108,4,0,b'I',6831,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14702,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(14710,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',97,4,255,b'S',0,0), // version
-    f(14725,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(14733,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14717,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14725,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',98,4,255,b'S',0,0), // version
+    f(14740,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14748,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',139,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',144,4,255,b'S',0,0), // socket_options
+    f(1960,7,1,b'm',140,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',145,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(14813,10,1,b'm',108,4,0,b'S',0,0), // envoy_grpc
-    f(14852,11,2,b'm',65535,4,0,b'R',14823,29), // google_grpc
-    f(14897,7,3,b'm',389,4,255,b'I',14863,34), // timeout
-    f(14904,16,5,b'm',109,2,255,b'S',0,0), // initial_metadata
-    f(14920,12,6,b'm',130,4,255,b'R',0,0), // retry_policy
+    f(14828,10,1,b'm',109,4,0,b'S',0,0), // envoy_grpc
+    f(14867,11,2,b'm',65535,4,0,b'R',14838,29), // google_grpc
+    f(14912,7,3,b'm',391,4,255,b'I',14878,34), // timeout
+    f(14919,16,5,b'm',110,2,255,b'S',0,0), // initial_metadata
+    f(14935,12,6,b'm',131,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(14974,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(14986,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(14920,12,3,b'm',130,4,255,b'I',14995,53), // retry_policy
-    f(15048,26,4,b'm',399,4,255,b'S',0,0), // max_receive_message_length
-    f(15122,18,5,b'b',65535,0,255,b'I',15074,48), // skip_envoy_headers
+    f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15001,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(14935,12,3,b'm',131,4,255,b'I',15010,53), // retry_policy
+    f(15063,26,4,b'm',401,4,255,b'S',0,0), // max_receive_message_length
+    f(15137,18,5,b'b',65535,0,255,b'I',15089,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15172,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15187,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(3744,6,1,b'm',109,4,255,b'S',0,0), // header
-    f(13321,6,2,b'm',386,4,255,b'S',0,0), // append
-    f(15219,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15232,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3744,6,1,b'm',110,4,255,b'S',0,0), // header
+    f(13336,6,2,b'm',388,4,255,b'S',0,0), // append
+    f(15234,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15247,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15325,18,1,b'm',386,4,255,b'S',0,0), // allow_absolute_url
-    f(15343,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15357,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15381,17,4,b'm',113,4,255,b'S',0,0), // header_key_format
-    f(15398,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15471,20,6,b'b',65535,0,255,b'R',15413,58), // allow_chunked_length
-    f(15491,45,7,b'm',386,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15536,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15599,16,9,b'm',386,4,255,b'I',15560,39), // use_balsa_parser
-    f(15615,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15674,22,11,b'm',359,2,255,b'R',15635,39), // ignore_http_11_upgrade
+    f(15340,18,1,b'm',388,4,255,b'S',0,0), // allow_absolute_url
+    f(15358,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15372,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15396,17,4,b'm',114,4,255,b'S',0,0), // header_key_format
+    f(15413,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15486,20,6,b'b',65535,0,255,b'R',15428,58), // allow_chunked_length
+    f(15506,45,7,b'm',388,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15551,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15614,16,9,b'm',388,4,255,b'I',15575,39), // use_balsa_parser
+    f(15630,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15689,22,11,b'm',361,2,255,b'R',15650,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15753,17,1,b'm',114,4,0,b'S',0,0), // proper_case_words
-    f(15815,18,8,b'm',149,4,0,b'I',15770,45), // stateful_formatter
+    f(15768,17,1,b'm',115,4,0,b'S',0,0), // proper_case_words
+    f(15830,18,8,b'm',150,4,0,b'I',15785,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15947,16,1,b'm',399,4,255,b'S',0,0), // hpack_table_size
-    f(15963,22,2,b'm',399,4,255,b'S',0,0), // max_concurrent_streams
-    f(15985,26,3,b'm',399,4,255,b'S',0,0), // initial_stream_window_size
-    f(16011,30,4,b'm',399,4,255,b'S',0,0), // initial_connection_window_size
-    f(16041,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16109,14,6,b'b',65535,0,255,b'R',16054,55), // allow_metadata
-    f(16157,19,7,b'm',399,4,255,b'I',16123,34), // max_outbound_frames
-    f(16221,27,8,b'm',399,4,255,b'I',16176,45), // max_outbound_control_frames
-    f(16289,49,9,b'm',399,4,255,b'I',16248,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16384,38,10,b'm',399,4,255,b'I',16338,46), // max_inbound_priority_frames_per_stream
-    f(16491,52,11,b'm',399,4,255,b'I',16422,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16583,38,12,b'b',65535,0,255,b'I',16543,40), // stream_error_on_invalid_http_messaging
-    f(16668,26,13,b'm',65535,2,255,b'R',16621,47), // custom_settings_parameters
-    f(15491,45,14,b'm',386,4,255,b'I',16543,40), // override_stream_error_on_invalid_http_message
-    f(16694,20,15,b'm',118,4,255,b'S',0,0), // connection_keepalive
-    f(16752,17,16,b'm',386,4,255,b'I',16714,38), // use_oghttp2_codec
-    f(16830,17,17,b'm',400,4,255,b'I',16769,61), // max_metadata_size
-    f(16884,23,18,b'm',386,4,255,b'I',16847,37), // enable_huffman_encoding
-    f(16907,24,19,b'm',399,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16970,17,20,b'm',386,4,255,b'I',16931,39), // disallow_obs_text
-    f(17029,18,21,b'm',400,4,255,b'I',16987,42), // stream_reset_burst
-    f(17047,17,22,b'm',400,4,255,b'I',16987,42), // stream_reset_rate
+    f(15962,16,1,b'm',401,4,255,b'S',0,0), // hpack_table_size
+    f(15978,22,2,b'm',401,4,255,b'S',0,0), // max_concurrent_streams
+    f(16000,26,3,b'm',401,4,255,b'S',0,0), // initial_stream_window_size
+    f(16026,30,4,b'm',401,4,255,b'S',0,0), // initial_connection_window_size
+    f(16056,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16124,14,6,b'b',65535,0,255,b'R',16069,55), // allow_metadata
+    f(16172,19,7,b'm',401,4,255,b'I',16138,34), // max_outbound_frames
+    f(16236,27,8,b'm',401,4,255,b'I',16191,45), // max_outbound_control_frames
+    f(16304,49,9,b'm',401,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16399,38,10,b'm',401,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
+    f(16506,52,11,b'm',401,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16598,38,12,b'b',65535,0,255,b'I',16558,40), // stream_error_on_invalid_http_messaging
+    f(16683,26,13,b'm',65535,2,255,b'R',16636,47), // custom_settings_parameters
+    f(15506,45,14,b'm',388,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
+    f(16709,20,15,b'm',119,4,255,b'S',0,0), // connection_keepalive
+    f(16767,17,16,b'm',388,4,255,b'I',16729,38), // use_oghttp2_codec
+    f(16845,17,17,b'm',402,4,255,b'I',16784,61), // max_metadata_size
+    f(16899,23,18,b'm',388,4,255,b'I',16862,37), // enable_huffman_encoding
+    f(16922,24,19,b'm',401,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16985,17,20,b'm',388,4,255,b'I',16946,39), // disallow_obs_text
+    f(17044,18,21,b'm',402,4,255,b'I',17002,42), // stream_reset_burst
+    f(17062,17,22,b'm',402,4,255,b'I',17002,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17104,12,1,b'm',389,4,255,b'S',0,0), // idle_timeout
-    f(17116,17,2,b'm',399,4,255,b'S',0,0), // max_headers_count
-    f(17133,23,3,b'm',389,4,255,b'S',0,0), // max_connection_duration
-    f(17156,19,4,b'm',389,4,255,b'S',0,0), // max_stream_duration
-    f(17175,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9176,27,6,b'm',399,4,255,b'S',0,0), // max_requests_per_connection
-    f(17224,23,7,b'm',399,4,255,b'R',17206,18), // max_response_headers_kb
-    f(17247,30,8,b'm',382,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17119,12,1,b'm',391,4,255,b'S',0,0), // idle_timeout
+    f(17131,17,2,b'm',401,4,255,b'S',0,0), // max_headers_count
+    f(17148,23,3,b'm',391,4,255,b'S',0,0), // max_connection_duration
+    f(17171,19,4,b'm',391,4,255,b'S',0,0), // max_stream_duration
+    f(17190,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9191,27,6,b'm',401,4,255,b'S',0,0), // max_requests_per_connection
+    f(17239,23,7,b'm',401,4,255,b'R',17221,18), // max_response_headers_kb
+    f(17262,30,8,b'm',384,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17315,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
+    f(17330,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17368,8,1,b'm',389,4,255,b'S',0,0), // interval
-    f(14897,7,2,b'm',389,4,255,b'S',0,0), // timeout
-    f(17376,15,3,b'm',382,4,255,b'S',0,0), // interval_jitter
-    f(17451,24,4,b'm',389,4,255,b'R',17391,60), // connection_idle_interval
+    f(17383,8,1,b'm',391,4,255,b'S',0,0), // interval
+    f(14912,7,2,b'm',391,4,255,b'S',0,0), // timeout
+    f(17391,15,3,b'm',384,4,255,b'S',0,0), // interval_jitter
+    f(17466,24,4,b'm',391,4,255,b'R',17406,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17504,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17510,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17514,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17519,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17525,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17529,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17551,15,1,b'm',121,1,255,b'S',0,0), // filter_metadata
-    f(17600,21,2,b'm',122,1,255,b'I',17566,34), // typed_filter_metadata
+    f(17566,15,1,b'm',122,1,255,b'S',0,0), // filter_metadata
+    f(17615,21,2,b'm',123,1,255,b'I',17581,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',398,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17749,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17764,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9588,8,3,b'm',396,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',119,4,255,b'S',0,0), // locality
-    f(17751,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17766,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(17784,24,8,b'm',97,4,0,b'S',0,0), // user_agent_build_version
-    f(17808,10,9,b'm',105,2,255,b'S',0,0), // extensions
-    f(17818,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(17833,19,11,b'm',92,2,255,b'S',0,0), // listening_addresses
-    f(17852,18,12,b'm',124,1,255,b'S',0,0), // dynamic_parameters
+    f(9603,8,3,b'm',398,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',120,4,255,b'S',0,0), // locality
+    f(17766,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17781,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17799,24,8,b'm',98,4,0,b'S',0,0), // user_agent_build_version
+    f(17823,10,9,b'm',106,2,255,b'S',0,0), // extensions
+    f(17833,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(17848,19,11,b'm',93,2,255,b'S',0,0), // listening_addresses
+    f(17867,18,12,b'm',125,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',406,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14472,17,2,b'm',151,4,255,b'S',0,0), // watched_directory
-    f(17955,13,3,b'm',389,4,255,b'R',0,0), // poll_interval
+    f(14487,17,2,b'm',152,4,255,b'S',0,0), // watched_directory
+    f(17970,13,3,b'm',391,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18115,17,2,b'm',128,4,255,b'R',18033,82), // pass_through_tlvs
-    f(18132,10,3,b'm',147,2,255,b'S',0,0), // added_tlvs
+    f(18130,17,2,b'm',129,4,255,b'R',18048,82), // pass_through_tlvs
+    f(18147,10,3,b'm',148,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18191,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18201,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18206,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18216,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18247,10,1,b'm',399,4,255,b'I',6831,36), // max_tokens
-    f(18257,9,2,b'm',388,4,255,b'I',6831,36), // fill_rate
+    f(18262,10,1,b'm',401,4,255,b'I',6831,36), // max_tokens
+    f(18272,9,2,b'm',390,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18298,14,1,b'm',95,4,255,b'I',6831,36), // retry_back_off
-    f(18312,11,2,b'm',399,4,255,b'I',6831,36), // num_retries
-    f(18323,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
-    f(18331,14,4,b'm',132,4,255,b'I',6831,36), // retry_priority
-    f(18345,20,5,b'm',131,2,255,b'I',6831,36), // retry_host_predicate
-    f(18365,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
+    f(18313,14,1,b'm',96,4,255,b'I',6831,36), // retry_back_off
+    f(18327,11,2,b'm',401,4,255,b'I',6831,36), // num_retries
+    f(18338,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
+    f(18346,14,4,b'm',133,4,255,b'I',6831,36), // retry_priority
+    f(18360,20,5,b'm',132,2,255,b'I',6831,36), // retry_host_predicate
+    f(18380,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',385,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',387,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',385,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',387,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18529,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18544,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18529,13,1,b'm',386,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',388,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18529,13,1,b'm',375,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',377,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18529,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18544,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18707,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18726,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18722,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18741,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(13863,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13878,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18811,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(18826,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18819,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18846,10,4,b's',65535,4,0,b'R',18829,17), // named_port
-    f(18905,13,5,b's',65535,0,255,b'R',18856,49), // resolver_name
-    f(18918,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(18929,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18834,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18861,10,4,b's',65535,4,0,b'R',18844,17), // named_port
+    f(18920,13,5,b's',65535,0,255,b'R',18871,49), // resolver_name
+    f(18933,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(18944,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(18988,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(18999,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19003,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19014,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19004,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19013,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19019,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19028,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
-    f(2968,4,7,b'm',141,4,255,b'S',0,0), // type
-    f(19022,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(2968,4,7,b'm',142,4,255,b'S',0,0), // type
+    f(19037,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19076,6,1,b'm',143,4,255,b'S',0,0), // stream
-    f(19082,8,2,b'm',142,4,255,b'S',0,0), // datagram
+    f(19091,6,1,b'm',144,4,255,b'S',0,0), // stream
+    f(19097,8,2,b'm',143,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4297,14,1,b'm',140,2,255,b'S',0,0), // socket_options
+    f(4297,14,1,b'm',141,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',396,4,0,b'S',0,0), // json_format
-    f(19281,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19298,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19310,18,5,b'm',101,4,0,b'S',0,0), // text_format_source
-    f(19328,10,6,b'm',149,2,255,b'S',0,0), // formatters
-    f(19374,19,7,b'm',117,4,255,b'I',19338,36), // json_format_options
+    f(6754,11,2,b'm',398,4,0,b'S',0,0), // json_format
+    f(19296,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19313,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19325,18,5,b'm',102,4,0,b'S',0,0), // text_format_source
+    f(19343,10,6,b'm',150,2,255,b'S',0,0), // formatters
+    f(19389,19,7,b'm',118,4,255,b'I',19353,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19426,16,1,b'm',399,4,255,b'S',0,0), // keepalive_probes
-    f(19442,14,2,b'm',399,4,255,b'S',0,0), // keepalive_time
-    f(19456,18,3,b'm',399,4,255,b'S',0,0), // keepalive_interval
+    f(19441,16,1,b'm',401,4,255,b'S',0,0), // keepalive_probes
+    f(19457,14,2,b'm',401,4,255,b'S',0,0), // keepalive_time
+    f(19471,18,3,b'm',401,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19555,13,3,b'm',145,4,255,b'R',19503,52), // format_string
+    f(19570,13,3,b'm',146,4,255,b'R',19518,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19693,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19701,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19778,24,3,b's',65535,0,255,b'I',19720,58), // override_auto_sni_header
+    f(19708,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19716,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19793,24,3,b's',65535,0,255,b'I',19735,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(19839,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19854,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(14974,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(19897,9,2,b'm',160,2,255,b'S',0,0), // endpoints
-    f(19906,6,4,b'm',154,4,255,b'S',0,0), // policy
-    f(19912,15,5,b'm',153,1,255,b'S',0,0), // named_endpoints
+    f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(19912,9,2,b'm',161,2,255,b'S',0,0), // endpoints
+    f(19921,6,4,b'm',155,4,255,b'S',0,0), // policy
+    f(19927,15,5,b'm',154,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',156,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',157,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20046,14,2,b'm',155,2,255,b'S',0,0), // drop_overloads
-    f(20060,23,3,b'm',399,4,255,b'S',0,0), // overprovisioning_factor
-    f(20083,20,4,b'm',389,4,255,b'S',0,0), // endpoint_stale_after
-    f(20103,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20061,14,2,b'm',156,2,255,b'S',0,0), // drop_overloads
+    f(20075,23,3,b'm',401,4,255,b'S',0,0), // overprovisioning_factor
+    f(20098,20,4,b'm',391,4,255,b'S',0,0), // endpoint_stale_after
+    f(20118,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(14702,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20193,15,2,b'm',375,4,255,b'S',0,0), // drop_percentage
+    f(14717,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20208,15,2,b'm',377,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
-    f(20241,19,2,b'm',158,4,255,b'I',11216,52), // health_check_config
+    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
+    f(20256,19,2,b'm',159,4,255,b'I',11231,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20260,20,4,b'm',157,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20280,35), // observability_name
+    f(20275,20,4,b'm',158,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20295,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18819,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
+    f(18834,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
-    f(1960,7,3,b'm',92,4,255,b'I',6831,36), // address
-    f(20417,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(1960,7,3,b'm',93,4,255,b'I',6831,36), // address
+    f(20432,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20479,8,1,b'm',156,4,0,b'S',0,0), // endpoint
+    f(20494,8,1,b'm',157,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9588,8,3,b'm',120,4,255,b'S',0,0), // metadata
-    f(20487,21,4,b'm',399,4,255,b'S',0,0), // load_balancing_weight
-    f(20508,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9603,8,3,b'm',121,4,255,b'S',0,0), // metadata
+    f(20502,21,4,b'm',401,4,255,b'S',0,0), // load_balancing_weight
+    f(20523,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',119,4,255,b'S',0,0), // locality
-    f(20565,12,2,b'm',159,2,255,b'S',0,0), // lb_endpoints
-    f(20487,21,3,b'm',399,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',120,4,255,b'S',0,0), // locality
+    f(20580,12,2,b'm',160,2,255,b'S',0,0), // lb_endpoints
+    f(20502,21,3,b'm',401,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20611,9,6,b'm',399,4,255,b'I',20577,34), // proximity
-    f(20636,23,7,b'm',65535,4,0,b'R',20620,16), // load_balancer_endpoints
-    f(20710,28,8,b'm',65535,4,0,b'R',20659,51), // leds_cluster_locality_config
-    f(9588,8,9,b'm',120,4,255,b'I',20738,35), // metadata
+    f(20626,9,6,b'm',401,4,255,b'I',20592,34), // proximity
+    f(20651,23,7,b'm',65535,4,0,b'R',20635,16), // load_balancer_endpoints
+    f(20725,28,8,b'm',65535,4,0,b'R',20674,51), // leds_cluster_locality_config
+    f(9603,8,9,b'm',121,4,255,b'I',20753,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',92,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',144,4,255,b'S',0,0), // socket_options
-    f(13013,13,3,b'm',146,4,255,b'S',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',145,4,255,b'S',0,0), // socket_options
+    f(13028,13,3,b'm',147,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
-    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
+    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
+    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(20941,18,1,b'm',164,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',162,2,255,b'S',0,0), // filters
-    f(20997,15,4,b'm',386,4,255,b'R',20959,38), // use_proxy_proto
-    f(9588,8,5,b'm',120,4,255,b'I',21012,39), // metadata
-    f(9538,16,6,b'm',148,4,255,b'S',0,0), // transport_socket
+    f(20956,18,1,b'm',165,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',163,2,255,b'S',0,0), // filters
+    f(21012,15,4,b'm',388,4,255,b'R',20974,38), // use_proxy_proto
+    f(9603,8,5,b'm',121,4,255,b'I',21027,39), // metadata
+    f(9553,16,6,b'm',149,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21051,32,9,b'm',389,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21066,32,9,b'm',391,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21124,13,3,b'm',98,2,255,b'S',0,0), // prefix_ranges
-    f(21137,14,4,b's',65535,0,255,b'R',20577,34), // address_suffix
-    f(21151,10,5,b'm',399,4,255,b'R',20577,34), // suffix_len
-    f(21161,20,6,b'm',98,2,255,b'S',0,0), // source_prefix_ranges
-    f(21181,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21193,16,8,b'm',399,4,255,b'S',0,0), // destination_port
-    f(21209,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21227,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21248,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21260,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21271,27,13,b'm',98,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21139,13,3,b'm',99,2,255,b'S',0,0), // prefix_ranges
+    f(21152,14,4,b's',65535,0,255,b'R',20592,34), // address_suffix
+    f(21166,10,5,b'm',401,4,255,b'R',20592,34), // suffix_len
+    f(21176,20,6,b'm',99,2,255,b'S',0,0), // source_prefix_ranges
+    f(21196,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21208,16,8,b'm',401,4,255,b'S',0,0), // destination_port
+    f(21224,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21242,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21263,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21275,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21286,27,13,b'm',99,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',92,4,255,b'S',0,0), // address
-    f(21331,13,3,b'm',163,2,255,b'S',0,0), // filter_chains
-    f(21344,16,4,b'm',386,4,255,b'S',0,0), // use_original_dst
-    f(9064,33,5,b'm',399,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9588,8,6,b'm',120,4,255,b'I',21360,35), // metadata
-    f(21395,13,7,b'm',168,4,255,b'S',0,0), // deprecated_v1
-    f(21408,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21418,16,9,b'm',169,2,255,b'S',0,0), // listener_filters
-    f(21434,11,10,b'm',386,4,255,b'S',0,0), // transparent
-    f(13982,8,11,b'm',386,4,255,b'S',0,0), // freebind
-    f(21445,26,12,b'm',399,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4297,14,13,b'm',140,2,255,b'S',0,0), // socket_options
-    f(21471,24,15,b'm',389,4,255,b'S',0,0), // listener_filters_timeout
-    f(21495,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21512,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21669,19,18,b'm',65535,4,255,b'R',21548,121), // udp_listener_config
-    f(21763,12,19,b'm',65535,4,255,b'R',21688,75), // api_listener
-    f(21775,25,20,b'm',166,4,255,b'S',0,0), // connection_balance_config
-    f(21872,10,21,b'b',65535,0,255,b'I',21800,72), // reuse_port
+    f(1960,7,2,b'm',93,4,255,b'S',0,0), // address
+    f(21346,13,3,b'm',164,2,255,b'S',0,0), // filter_chains
+    f(21359,16,4,b'm',388,4,255,b'S',0,0), // use_original_dst
+    f(9079,33,5,b'm',401,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9603,8,6,b'm',121,4,255,b'I',21375,35), // metadata
+    f(21410,13,7,b'm',169,4,255,b'S',0,0), // deprecated_v1
+    f(21423,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21433,16,9,b'm',170,2,255,b'S',0,0), // listener_filters
+    f(21449,11,10,b'm',388,4,255,b'S',0,0), // transparent
+    f(13997,8,11,b'm',388,4,255,b'S',0,0), // freebind
+    f(21460,26,12,b'm',401,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4297,14,13,b'm',141,2,255,b'S',0,0), // socket_options
+    f(21486,24,15,b'm',391,4,255,b'S',0,0), // listener_filters_timeout
+    f(21510,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21527,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21684,19,18,b'm',65535,4,255,b'R',21563,121), // udp_listener_config
+    f(21778,12,19,b'm',65535,4,255,b'R',21703,75), // api_listener
+    f(21790,25,20,b'm',167,4,255,b'S',0,0), // connection_balance_config
+    f(21887,10,21,b'b',65535,0,255,b'I',21815,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21882,16,24,b'm',399,4,255,b'S',0,0), // tcp_backlog_size
-    f(21898,20,25,b'm',163,4,255,b'S',0,0), // default_filter_chain
-    f(21918,12,26,b'm',386,4,255,b'S',0,0), // bind_to_port
-    f(22081,17,27,b'm',65535,4,0,b'R',21930,151), // internal_listener
-    f(22098,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22109,17,29,b'm',386,4,255,b'S',0,0), // enable_reuse_port
-    f(22126,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(21897,16,24,b'm',401,4,255,b'S',0,0), // tcp_backlog_size
+    f(21913,20,25,b'm',164,4,255,b'S',0,0), // default_filter_chain
+    f(21933,12,26,b'm',388,4,255,b'S',0,0), // bind_to_port
+    f(22096,17,27,b'm',65535,4,0,b'R',21945,151), // internal_listener
+    f(22113,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22124,17,29,b'm',388,4,255,b'S',0,0), // enable_reuse_port
+    f(22141,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22138,20,32,b'm',407,4,255,b'S',0,0), // filter_chain_matcher
-    f(20260,20,33,b'm',161,2,255,b'S',0,0), // additional_addresses
-    f(22158,42,34,b'm',399,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22200,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22306,11,36,b'm',65535,4,255,b'R',22223,83), // fcds_config
-    f(13013,13,37,b'm',146,4,255,b'S',0,0), // tcp_keepalive
-    f(10867,44,38,b'm',389,4,255,b'R',22317,112), // per_connection_buffer_high_watermark_timeout
-    f(10934,13,39,b'm',174,4,255,b'I',10911,23), // stats_matcher
+    f(22153,20,32,b'm',409,4,255,b'S',0,0), // filter_chain_matcher
+    f(20275,20,33,b'm',162,2,255,b'S',0,0), // additional_addresses
+    f(22173,42,34,b'm',401,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22215,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22321,11,36,b'm',65535,4,255,b'R',22238,83), // fcds_config
+    f(13028,13,37,b'm',147,4,255,b'S',0,0), // tcp_keepalive
+    f(10882,44,38,b'm',391,4,255,b'R',22332,112), // per_connection_buffer_high_watermark_timeout
+    f(10949,13,39,b'm',175,4,255,b'I',10926,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22486,13,1,b'm',167,4,0,b'S',0,0), // exact_balance
-    f(22596,14,2,b'm',149,4,0,b'R',22499,97), // extend_balance
-    f(22610,20,3,b'm',65535,4,0,b'R',22499,97), // cpu_locality_balance
+    f(22501,13,1,b'm',168,4,0,b'S',0,0), // exact_balance
+    f(22611,14,2,b'm',150,4,0,b'R',22514,97), // extend_balance
+    f(22625,20,3,b'm',65535,4,0,b'R',22514,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21918,12,1,b'm',386,4,255,b'S',0,0), // bind_to_port
+    f(21933,12,1,b'm',388,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
-    f(22785,15,4,b'm',170,4,255,b'S',0,0), // filter_disabled
-    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
+    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
+    f(22800,15,4,b'm',171,4,255,b'S',0,0), // filter_disabled
+    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22858,8,1,b'm',171,4,0,b'S',0,0), // or_match
-    f(22866,9,2,b'm',171,4,0,b'S',0,0), // and_match
-    f(22875,9,3,b'm',170,4,0,b'S',0,0), // not_match
-    f(22884,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22893,22,5,b'm',380,4,0,b'S',0,0), // destination_port_range
+    f(22873,8,1,b'm',172,4,0,b'S',0,0), // or_match
+    f(22881,9,2,b'm',172,4,0,b'S',0,0), // and_match
+    f(22890,9,3,b'm',171,4,0,b'S',0,0), // not_match
+    f(22899,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22908,22,5,b'm',382,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(22982,5,1,b'm',170,2,255,b'S',0,0), // rules
+    f(22997,5,1,b'm',171,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12671,5,1,b'm',359,4,255,b'I',6831,36), // match
-    f(23034,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23041,4,3,b'm',399,4,255,b'I',6831,36), // bins
+    f(12686,5,1,b'm',361,4,255,b'I',6831,36), // match
+    f(23049,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23056,4,3,b'm',401,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23080,10,1,b'm',175,2,255,b'S',0,0), // stats_tags
-    f(23173,20,2,b'm',386,4,255,b'I',23090,83), // use_all_default_tags
-    f(10934,13,3,b'm',174,4,255,b'S',0,0), // stats_matcher
-    f(23307,25,4,b'm',172,2,255,b'I',23193,114), // histogram_bucket_settings
-    f(23381,27,5,b'm',386,4,255,b'I',23332,49), // allow_default_tag_overrides
+    f(23095,10,1,b'm',176,2,255,b'S',0,0), // stats_tags
+    f(23188,20,2,b'm',388,4,255,b'I',23105,83), // use_all_default_tags
+    f(10949,13,3,b'm',175,4,255,b'S',0,0), // stats_matcher
+    f(23322,25,4,b'm',173,2,255,b'I',23208,114), // histogram_bucket_settings
+    f(23396,27,5,b'm',388,4,255,b'I',23347,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23444,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23454,14,2,b'm',351,4,0,b'S',0,0), // exclusion_list
-    f(23468,14,3,b'm',351,4,0,b'S',0,0), // inclusion_list
+    f(23459,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23469,14,2,b'm',353,4,0,b'S',0,0), // exclusion_list
+    f(23483,14,3,b'm',353,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23518,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23526,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23531,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23533,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23541,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23546,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23586,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(23601,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23662,8,2,b'm',182,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',385,4,255,b'I',23670,149), // typed_config
+    f(23677,8,2,b'm',183,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',387,4,255,b'I',23685,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23859,16,1,b'm',389,4,255,b'S',0,0), // refresh_interval
-    f(23875,17,2,b'm',179,2,255,b'S',0,0), // resource_monitors
-    f(8329,7,3,b'm',177,2,255,b'S',0,0), // actions
-    f(23960,21,4,b'm',176,4,255,b'I',23892,68), // buffer_factory_config
-    f(24046,15,5,b'm',65535,2,255,b'R',23981,65), // loadshed_points
+    f(23874,16,1,b'm',391,4,255,b'S',0,0), // refresh_interval
+    f(23890,17,2,b'm',180,2,255,b'S',0,0), // resource_monitors
+    f(8344,7,3,b'm',178,2,255,b'S',0,0), // actions
+    f(23975,21,4,b'm',177,4,255,b'I',23907,68), // buffer_factory_config
+    f(24061,15,5,b'm',65535,2,255,b'R',23996,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',385,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24139,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24156,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24154,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24171,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24249,9,2,b'm',181,4,0,b'S',0,0), // threshold
-    f(24258,6,3,b'm',180,4,0,b'S',0,0), // scaled
+    f(24264,9,2,b'm',182,4,0,b'S',0,0), // threshold
+    f(24273,6,3,b'm',181,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24291,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24306,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24328,9,1,b'm',185,4,0,b'S',0,0), // and_rules
-    f(24337,8,2,b'm',185,4,0,b'S',0,0), // or_rules
-    f(24345,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3744,6,4,b'm',197,4,0,b'S',0,0), // header
-    f(24348,14,5,b'm',98,4,0,b'S',0,0), // destination_ip
-    f(21193,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9588,8,7,b'm',352,4,0,b'S',0,0), // metadata
-    f(24362,8,8,b'm',184,4,0,b'S',0,0), // not_rule
-    f(24370,21,9,b'm',359,4,0,b'S',0,0), // requested_server_name
-    f(24391,8,10,b'm',355,4,0,b'S',0,0), // url_path
-    f(22893,22,11,b'm',380,4,0,b'S',0,0), // destination_port_range
-    f(24485,7,12,b'm',149,4,0,b'R',24399,86), // matcher
-    f(24516,12,13,b'm',149,4,0,b'R',24492,24), // uri_template
-    f(24528,16,14,b'm',192,4,0,b'S',0,0), // sourced_metadata
+    f(24343,9,1,b'm',186,4,0,b'S',0,0), // and_rules
+    f(24352,8,2,b'm',186,4,0,b'S',0,0), // or_rules
+    f(24360,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3744,6,4,b'm',198,4,0,b'S',0,0), // header
+    f(24363,14,5,b'm',99,4,0,b'S',0,0), // destination_ip
+    f(21208,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9603,8,7,b'm',354,4,0,b'S',0,0), // metadata
+    f(24377,8,8,b'm',185,4,0,b'S',0,0), // not_rule
+    f(24385,21,9,b'm',361,4,0,b'S',0,0), // requested_server_name
+    f(24406,8,10,b'm',357,4,0,b'S',0,0), // url_path
+    f(22908,22,11,b'm',382,4,0,b'S',0,0), // destination_port_range
+    f(24500,7,12,b'm',150,4,0,b'R',24414,86), // matcher
+    f(24531,12,13,b'm',150,4,0,b'R',24507,24), // uri_template
+    f(24543,16,14,b'm',193,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(22982,5,1,b'm',184,2,255,b'S',0,0), // rules
+    f(22997,5,1,b'm',185,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24606,11,1,b'm',184,2,255,b'S',0,0), // permissions
-    f(24617,10,2,b'm',187,2,255,b'S',0,0), // principals
-    f(24627,9,3,b'm',65535,4,255,b'R',0,0), // condition
-    f(24636,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
-    f(24653,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    f(24621,11,1,b'm',185,2,255,b'S',0,0), // permissions
+    f(24632,10,2,b'm',188,2,255,b'S',0,0), // principals
+    f(24642,9,3,b'm',65535,4,255,b'R',0,0), // condition
+    f(24651,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
+    f(24668,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(24693,7,1,b'm',189,4,0,b'S',0,0), // and_ids
-    f(24700,6,2,b'm',189,4,0,b'S',0,0), // or_ids
-    f(24345,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(24706,13,4,b'm',188,4,0,b'S',0,0), // authenticated
-    f(24719,9,5,b'm',98,4,0,b'S',0,0), // source_ip
-    f(3744,6,6,b'm',197,4,0,b'S',0,0), // header
-    f(9588,8,7,b'm',352,4,0,b'S',0,0), // metadata
-    f(24728,6,8,b'm',187,4,0,b'S',0,0), // not_id
-    f(24391,8,9,b'm',355,4,0,b'S',0,0), // url_path
-    f(24734,16,10,b'm',98,4,0,b'S',0,0), // direct_remote_ip
-    f(24750,9,11,b'm',98,4,0,b'S',0,0), // remote_ip
-    f(24759,12,12,b'm',348,4,0,b'S',0,0), // filter_state
-    f(24528,16,13,b'm',192,4,0,b'S',0,0), // sourced_metadata
-    f(24771,6,14,b'm',149,4,0,b'S',0,0), // custom
+    f(24708,7,1,b'm',190,4,0,b'S',0,0), // and_ids
+    f(24715,6,2,b'm',190,4,0,b'S',0,0), // or_ids
+    f(24360,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24721,13,4,b'm',189,4,0,b'S',0,0), // authenticated
+    f(24734,9,5,b'm',99,4,0,b'S',0,0), // source_ip
+    f(3744,6,6,b'm',198,4,0,b'S',0,0), // header
+    f(9603,8,7,b'm',354,4,0,b'S',0,0), // metadata
+    f(24743,6,8,b'm',188,4,0,b'S',0,0), // not_id
+    f(24406,8,9,b'm',357,4,0,b'S',0,0), // url_path
+    f(24749,16,10,b'm',99,4,0,b'S',0,0), // direct_remote_ip
+    f(24765,9,11,b'm',99,4,0,b'S',0,0), // remote_ip
+    f(24774,12,12,b'm',350,4,0,b'S',0,0), // filter_state
+    f(24543,16,13,b'm',193,4,0,b'S',0,0), // sourced_metadata
+    f(24786,6,14,b'm',150,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(24821,14,2,b'm',359,4,255,b'S',0,0), // principal_name
+    f(24836,14,2,b'm',361,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(24869,3,1,b'm',187,2,255,b'S',0,0), // ids
+    f(24884,3,1,b'm',188,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24291,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12788,8,2,b'm',191,1,255,b'S',0,0), // policies
-    f(25017,21,3,b'm',65535,4,255,b'R',24897,120), // audit_logging_options
+    f(24306,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12803,8,2,b'm',192,1,255,b'S',0,0), // policies
+    f(25032,21,3,b'm',65535,4,255,b'R',24912,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',186,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',187,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25113,16,1,b'm',352,4,255,b'S',0,0), // metadata_matcher
-    f(25129,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25128,16,1,b'm',354,4,255,b'S',0,0), // metadata_matcher
+    f(25144,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25179,12,2,b'm',359,4,255,b'S',0,0), // string_match
-    f(25191,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25194,12,2,b'm',361,4,255,b'S',0,0), // string_match
+    f(25206,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25234,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25243,9,2,b'm',386,4,255,b'I',6831,36), // propagate
+    f(25249,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(25258,9,2,b'm',388,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25294,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25300,4,2,b'm',101,4,255,b'S',0,0), // body
-    f(25304,11,3,b'm',145,4,255,b'S',0,0), // body_format
+    f(25309,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25315,4,2,b'm',102,4,255,b'S',0,0), // body
+    f(25319,11,3,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7714,6,1,b'm',385,4,255,b'S',0,0), // config
-    f(25349,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14725,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7714,6,1,b'm',387,4,255,b'S',0,0), // config
+    f(25364,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14740,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25395,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25406,11,6,b'm',381,4,0,b'S',0,0), // range_match
-    f(25417,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25191,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25430,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25442,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25454,16,11,b'm',357,4,0,b'S',0,0), // safe_regex_match
-    f(25470,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25179,12,13,b'm',359,4,0,b'S',0,0), // string_match
-    f(25484,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25410,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25421,11,6,b'm',383,4,0,b'S',0,0), // range_match
+    f(25432,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25206,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25445,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25457,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25469,16,11,b'm',359,4,0,b'S',0,0), // safe_regex_match
+    f(25485,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25194,12,13,b'm',361,4,0,b'S',0,0), // string_match
+    f(25499,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25179,12,5,b'm',359,4,0,b'S',0,0), // string_match
-    f(25417,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25194,12,5,b'm',361,4,0,b'S',0,0), // string_match
+    f(25432,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25592,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25605,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25618,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(25631,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25645,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25659,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25670,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25685,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25698,13,9,b'm',356,4,1,b'S',0,0), // regex_rewrite
-    f(25711,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25607,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25620,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25633,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(25646,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25660,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25674,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25685,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25700,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25713,13,9,b'm',358,4,1,b'S',0,0), // regex_rewrite
+    f(25726,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12671,5,1,b'm',215,4,255,b'S',0,0), // match
-    f(25750,5,2,b'm',202,4,0,b'S',0,0), // route
-    f(25755,8,3,b'm',199,4,0,b'S',0,0), // redirect
-    f(9588,8,4,b'm',120,4,255,b'I',25763,32), // metadata
-    f(25865,9,5,b'm',194,4,255,b'I',25795,70), // decorator
-    f(25874,15,7,b'm',195,4,0,b'S',0,0), // direct_response
-    f(25889,22,9,b'm',110,2,255,b'S',0,0), // request_headers_to_add
-    f(25911,23,10,b'm',110,2,255,b'S',0,0), // response_headers_to_add
-    f(25934,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25960,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25985,23,13,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(12686,5,1,b'm',216,4,255,b'S',0,0), // match
+    f(25765,5,2,b'm',203,4,0,b'S',0,0), // route
+    f(25770,8,3,b'm',200,4,0,b'S',0,0), // redirect
+    f(9603,8,4,b'm',121,4,255,b'I',25778,32), // metadata
+    f(25880,9,5,b'm',195,4,255,b'I',25810,70), // decorator
+    f(25889,15,7,b'm',196,4,0,b'S',0,0), // direct_response
+    f(25904,22,9,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(25926,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(25949,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25975,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26000,23,13,b'm',202,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',219,4,255,b'I',26008,35), // tracing
-    f(26126,30,16,b'm',399,4,255,b'I',26043,83), // per_request_buffer_limit_bytes
-    f(26228,13,17,b'm',65535,4,0,b'R',26156,72), // filter_action
-    f(26290,21,18,b'm',65535,4,0,b'R',26241,49), // non_forwarding_action
-    f(22098,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26311,25,20,b'm',400,4,255,b'I',26043,83), // request_body_buffer_limit
-    f(26438,16,21,b'm',149,2,255,b'R',26336,102), // route_specifiers
+    f(4856,7,15,b'm',220,4,255,b'I',26023,35), // tracing
+    f(26141,30,16,b'm',401,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
+    f(26243,13,17,b'm',65535,4,0,b'R',26171,72), // filter_action
+    f(26305,21,18,b'm',65535,4,0,b'R',26256,49), // non_forwarding_action
+    f(22113,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26326,25,20,b'm',402,4,255,b'I',26058,83), // request_body_buffer_limit
+    f(26453,16,21,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26540,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26554,17,3,b'm',223,4,0,b'S',0,0), // weighted_clusters
-    f(26630,14,4,b'm',120,4,255,b'I',26571,59), // metadata_match
-    f(25645,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26644,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26664,17,7,b'm',386,4,1,b'S',0,0), // auto_host_rewrite
-    f(14897,7,8,b'm',389,4,255,b'S',0,0), // timeout
-    f(14920,12,9,b'm',65535,4,255,b'R',26681,103), // retry_policy
+    f(26555,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26569,17,3,b'm',224,4,0,b'S',0,0), // weighted_clusters
+    f(26645,14,4,b'm',121,4,255,b'I',26586,59), // metadata_match
+    f(25660,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26659,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26679,17,7,b'm',388,4,1,b'S',0,0), // auto_host_rewrite
+    f(14912,7,8,b'm',391,4,255,b'S',0,0), // timeout
+    f(14935,12,9,b'm',65535,4,255,b'R',26696,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26853,11,13,b'm',65535,2,255,b'R',26784,69), // rate_limits
-    f(26907,22,14,b'm',386,4,255,b'I',26864,43), // include_vh_rate_limits
-    f(26929,11,15,b'm',203,2,255,b'S',0,0), // hash_policy
-    f(27029,4,17,b'm',65535,4,255,b'R',26940,89), // cors
-    f(27033,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27064,16,23,b'm',389,4,255,b'S',0,0), // max_grpc_timeout
-    f(17104,12,24,b'm',389,4,255,b'S',0,0), // idle_timeout
-    f(27080,15,25,b'm',211,2,255,b'S',0,0), // upgrade_configs
-    f(27127,24,26,b'e',65535,0,255,b'R',27095,32), // internal_redirect_action
-    f(27225,12,27,b'm',65535,4,255,b'R',27151,74), // hedge_policy
-    f(27237,19,28,b'm',389,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27256,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27275,23,30,b'm',210,2,255,b'S',0,0), // request_mirror_policies
-    f(27298,22,31,b'm',399,4,255,b'R',27095,32), // max_internal_redirects
-    f(25698,13,32,b'm',356,4,255,b'S',0,0), // regex_rewrite
-    f(27355,25,33,b'm',385,4,255,b'R',27320,35), // retry_policy_typed_config
-    f(27380,24,34,b'm',65535,4,255,b'R',27095,32), // internal_redirect_policy
-    f(27404,23,35,b'm',356,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17156,19,36,b'm',209,4,255,b'S',0,0), // max_stream_duration
-    f(27511,24,37,b's',65535,4,0,b'R',27427,84), // cluster_specifier_plugin
-    f(27535,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27558,31,39,b'm',65535,4,0,b'R',27427,84), // inline_cluster_specifier_plugin
-    f(27684,17,40,b'm',149,4,255,b'I',27589,95), // early_data_policy
-    f(27701,19,41,b'm',149,4,255,b'S',0,0), // path_rewrite_policy
-    f(27790,13,42,b'm',389,4,255,b'I',27720,70), // flush_timeout
-    f(27803,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25711,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26868,11,13,b'm',65535,2,255,b'R',26799,69), // rate_limits
+    f(26922,22,14,b'm',388,4,255,b'I',26879,43), // include_vh_rate_limits
+    f(26944,11,15,b'm',204,2,255,b'S',0,0), // hash_policy
+    f(27044,4,17,b'm',65535,4,255,b'R',26955,89), // cors
+    f(27048,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27079,16,23,b'm',391,4,255,b'S',0,0), // max_grpc_timeout
+    f(17119,12,24,b'm',391,4,255,b'S',0,0), // idle_timeout
+    f(27095,15,25,b'm',212,2,255,b'S',0,0), // upgrade_configs
+    f(27142,24,26,b'e',65535,0,255,b'R',27110,32), // internal_redirect_action
+    f(27240,12,27,b'm',65535,4,255,b'R',27166,74), // hedge_policy
+    f(27252,19,28,b'm',391,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27271,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27290,23,30,b'm',211,2,255,b'S',0,0), // request_mirror_policies
+    f(27313,22,31,b'm',401,4,255,b'R',27110,32), // max_internal_redirects
+    f(25713,13,32,b'm',358,4,255,b'S',0,0), // regex_rewrite
+    f(27370,25,33,b'm',387,4,255,b'R',27335,35), // retry_policy_typed_config
+    f(27395,24,34,b'm',65535,4,255,b'R',27110,32), // internal_redirect_policy
+    f(27419,23,35,b'm',358,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17171,19,36,b'm',210,4,255,b'S',0,0), // max_stream_duration
+    f(27526,24,37,b's',65535,4,0,b'R',27442,84), // cluster_specifier_plugin
+    f(27550,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27573,31,39,b'm',65535,4,0,b'R',27442,84), // inline_cluster_specifier_plugin
+    f(27699,17,40,b'm',150,4,255,b'I',27604,95), // early_data_policy
+    f(27716,19,41,b'm',150,4,255,b'S',0,0), // path_rewrite_policy
+    f(27805,13,42,b'm',391,4,255,b'I',27735,70), // flush_timeout
+    f(27818,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25726,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',207,4,0,b'S',0,0), // header
-    f(27859,6,2,b'm',205,4,0,b'S',0,0), // cookie
-    f(27865,21,3,b'm',204,4,0,b'S',0,0), // connection_properties
-    f(27886,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27894,15,5,b'm',208,4,0,b'S',0,0), // query_parameter
-    f(24759,12,6,b'm',65535,4,0,b'R',27909,55), // filter_state
+    f(3744,6,1,b'm',208,4,0,b'S',0,0), // header
+    f(27874,6,2,b'm',206,4,0,b'S',0,0), // cookie
+    f(27880,21,3,b'm',205,4,0,b'S',0,0), // connection_properties
+    f(27901,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27909,15,5,b'm',209,4,0,b'S',0,0), // query_parameter
+    f(24774,12,6,b'm',65535,4,0,b'R',27924,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(24719,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(24734,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28175,3,2,b'm',389,4,255,b'I',28080,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28080,95), // path
-    f(28178,10,4,b'm',206,2,255,b'I',28080,95), // attributes
+    f(28190,3,2,b'm',391,4,255,b'I',28095,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28095,95), // path
+    f(28193,10,4,b'm',207,2,255,b'I',28095,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25698,13,2,b'm',356,4,255,b'S',0,0), // regex_rewrite
+    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25713,13,2,b'm',358,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17156,19,1,b'm',389,4,255,b'S',0,0), // max_stream_duration
-    f(28420,23,2,b'm',389,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28443,26,3,b'm',389,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17171,19,1,b'm',391,4,255,b'S',0,0), // max_stream_duration
+    f(28435,23,2,b'm',391,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28458,26,3,b'm',391,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28522,16,3,b'm',135,4,255,b'S',0,0), // runtime_fraction
-    f(28538,13,4,b'm',386,4,255,b'I',26008,35), // trace_sampled
-    f(26540,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28551,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28584,25,7,b'm',90,2,255,b'S',0,0), // request_headers_mutations
-    f(26644,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28537,16,3,b'm',136,4,255,b'S',0,0), // runtime_fraction
+    f(28553,13,4,b'm',388,4,255,b'I',26023,35), // trace_sampled
+    f(26555,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28566,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28599,25,7,b'm',91,2,255,b'S',0,0), // request_headers_mutations
+    f(26659,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28656,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28668,7,2,b'm',386,4,255,b'S',0,0), // enabled
-    f(28738,14,3,b'm',65535,4,255,b'R',28675,63), // connect_config
+    f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28683,7,2,b'm',388,4,255,b'S',0,0), // enabled
+    f(28753,14,3,b'm',65535,4,255,b'R',28690,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28792,13,2,b'm',221,2,255,b'S',0,0), // virtual_hosts
-    f(28805,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25911,23,4,b'm',110,2,255,b'S',0,0), // response_headers_to_add
-    f(25934,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25889,22,6,b'm',110,2,255,b'S',0,0), // request_headers_to_add
-    f(28826,17,7,b'm',386,4,255,b'S',0,0), // validate_clusters
-    f(25960,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28939,4,9,b'm',65535,4,255,b'R',28843,96), // vhds
-    f(28943,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28978,35,11,b'm',399,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29013,25,12,b'm',65535,2,255,b'R',27427,84), // cluster_specifier_plugins
-    f(27275,23,13,b'm',210,2,255,b'S',0,0), // request_mirror_policies
-    f(29038,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29066,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25985,23,16,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
-    f(9588,8,17,b'm',120,4,255,b'I',29105,38), // metadata
-    f(29143,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26438,16,19,b'm',149,2,255,b'R',26336,102), // route_specifiers
+    f(28807,13,2,b'm',222,2,255,b'S',0,0), // virtual_hosts
+    f(28820,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25926,23,4,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(25949,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25904,22,6,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(28841,17,7,b'm',388,4,255,b'S',0,0), // validate_clusters
+    f(25975,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28954,4,9,b'm',65535,4,255,b'R',28858,96), // vhds
+    f(28958,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28993,35,11,b'm',401,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29028,25,12,b'm',65535,2,255,b'R',27442,84), // cluster_specifier_plugins
+    f(27290,23,13,b'm',211,2,255,b'S',0,0), // request_mirror_policies
+    f(29053,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29081,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26000,23,16,b'm',214,1,255,b'S',0,0), // typed_per_filter_config
+    f(9603,8,17,b'm',121,4,255,b'I',29120,38), // metadata
+    f(29158,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26453,16,19,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29252,6,1,b'm',200,2,255,b'S',0,0), // routes
+    f(29267,6,1,b'm',201,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29290,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29305,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29296,14,4,b'm',386,4,255,b'S',0,0), // case_sensitive
-    f(29310,7,6,b'm',197,2,255,b'S',0,0), // headers
-    f(29317,16,7,b'm',198,2,255,b'S',0,0), // query_parameters
-    f(29333,4,8,b'm',217,4,255,b'S',0,0), // grpc
-    f(28522,16,9,b'm',135,4,255,b'S',0,0), // runtime_fraction
-    f(29337,10,10,b'm',357,4,0,b'S',0,0), // safe_regex
-    f(29347,11,11,b'm',218,4,255,b'S',0,0), // tls_context
-    f(29358,15,12,b'm',216,4,0,b'S',0,0), // connect_matcher
-    f(29470,16,13,b'm',352,2,255,b'R',29373,97), // dynamic_metadata
-    f(29486,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29507,17,15,b'm',149,4,0,b'S',0,0), // path_match_policy
-    f(24759,12,16,b'm',348,2,255,b'S',0,0), // filter_state
-    f(29524,7,17,b'm',193,2,255,b'S',0,0), // cookies
+    f(29311,14,4,b'm',388,4,255,b'S',0,0), // case_sensitive
+    f(29325,7,6,b'm',198,2,255,b'S',0,0), // headers
+    f(29332,16,7,b'm',199,2,255,b'S',0,0), // query_parameters
+    f(29348,4,8,b'm',218,4,255,b'S',0,0), // grpc
+    f(28537,16,9,b'm',136,4,255,b'S',0,0), // runtime_fraction
+    f(29352,10,10,b'm',359,4,0,b'S',0,0), // safe_regex
+    f(29362,11,11,b'm',219,4,255,b'S',0,0), // tls_context
+    f(29373,15,12,b'm',217,4,0,b'S',0,0), // connect_matcher
+    f(29485,16,13,b'm',354,2,255,b'R',29388,97), // dynamic_metadata
+    f(29501,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29522,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
+    f(24774,12,16,b'm',350,2,255,b'S',0,0), // filter_state
+    f(29539,7,17,b'm',194,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29687,9,1,b'm',386,4,255,b'S',0,0), // presented
-    f(29696,9,2,b'm',386,4,255,b'S',0,0), // validated
+    f(29702,9,1,b'm',388,4,255,b'S',0,0), // presented
+    f(29711,9,2,b'm',388,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29734,15,1,b'm',375,4,255,b'I',6831,36), // client_sampling
-    f(29749,15,2,b'm',375,4,255,b'I',6831,36), // random_sampling
-    f(29764,16,3,b'm',375,4,255,b'I',6831,36), // overall_sampling
-    f(29780,11,4,b'm',369,2,255,b'I',6831,36), // custom_tags
-    f(25234,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29791,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29749,15,1,b'm',377,4,255,b'I',6831,36), // client_sampling
+    f(29764,15,2,b'm',377,4,255,b'I',6831,36), // random_sampling
+    f(29779,16,3,b'm',377,4,255,b'I',6831,36), // overall_sampling
+    f(29795,11,4,b'm',371,2,255,b'I',6831,36), // custom_tags
+    f(25249,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(29806,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29310,7,4,b'm',197,2,255,b'S',0,0), // headers
+    f(29325,7,4,b'm',198,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29878,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29252,6,3,b'm',200,2,255,b'S',0,0), // routes
-    f(29885,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(29896,16,5,b'm',220,2,255,b'S',0,0), // virtual_clusters
-    f(26853,11,6,b'm',65535,2,255,b'R',26784,69), // rate_limits
-    f(25889,22,7,b'm',110,2,255,b'S',0,0), // request_headers_to_add
-    f(27029,4,8,b'm',65535,4,255,b'R',26940,89), // cors
-    f(25911,23,10,b'm',110,2,255,b'S',0,0), // response_headers_to_add
-    f(25934,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25960,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29912,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25985,23,15,b'm',222,1,255,b'S',0,0), // typed_per_filter_config
-    f(14920,12,16,b'm',65535,4,255,b'R',26681,103), // retry_policy
-    f(27225,12,17,b'm',65535,4,255,b'R',27151,74), // hedge_policy
-    f(26126,30,18,b'm',399,4,255,b'I',26043,83), // per_request_buffer_limit_bytes
-    f(29941,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27355,25,20,b'm',385,4,255,b'R',27320,35), // retry_policy_typed_config
-    f(24485,7,21,b'm',407,4,255,b'S',0,0), // matcher
-    f(27275,23,22,b'm',210,2,255,b'S',0,0), // request_mirror_policies
-    f(30036,31,23,b'b',65535,0,255,b'I',29974,62), // include_is_timeout_retry_header
-    f(9588,8,24,b'm',120,4,255,b'I',30067,39), // metadata
-    f(26311,25,25,b'm',400,4,255,b'I',26043,83), // request_body_buffer_limit
-    f(26438,16,26,b'm',149,2,255,b'R',26336,102), // route_specifiers
+    f(29893,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29267,6,3,b'm',201,2,255,b'S',0,0), // routes
+    f(29900,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(29911,16,5,b'm',221,2,255,b'S',0,0), // virtual_clusters
+    f(26868,11,6,b'm',65535,2,255,b'R',26799,69), // rate_limits
+    f(25904,22,7,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(27044,4,8,b'm',65535,4,255,b'R',26955,89), // cors
+    f(25926,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(25949,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25975,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29927,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26000,23,15,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
+    f(14935,12,16,b'm',65535,4,255,b'R',26696,103), // retry_policy
+    f(27240,12,17,b'm',65535,4,255,b'R',27166,74), // hedge_policy
+    f(26141,30,18,b'm',401,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
+    f(29956,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27370,25,20,b'm',387,4,255,b'R',27335,35), // retry_policy_typed_config
+    f(24500,7,21,b'm',409,4,255,b'S',0,0), // matcher
+    f(27290,23,22,b'm',211,2,255,b'S',0,0), // request_mirror_policies
+    f(30051,31,23,b'b',65535,0,255,b'I',29989,62), // include_is_timeout_retry_header
+    f(9603,8,24,b'm',121,4,255,b'I',30082,39), // metadata
+    f(26326,25,25,b'm',402,4,255,b'I',26058,83), // request_body_buffer_limit
+    f(26453,16,26,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',385,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',224,2,255,b'S',0,0), // clusters
-    f(30202,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30263,12,3,b'm',399,4,255,b'I',30220,43), // total_weight
-    f(28299,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30275,15,5,b'm',386,4,0,b'S',0,0), // use_hash_policy
+    f(7225,8,1,b'm',225,2,255,b'S',0,0), // clusters
+    f(30217,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30278,12,3,b'm',401,4,255,b'I',30235,43), // total_weight
+    f(28314,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30290,15,5,b'm',388,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',399,4,255,b'S',0,0), // weight
-    f(26630,14,3,b'm',120,4,255,b'I',26571,59), // metadata_match
-    f(25889,22,4,b'm',110,2,255,b'S',0,0), // request_headers_to_add
-    f(25911,23,5,b'm',110,2,255,b'S',0,0), // response_headers_to_add
-    f(25934,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25960,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25985,23,10,b'm',65535,1,255,b'R',30341,66), // typed_per_filter_config
-    f(26644,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26540,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',401,4,255,b'S',0,0), // weight
+    f(26645,14,3,b'm',121,4,255,b'I',26586,59), // metadata_match
+    f(25904,22,4,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(25926,23,5,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(25949,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25975,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26000,23,10,b'm',65535,1,255,b'R',30356,66), // typed_per_filter_config
+    f(26659,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26555,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30535,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',396,4,0,b'S',0,0), // json_format
-    f(30541,17,4,b'm',396,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',145,4,0,b'S',0,0), // log_format
+    f(30550,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',398,4,0,b'S',0,0), // json_format
+    f(30556,17,4,b'm',398,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',145,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',145,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9246,16,3,b'm',389,4,255,b'S',0,0), // dns_refresh_rate
-    f(10244,24,4,b'm',230,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10041,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10730,10,6,b'm',389,4,255,b'S',0,0), // dns_jitter
-    f(5705,25,7,b'm',149,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9262,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(30715,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30747,20,10,b'm',389,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9261,16,3,b'm',391,4,255,b'S',0,0), // dns_refresh_rate
+    f(10259,24,4,b'm',231,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10056,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10745,10,6,b'm',391,4,255,b'S',0,0), // dns_jitter
+    f(5705,25,7,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9277,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
+    f(30730,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30762,20,10,b'm',391,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12452,13,1,b'm',389,4,255,b'S',0,0), // base_interval
-    f(12465,12,2,b'm',389,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30890,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19555,13,2,b'm',145,4,1,b'S',0,0), // format_string
-    f(30947,9,3,b'b',65535,0,255,b'I',30900,47), // read_only
-    f(31038,20,4,b'e',36,0,255,b'I',30956,82), // shared_with_upstream
-    f(31058,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31071,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30905,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19570,13,2,b'm',146,4,1,b'S',0,0), // format_string
+    f(30962,9,3,b'b',65535,0,255,b'I',30915,47), // read_only
+    f(31053,20,4,b'e',36,0,255,b'I',30971,82), // shared_with_upstream
+    f(31073,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31086,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31145,9,1,b'm',234,4,255,b'S',0,0), // mutations
-    f(28943,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31160,9,1,b'm',235,4,255,b'S',0,0), // mutations
+    f(28958,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31145,9,1,b'm',234,4,255,b'S',0,0), // mutations
+    f(31160,9,1,b'm',235,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31283,17,1,b'm',90,2,255,b'S',0,0), // request_mutations
-    f(31300,18,2,b'm',90,2,255,b'S',0,0), // response_mutations
-    f(31352,25,3,b'm',65535,2,255,b'R',31318,34), // query_parameter_mutations
-    f(31412,27,4,b'm',90,2,255,b'R',31377,35), // response_trailers_mutations
-    f(31439,26,5,b'm',90,2,255,b'R',31377,35), // request_trailers_mutations
+    f(31298,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
+    f(31315,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
+    f(31367,25,3,b'm',65535,2,255,b'R',31333,34), // query_parameter_mutations
+    f(31427,27,4,b'm',91,2,255,b'R',31392,35), // response_trailers_mutations
+    f(31454,26,5,b'm',91,2,255,b'R',31392,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31567,13,1,b'm',386,4,255,b'I',31511,56), // dynamic_stats
-    f(31580,16,2,b'b',65535,0,255,b'I',26008,35), // start_child_span
-    f(31596,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31608,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31630,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31650,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31703,40,7,b'b',65535,0,255,b'I',31677,26), // suppress_grpc_request_failure_code_stats
-    f(31789,21,8,b'm',256,2,255,b'R',31743,46), // upstream_http_filters
-    f(31871,20,9,b'm',236,4,255,b'I',31810,61), // upstream_log_options
-    f(31891,33,10,b'm',386,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31582,13,1,b'm',388,4,255,b'I',31526,56), // dynamic_stats
+    f(31595,16,2,b'b',65535,0,255,b'I',26023,35), // start_child_span
+    f(31611,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31623,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31645,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31665,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31718,40,7,b'b',65535,0,255,b'I',31692,26), // suppress_grpc_request_failure_code_stats
+    f(31804,21,8,b'm',257,2,255,b'R',31758,46), // upstream_http_filters
+    f(31886,20,9,b'm',237,4,255,b'I',31825,61), // upstream_log_options
+    f(31906,33,10,b'm',388,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31995,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32032,27,2,b'm',389,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32010,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32047,27,2,b'm',391,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32115,18,1,b'm',231,2,255,b'S',0,0), // on_request_headers
-    f(32175,17,2,b'b',65535,0,255,b'R',32133,42), // clear_route_cache
+    f(32130,18,1,b'm',232,2,255,b'S',0,0), // on_request_headers
+    f(32190,17,2,b'b',65535,0,255,b'R',32148,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
-    f(9588,8,3,b'm',239,2,255,b'S',0,0), // metadata
+    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',398,4,255,b'S',0,0), // value
+    f(9603,8,3,b'm',240,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32316,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',396,4,255,b'S',0,0), // value
-    f(32370,11,4,b'm',385,4,255,b'R',32331,39), // typed_value
+    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32331,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',398,4,255,b'S',0,0), // value
+    f(32385,11,4,b'm',387,4,255,b'R',32346,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32513,12,2,b'm',384,4,255,b'S',0,0), // token_bucket
-    f(32525,15,3,b'm',134,4,255,b'S',0,0), // runtime_enabled
+    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32528,12,2,b'm',386,4,255,b'S',0,0), // token_bucket
+    f(32540,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22982,5,1,b'm',245,2,255,b'S',0,0), // rules
-    f(32666,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18115,17,3,b'm',128,4,255,b'S',0,0), // pass_through_tlvs
-    f(32703,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22098,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32773,12,6,b'e',65535,0,255,b'R',32722,51), // tlv_location
+    f(22997,5,1,b'm',246,2,255,b'S',0,0), // rules
+    f(32681,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18130,17,3,b'm',129,4,255,b'S',0,0), // pass_through_tlvs
+    f(32718,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22113,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32788,12,6,b'e',65535,0,255,b'R',32737,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32244,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12742,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32863,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12757,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(32878,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18201,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32954,14,2,b'm',244,4,255,b'S',0,0), // on_tlv_present
+    f(18216,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32969,14,2,b'm',245,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33084,25,1,b'm',386,4,255,b'R',33031,53), // enable_ja3_fingerprinting
-    f(33164,24,2,b'm',399,4,255,b'I',33109,55), // initial_read_buffer_size
-    f(33188,25,3,b'm',386,4,255,b'R',33031,53), // enable_ja4_fingerprinting
-    f(33213,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33260,21,5,b'm',399,4,255,b'S',0,0), // max_client_hello_size
+    f(33099,25,1,b'm',388,4,255,b'R',33046,53), // enable_ja3_fingerprinting
+    f(33179,24,2,b'm',401,4,255,b'I',33124,55), // initial_read_buffer_size
+    f(33203,25,3,b'm',388,4,255,b'R',33046,53), // enable_ja4_fingerprinting
+    f(33228,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33275,21,5,b'm',401,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8578,15,2,b'm',400,4,255,b'S',0,0), // max_connections
-    f(33349,5,3,b'm',389,4,255,b'S',0,0), // delay
-    f(32525,15,4,b'm',134,4,255,b'S',0,0), // runtime_enabled
+    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8593,15,2,b'm',402,4,255,b'S',0,0), // max_connections
+    f(33364,5,3,b'm',391,4,255,b'S',0,0), // delay
+    f(32540,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33412,8,1,b'm',101,4,255,b'S',0,0), // response
+    f(33427,8,1,b'm',102,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33546,10,1,b'e',38,0,255,b'S',0,0), // codec_type
-    f(22098,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33556,3,3,b'm',258,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',212,4,0,b'S',0,0), // route_config
-    f(33559,12,5,b'm',256,2,255,b'S',0,0), // http_filters
-    f(33571,14,6,b'm',386,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33585,28), // tracing
-    f(9203,21,8,b'm',112,4,255,b'S',0,0), // http_protocol_options
-    f(9224,22,9,b'm',115,4,255,b'S',0,0), // http2_protocol_options
-    f(33613,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33624,13,12,b'm',389,4,255,b'S',0,0), // drain_timeout
+    f(33561,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(22113,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33571,3,3,b'm',259,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',213,4,0,b'S',0,0), // route_config
+    f(33574,12,5,b'm',257,2,255,b'S',0,0), // http_filters
+    f(33586,14,6,b'm',388,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33600,28), // tracing
+    f(9218,21,8,b'm',113,4,255,b'S',0,0), // http_protocol_options
+    f(9239,22,9,b'm',116,4,255,b'S',0,0), // http2_protocol_options
+    f(33628,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33639,13,12,b'm',391,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33637,18,14,b'm',386,4,255,b'S',0,0), // use_remote_address
-    f(33655,19,15,b'm',386,4,255,b'S',0,0), // generate_request_id
-    f(33674,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33701,31,17,b'm',254,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33732,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33750,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33841,49,20,b'b',65535,0,255,b'I',33770,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33890,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33905,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27080,15,23,b'm',255,2,255,b'S',0,0), // upgrade_configs
-    f(33908,19,24,b'm',389,4,255,b'S',0,0), // stream_idle_timeout
-    f(33927,23,25,b'm',253,4,255,b'S',0,0), // internal_address_config
-    f(33950,21,26,b'm',389,4,255,b'S',0,0), // delayed_close_timeout
-    f(13738,15,28,b'm',389,4,255,b'S',0,0), // request_timeout
-    f(33971,22,29,b'm',399,4,255,b'S',0,0), // max_request_headers_kb
-    f(33993,14,30,b'm',386,4,255,b'S',0,0), // normalize_path
-    f(34045,13,31,b'm',65535,4,0,b'R',34007,38), // scoped_routes
-    f(34058,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34086,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34099,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
-    f(9643,28,35,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
-    f(34127,20,36,b'm',259,4,255,b'S',0,0), // request_id_extension
-    f(34147,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34180,18,38,b'm',257,4,255,b'S',0,0), // local_reply_config
-    f(34198,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34222,36,40,b'm',386,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34258,23,41,b'm',389,4,255,b'S',0,0), // request_headers_timeout
-    f(34281,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34336,26,43,b'm',65535,4,255,b'R',34300,36), // path_normalization_options
-    f(34385,22,44,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
-    f(34407,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34439,32,46,b'm',149,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34471,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34494,28,48,b'm',137,4,255,b'S',0,0), // scheme_header_transformation
-    f(34522,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34541,30,50,b'm',149,4,255,b'R',0,0), // typed_header_validation_config
-    f(34571,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34594,32,52,b'm',149,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34626,35,53,b'm',386,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34693,25,54,b'm',389,4,255,b'I',34661,32), // access_log_flush_interval
-    f(34718,31,55,b'b',65535,0,255,b'I',34661,32), // flush_access_log_on_new_request
-    f(34749,18,56,b'm',252,4,255,b'I',34661,32), // access_log_options
-    f(34767,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(34838,34,58,b'b',65535,0,255,b'I',34788,50), // http1_safe_max_connection_duration
-    f(34872,20,59,b'm',389,4,255,b'S',0,0), // stream_flush_timeout
-    f(34892,27,60,b'm',407,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(34919,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34939,20,62,b'm',382,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33652,18,14,b'm',388,4,255,b'S',0,0), // use_remote_address
+    f(33670,19,15,b'm',388,4,255,b'S',0,0), // generate_request_id
+    f(33689,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33716,31,17,b'm',255,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33747,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33765,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33856,49,20,b'b',65535,0,255,b'I',33785,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33905,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33920,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27095,15,23,b'm',256,2,255,b'S',0,0), // upgrade_configs
+    f(33923,19,24,b'm',391,4,255,b'S',0,0), // stream_idle_timeout
+    f(33942,23,25,b'm',254,4,255,b'S',0,0), // internal_address_config
+    f(33965,21,26,b'm',391,4,255,b'S',0,0), // delayed_close_timeout
+    f(13753,15,28,b'm',391,4,255,b'S',0,0), // request_timeout
+    f(33986,22,29,b'm',401,4,255,b'S',0,0), // max_request_headers_kb
+    f(34008,14,30,b'm',388,4,255,b'S',0,0), // normalize_path
+    f(34060,13,31,b'm',65535,4,0,b'R',34022,38), // scoped_routes
+    f(34073,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34101,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34114,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(9658,28,35,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
+    f(34142,20,36,b'm',260,4,255,b'S',0,0), // request_id_extension
+    f(34162,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34195,18,38,b'm',258,4,255,b'S',0,0), // local_reply_config
+    f(34213,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34237,36,40,b'm',388,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34273,23,41,b'm',391,4,255,b'S',0,0), // request_headers_timeout
+    f(34296,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34351,26,43,b'm',65535,4,255,b'R',34315,36), // path_normalization_options
+    f(34400,22,44,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
+    f(34422,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34454,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34486,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34509,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
+    f(34537,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34556,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
+    f(34586,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34609,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34641,35,53,b'm',388,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34708,25,54,b'm',391,4,255,b'I',34676,32), // access_log_flush_interval
+    f(34733,31,55,b'b',65535,0,255,b'I',34676,32), // flush_access_log_on_new_request
+    f(34764,18,56,b'm',253,4,255,b'I',34676,32), // access_log_options
+    f(34782,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(34853,34,58,b'b',65535,0,255,b'I',34803,50), // http1_safe_max_connection_duration
+    f(34887,20,59,b'm',391,4,255,b'S',0,0), // stream_flush_timeout
+    f(34907,27,60,b'm',409,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(34934,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34954,20,62,b'm',384,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(33674,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33701,31,2,b'm',254,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33689,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33716,31,2,b'm',255,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34693,25,1,b'm',389,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34718,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(35165,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34708,25,1,b'm',391,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34733,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(35180,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35312,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35324,11,2,b'm',98,2,255,b'S',0,0), // cidr_ranges
+    f(35327,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35339,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35444,7,1,b'm',386,4,255,b'S',0,0), // subject
-    f(35451,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35459,7,1,b'm',388,4,255,b'S',0,0), // subject
+    f(35466,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35455,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30535,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35460,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35470,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30550,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35475,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28656,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',256,2,255,b'R',35561,61), // filters
-    f(28668,7,3,b'm',386,4,255,b'S',0,0), // enabled
+    f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',257,2,255,b'R',35576,61), // filters
+    f(28683,7,3,b'm',388,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',385,4,0,b'S',0,0), // typed_config
-    f(20889,16,5,b'm',65535,4,0,b'R',20846,43), // config_discovery
-    f(25349,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14725,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
+    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
+    f(25364,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14740,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35768,7,1,b'm',260,2,255,b'S',0,0), // mappers
-    f(25304,11,2,b'm',145,4,255,b'S',0,0), // body_format
+    f(35783,7,1,b'm',261,2,255,b'S',0,0), // mappers
+    f(25319,11,2,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35838,13,1,b'm',99,4,255,b'S',0,0), // config_source
-    f(35851,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35853,13,1,b'm',100,4,255,b'S',0,0), // config_source
+    f(35866,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',385,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',387,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36020,11,2,b'm',399,4,255,b'S',0,0), // status_code
-    f(25300,4,3,b'm',101,4,255,b'S',0,0), // body
-    f(36031,20,4,b'm',145,4,255,b'S',0,0), // body_format_override
-    f(36051,14,5,b'm',110,2,255,b'S',0,0), // headers_to_add
+    f(36035,11,2,b'm',401,4,255,b'S',0,0), // status_code
+    f(25315,4,3,b'm',102,4,255,b'S',0,0), // body
+    f(36046,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
+    f(36066,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32513,12,2,b'm',384,4,255,b'S',0,0), // token_bucket
-    f(32525,15,3,b'm',134,4,255,b'S',0,0), // runtime_enabled
-    f(36131,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32528,12,2,b'm',386,4,255,b'S',0,0), // token_bucket
+    f(32540,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(36146,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(22982,5,1,b'm',190,4,255,b'S',0,0), // rules
-    f(36185,12,2,b'm',190,4,255,b'S',0,0), // shadow_rules
-    f(22098,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36197,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36213,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24485,7,6,b'm',407,4,255,b'S',0,0), // matcher
-    f(36237,14,7,b'm',407,4,255,b'S',0,0), // shadow_matcher
-    f(36251,10,8,b'm',389,4,255,b'S',0,0), // delay_deny
+    f(22997,5,1,b'm',191,4,255,b'S',0,0), // rules
+    f(36200,12,2,b'm',191,4,255,b'S',0,0), // shadow_rules
+    f(22113,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36212,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36228,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24500,7,6,b'm',409,4,255,b'S',0,0), // matcher
+    f(36252,14,7,b'm',409,4,255,b'S',0,0), // shadow_matcher
+    f(36266,10,8,b'm',391,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36320,17,1,b'm',231,2,255,b'S',0,0), // on_new_connection
-    f(36337,27,2,b'm',231,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36364,18,3,b'm',231,2,255,b'S',0,0), // on_downstream_data
+    f(36335,17,1,b'm',232,2,255,b'S',0,0), // on_new_connection
+    f(36352,27,2,b'm',232,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36379,18,3,b'm',232,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22098,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36494,23,3,b'm',389,4,255,b'I',20577,34), // downstream_idle_timeout
-    f(36517,21,4,b'm',389,4,255,b'I',20577,34), // upstream_idle_timeout
+    f(36509,23,3,b'm',391,4,255,b'I',20592,34), // downstream_idle_timeout
+    f(36532,21,4,b'm',391,4,255,b'I',20592,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36538,20,7,b'm',399,4,255,b'S',0,0), // max_connect_attempts
-    f(17104,12,8,b'm',389,4,255,b'S',0,0), // idle_timeout
-    f(26630,14,9,b'm',120,4,255,b'I',26571,59), // metadata_match
-    f(26554,17,10,b'm',268,4,0,b'S',0,0), // weighted_clusters
-    f(26929,11,11,b'm',376,2,255,b'I',36558,78), // hash_policy
-    f(36636,16,12,b'm',267,4,255,b'S',0,0), // tunneling_config
-    f(36652,34,13,b'm',389,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36785,9,14,b'm',65535,4,255,b'R',36686,99), // on_demand
-    f(34693,25,15,b'm',389,4,255,b'S',0,0), // access_log_flush_interval
-    f(36794,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34749,18,17,b'm',266,4,255,b'S',0,0), // access_log_options
-    f(36823,15,18,b'm',95,4,255,b'S',0,0), // backoff_options
-    f(36925,19,19,b'm',147,2,255,b'R',36838,87), // proxy_protocol_tlvs
-    f(36944,52,20,b'm',382,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36996,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37017,20,22,b'm',399,4,255,b'S',0,0), // max_early_data_bytes
-    f(37081,31,23,b'e',65535,0,255,b'R',37037,44), // proxy_protocol_tlv_merge_policy
-    f(37112,17,24,b'm',386,4,255,b'S',0,0), // check_drain_close
+    f(36553,20,7,b'm',401,4,255,b'S',0,0), // max_connect_attempts
+    f(17119,12,8,b'm',391,4,255,b'S',0,0), // idle_timeout
+    f(26645,14,9,b'm',121,4,255,b'I',26586,59), // metadata_match
+    f(26569,17,10,b'm',269,4,0,b'S',0,0), // weighted_clusters
+    f(26944,11,11,b'm',378,2,255,b'I',36573,78), // hash_policy
+    f(36651,16,12,b'm',268,4,255,b'S',0,0), // tunneling_config
+    f(36667,34,13,b'm',391,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36800,9,14,b'm',65535,4,255,b'R',36701,99), // on_demand
+    f(34708,25,15,b'm',391,4,255,b'S',0,0), // access_log_flush_interval
+    f(36809,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34764,18,17,b'm',267,4,255,b'S',0,0), // access_log_options
+    f(36838,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
+    f(36940,19,19,b'm',148,2,255,b'R',36853,87), // proxy_protocol_tlvs
+    f(36959,52,20,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37011,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37032,20,22,b'm',401,4,255,b'S',0,0), // max_early_data_bytes
+    f(37096,31,23,b'e',65535,0,255,b'R',37052,44), // proxy_protocol_tlv_merge_policy
+    f(37127,17,24,b'm',388,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34693,25,1,b'm',389,4,255,b'S',0,0), // access_log_flush_interval
-    f(36794,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37203,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34708,25,1,b'm',391,4,255,b'S',0,0), // access_log_flush_interval
+    f(36809,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37218,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37298,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36051,14,3,b'm',110,2,255,b'S',0,0), // headers_to_add
-    f(37306,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37332,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37341,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34127,20,7,b'm',259,4,255,b'S',0,0), // request_id_extension
-    f(37368,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37385,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19328,10,10,b'm',149,2,255,b'R',37408,76), // formatters
+    f(37313,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36066,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(37321,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37347,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37356,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34142,20,7,b'm',260,4,255,b'S',0,0), // request_id_extension
+    f(37383,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37400,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19343,10,10,b'm',150,2,255,b'R',37423,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',269,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',270,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26630,14,3,b'm',120,4,255,b'I',26571,59), // metadata_match
+    f(26645,14,3,b'm',121,4,255,b'I',26586,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31145,9,1,b'm',90,2,255,b'S',0,0), // mutations
+    f(31160,9,1,b'm',91,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37904,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37945,18,3,b'm',379,4,255,b'S',0,0), // reject_with_status
+    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37919,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37960,18,3,b'm',381,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33750,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38023,17,2,b'm',275,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33890,15,3,b'm',386,4,255,b'S',0,0), // skip_xff_append
+    f(33765,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38038,17,2,b'm',276,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33905,15,3,b'm',388,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38106,5,1,b'm',98,2,255,b'S',0,0), // cidrs
+    f(38121,5,1,b'm',99,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11098,20,1,b'm',279,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11118,27,2,b'm',278,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11113,20,1,b'm',280,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11133,27,2,b'm',279,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11804,15,1,b'm',382,4,255,b'S',0,0), // routing_enabled
-    f(11819,16,2,b'm',400,4,255,b'S',0,0), // min_cluster_size
-    f(11835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38431,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(38460,16,5,b'm',280,4,255,b'S',0,0), // force_local_zone
-    f(38476,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    f(11819,15,1,b'm',384,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',402,4,255,b'S',0,0), // min_cluster_size
+    f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(38446,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(38475,16,5,b'm',281,4,255,b'S',0,0), // force_local_zone
+    f(38491,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(38590,8,1,b'm',399,4,255,b'S',0,0), // min_size
+    f(38605,8,1,b'm',401,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12574,17,1,b'm',389,4,255,b'S',0,0), // slow_start_window
-    f(12591,10,2,b'm',133,4,255,b'S',0,0), // aggression
-    f(12601,18,3,b'm',382,4,255,b'S',0,0), // min_weight_percent
+    f(12589,17,1,b'm',391,4,255,b'S',0,0), // slow_start_window
+    f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
+    f(12616,18,3,b'm',384,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12027,12,1,b'm',399,4,255,b'S',0,0), // choice_count
-    f(12039,19,2,b'm',133,4,255,b'S',0,0), // active_request_bias
-    f(12058,17,3,b'm',281,4,255,b'S',0,0), // slow_start_config
-    f(38734,18,4,b'm',277,4,255,b'S',0,0), // locality_lb_config
-    f(38752,16,5,b'm',386,4,255,b'S',0,0), // enable_full_scan
-    f(38768,16,6,b'e',46,0,255,b'S',0,0), // selection_method
+    f(12042,12,1,b'm',401,4,255,b'S',0,0), // choice_count
+    f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
+    f(12073,17,3,b'm',282,4,255,b'S',0,0), // slow_start_config
+    f(38749,18,4,b'm',278,4,255,b'S',0,0), // locality_lb_config
+    f(38767,16,5,b'm',388,4,255,b'S',0,0), // enable_full_scan
+    f(38783,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38734,18,1,b'm',277,4,255,b'S',0,0), // locality_lb_config
+    f(38749,18,1,b'm',278,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12058,17,1,b'm',281,4,255,b'S',0,0), // slow_start_config
-    f(38734,18,2,b'm',277,4,255,b'S',0,0), // locality_lb_config
+    f(12073,17,1,b'm',282,4,255,b'S',0,0), // slow_start_config
+    f(38749,18,2,b'm',278,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4016,8 +4024,8 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(39329,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(39344,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4027,376 +4035,379 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35324,11,1,b'm',98,2,255,b'S',0,0), // cidr_ranges
-    f(22098,11,2,b's',65535,0,255,b'I',39893,84), // stat_prefix
+    f(35339,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(22113,11,2,b's',65535,0,255,b'I',39908,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
-    f(14538,20,2,b'm',103,4,255,b'S',0,0), // dns_resolver_options
-    f(40046,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40071,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40134,15,5,b'm',399,4,255,b'I',40097,37), // udp_max_queries
-    f(40149,21,6,b'm',400,4,255,b'S',0,0), // query_timeout_seconds
-    f(40170,11,7,b'm',399,4,255,b'S',0,0), // query_tries
-    f(40181,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40199,22,9,b'm',399,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40221,24,10,b'm',389,4,255,b'I',40097,37), // max_udp_channel_duration
-    f(40245,25,11,b'b',65535,0,255,b'I',40097,37), // reinit_channel_on_timeout
-    f(40336,14,12,b'm',399,4,255,b'I',40270,66), // qcache_max_ttl
+    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
+    f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
+    f(40061,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40086,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40149,15,5,b'm',401,4,255,b'I',40112,37), // udp_max_queries
+    f(40164,21,6,b'm',402,4,255,b'S',0,0), // query_timeout_seconds
+    f(40185,11,7,b'm',401,4,255,b'S',0,0), // query_tries
+    f(40196,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40214,22,9,b'm',401,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40236,24,10,b'm',391,4,255,b'I',40112,37), // max_udp_channel_duration
+    f(40260,25,11,b'b',65535,0,255,b'I',40112,37), // reinit_channel_on_timeout
+    f(40351,14,12,b'm',401,4,255,b'I',40285,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18312,11,1,b'm',399,4,255,b'S',0,0), // num_retries
-    f(40462,20,2,b'm',399,4,255,b'I',40431,31), // num_resolver_threads
+    f(18327,11,1,b'm',401,4,255,b'S',0,0), // num_retries
+    f(40477,20,2,b'm',401,4,255,b'I',40446,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14529,9,1,b'm',92,2,255,b'S',0,0), // resolvers
-    f(40634,12,2,b'm',65535,4,255,b'R',40555,79), // dns_over_tls
-    f(40727,14,3,b'm',65535,4,255,b'R',40646,81), // dns_over_https
-    f(40793,13,4,b'b',65535,0,255,b'R',40741,52), // enable_dnssec
-    f(40806,10,5,b'm',399,4,255,b'I',40270,66), // cache_size
-    f(40462,20,6,b'm',399,4,255,b'I',40431,31), // num_resolver_threads
-    f(40816,17,7,b'm',386,4,255,b'S',0,0), // use_system_config
-    f(40833,13,8,b'm',389,4,255,b'S',0,0), // query_timeout
-    f(40170,11,9,b'm',399,4,255,b'S',0,0), // query_tries
+    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
+    f(40649,12,2,b'm',65535,4,255,b'R',40570,79), // dns_over_tls
+    f(40742,14,3,b'm',65535,4,255,b'R',40661,81), // dns_over_https
+    f(40808,13,4,b'b',65535,0,255,b'R',40756,52), // enable_dnssec
+    f(40821,10,5,b'm',401,4,255,b'I',40285,66), // cache_size
+    f(40477,20,6,b'm',401,4,255,b'I',40446,31), // num_resolver_threads
+    f(40831,17,7,b'm',388,4,255,b'S',0,0), // use_system_config
+    f(40848,13,8,b'm',391,4,255,b'S',0,0), // query_timeout
+    f(40185,11,9,b'm',401,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40912,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40927,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40995,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41010,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41077,11,1,b'm',321,4,255,b'S',0,0), // san_matcher
-    f(41088,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41092,11,1,b'm',322,4,255,b'S',0,0), // san_matcher
+    f(41103,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41175,17,1,b'm',386,4,255,b'S',0,0), // pack_trace_reason
-    f(41251,33,2,b'm',386,4,255,b'I',41192,59), // use_request_id_for_trace_sampling
+    f(41190,17,1,b'm',388,4,255,b'S',0,0), // pack_trace_reason
+    f(41266,33,2,b'm',388,4,255,b'I',41207,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(41354,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(41369,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(41458,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(41473,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(41555,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(41597,27,2,b'm',65535,4,255,b'R',41574,23), // max_heap_size_bytes_runtime
+    f(41570,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(41612,27,2,b'm',65535,4,255,b'R',41589,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14419,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14434,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7714,6,1,b'm',127,4,255,b'S',0,0), // config
-    f(9538,16,2,b'm',148,4,255,b'S',0,0), // transport_socket
-    f(41869,25,3,b'b',65535,0,255,b'I',41785,84), // allow_unspecified_address
-    f(41958,15,4,b'b',65535,0,255,b'I',41894,64), // tlv_as_pool_key
+    f(7714,6,1,b'm',128,4,255,b'S',0,0), // config
+    f(9553,16,2,b'm',149,4,255,b'S',0,0), // transport_socket
+    f(41884,25,3,b'b',65535,0,255,b'I',41800,84), // allow_unspecified_address
+    f(41973,15,4,b'b',65535,0,255,b'I',41909,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42101,10,1,b'm',101,4,255,b'S',0,0), // trusted_ca
-    f(42111,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42134,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42223,36,6,b'm',386,4,255,b'R',42157,66), // require_signed_certificate_timestamp
-    f(42259,3,7,b'm',101,4,255,b'S',0,0), // crl
-    f(42262,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(42287,23,9,b'm',359,2,255,b'S',0,0), // match_subject_alt_names
-    f(42310,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
-    f(14472,17,11,b'm',151,4,255,b'S',0,0), // watched_directory
-    f(42334,23,12,b'm',149,4,255,b'S',0,0), // custom_validator_config
-    f(42415,32,13,b'm',65535,4,255,b'R',42357,58), // ca_certificate_provider_instance
-    f(42447,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(42472,29,15,b'm',321,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(42501,16,16,b'm',399,4,255,b'S',0,0), // max_verify_depth
-    f(42633,17,17,b'm',65535,4,255,b'R',42517,116), // system_root_certs
-    f(42650,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42116,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
+    f(42126,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42149,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42238,36,6,b'm',388,4,255,b'R',42172,66), // require_signed_certificate_timestamp
+    f(42274,3,7,b'm',102,4,255,b'S',0,0), // crl
+    f(42277,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(42302,23,9,b'm',361,2,255,b'S',0,0), // match_subject_alt_names
+    f(42325,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(14487,17,11,b'm',152,4,255,b'S',0,0), // watched_directory
+    f(42349,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
+    f(42430,32,13,b'm',65535,4,255,b'R',42372,58), // ca_certificate_provider_instance
+    f(42462,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(42487,29,15,b'm',322,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(42516,16,16,b'm',401,4,255,b'S',0,0), // max_verify_depth
+    f(42648,17,17,b'm',65535,4,255,b'R',42532,116), // system_root_certs
+    f(42665,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(42731,10,1,b'm',324,4,255,b'S',0,0), // tls_params
-    f(42741,16,2,b'm',322,2,255,b'S',0,0), // tls_certificates
-    f(42757,18,3,b'm',313,4,0,b'S',0,0), // validation_context
-    f(42775,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(42789,34,6,b'm',319,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(42823,36,7,b'm',319,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(42859,27,8,b'm',315,4,0,b'S',0,0), // combined_validation_context
-    f(42980,36,9,b'm',65535,4,255,b'R',42886,94), // tls_certificate_certificate_provider
-    f(43114,39,10,b'm',65535,4,0,b'R',43016,98), // validation_context_certificate_provider
-    f(43153,45,11,b'm',65535,4,255,b'R',42886,94), // tls_certificate_certificate_provider_instance
-    f(43198,48,12,b'm',65535,4,0,b'R',43016,98), // validation_context_certificate_provider_instance
-    f(43340,17,13,b'm',149,4,255,b'R',43246,94), // custom_handshaker
-    f(43357,33,14,b'm',65535,4,255,b'R',42886,94), // tls_certificate_provider_instance
-    f(43390,7,15,b'm',323,4,255,b'S',0,0), // key_log
-    f(43530,31,16,b'm',149,4,255,b'R',43397,133), // custom_tls_certificate_selector
+    f(42746,10,1,b'm',325,4,255,b'S',0,0), // tls_params
+    f(42756,16,2,b'm',323,2,255,b'S',0,0), // tls_certificates
+    f(42772,18,3,b'm',314,4,0,b'S',0,0), // validation_context
+    f(42790,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(42804,34,6,b'm',320,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(42838,36,7,b'm',320,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(42874,27,8,b'm',316,4,0,b'S',0,0), // combined_validation_context
+    f(42995,36,9,b'm',65535,4,255,b'R',42901,94), // tls_certificate_certificate_provider
+    f(43129,39,10,b'm',65535,4,0,b'R',43031,98), // validation_context_certificate_provider
+    f(43168,45,11,b'm',65535,4,255,b'R',42901,94), // tls_certificate_certificate_provider_instance
+    f(43213,48,12,b'm',65535,4,0,b'R',43031,98), // validation_context_certificate_provider_instance
+    f(43355,17,13,b'm',150,4,255,b'R',43261,94), // custom_handshaker
+    f(43372,33,14,b'm',65535,4,255,b'R',42901,94), // tls_certificate_provider_instance
+    f(43405,7,15,b'm',324,4,255,b'S',0,0), // key_log
+    f(43545,31,16,b'm',150,4,255,b'R',43412,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(43656,26,1,b'm',313,4,255,b'S',0,0), // default_validation_context
-    f(42823,36,2,b'm',319,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43114,39,3,b'm',65535,4,255,b'R',43682,76), // validation_context_certificate_provider
-    f(43198,48,4,b'm',65535,4,255,b'R',43682,76), // validation_context_certificate_provider_instance
+    f(43671,26,1,b'm',314,4,255,b'S',0,0), // default_validation_context
+    f(42838,36,2,b'm',320,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43129,39,3,b'm',65535,4,255,b'R',43697,76), // validation_context_certificate_provider
+    f(43213,48,4,b'm',65535,4,255,b'R',43697,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(43820,18,1,b'm',314,4,255,b'S',0,0), // common_tls_context
-    f(43838,26,2,b'm',386,4,255,b'S',0,0), // require_client_certificate
-    f(43951,11,3,b'm',386,4,255,b'R',43864,87), // require_sni
-    f(43962,19,4,b'm',325,4,0,b'S',0,0), // session_ticket_keys
-    f(43981,37,5,b'm',319,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44018,15,6,b'm',389,4,255,b'S',0,0), // session_timeout
-    f(44033,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44069,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44087,31,9,b'm',386,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44118,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44153,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(43835,18,1,b'm',315,4,255,b'S',0,0), // common_tls_context
+    f(43853,26,2,b'm',388,4,255,b'S',0,0), // require_client_certificate
+    f(43966,11,3,b'm',388,4,255,b'R',43879,87), // require_sni
+    f(43977,19,4,b'm',326,4,0,b'S',0,0), // session_ticket_keys
+    f(43996,37,5,b'm',320,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44033,15,6,b'm',391,4,255,b'S',0,0), // session_timeout
+    f(44048,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44084,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44102,31,9,b'm',388,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44133,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44168,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44241,13,1,b'm',318,2,255,b'S',0,0), // trust_domains
-    f(44254,13,2,b'm',101,4,255,b'S',0,0), // trust_bundles
+    f(44256,13,1,b'm',319,2,255,b'S',0,0), // trust_domains
+    f(44269,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44346,12,2,b'm',101,4,255,b'S',0,0), // trust_bundle
-    f(44423,21,3,b's',65535,0,255,b'R',44358,65), // workload_trust_domain
+    f(44361,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
+    f(44438,21,3,b's',65535,0,255,b'R',44373,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44501,10,2,b'm',99,4,255,b'S',0,0), // sds_config
+    f(44516,10,2,b'm',100,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44559,15,2,b'm',322,4,0,b'S',0,0), // tls_certificate
-    f(43962,19,3,b'm',325,4,0,b'S',0,0), // session_ticket_keys
-    f(42757,18,4,b'm',313,4,0,b'S',0,0), // validation_context
-    f(44624,14,5,b'm',65535,4,0,b'R',44574,50), // generic_secret
+    f(44574,15,2,b'm',323,4,0,b'S',0,0), // tls_certificate
+    f(43977,19,3,b'm',326,4,0,b'S',0,0), // session_ticket_keys
+    f(42772,18,4,b'm',314,4,0,b'S',0,0), // validation_context
+    f(44639,14,5,b'm',65535,4,0,b'R',44589,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(44701,8,1,b'e',49,0,255,b'S',0,0), // san_type
-    f(24485,7,2,b'm',359,4,255,b'S',0,0), // matcher
-    f(44709,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(44716,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24500,7,2,b'm',361,4,255,b'S',0,0), // matcher
+    f(44724,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(44768,17,1,b'm',101,4,255,b'S',0,0), // certificate_chain
-    f(44785,11,2,b'm',101,12,255,b'S',0,0), // private_key
-    f(44911,8,3,b'm',101,12,255,b'R',44796,115), // password
-    f(44919,11,4,b'm',101,4,255,b'S',0,0), // ocsp_staple
-    f(45021,28,5,b'm',101,2,255,b'R',44930,91), // signed_certificate_timestamp
-    f(45119,20,6,b'm',65535,4,255,b'R',45049,70), // private_key_provider
-    f(14472,17,7,b'm',151,4,255,b'S',0,0), // watched_directory
-    f(45214,6,8,b'm',101,12,255,b'R',45139,75), // pkcs12
-    f(42731,10,9,b'm',324,4,255,b'R',45220,118), // tls_params
+    f(44783,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
+    f(44800,11,2,b'm',102,12,255,b'S',0,0), // private_key
+    f(44926,8,3,b'm',102,12,255,b'R',44811,115), // password
+    f(44934,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
+    f(45036,28,5,b'm',102,2,255,b'R',44945,91), // signed_certificate_timestamp
+    f(45134,20,6,b'm',65535,4,255,b'R',45064,70), // private_key_provider
+    f(14487,17,7,b'm',152,4,255,b'S',0,0), // watched_directory
+    f(45229,6,8,b'm',102,12,255,b'R',45154,75), // pkcs12
+    f(42746,10,9,b'm',325,4,255,b'R',45235,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(45389,19,2,b'm',98,2,255,b'S',0,0), // local_address_range
-    f(45408,20,3,b'm',98,2,255,b'S',0,0), // remote_address_range
+    f(45404,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
+    f(45423,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(45483,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(45511,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(45539,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(45552,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(45563,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(45694,19,6,b'e',65535,2,255,b'R',45583,111), // compliance_policies
+    f(45498,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(45526,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(45554,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(45567,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(45578,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(45709,19,6,b'e',65535,2,255,b'R',45598,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(45775,4,1,b'm',101,10,255,b'S',0,0), // keys
+    f(45790,4,1,b'm',102,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(43820,18,1,b'm',314,4,255,b'S',0,0), // common_tls_context
-    f(45839,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45927,19,3,b'b',65535,0,255,b'R',45842,85), // allow_renegotiation
-    f(45946,16,4,b'm',399,4,255,b'S',0,0), // max_session_keys
-    f(46052,21,5,b'm',386,4,255,b'I',45962,90), // enforce_rsa_key_usage
-    f(46073,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46086,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(43835,18,1,b'm',315,4,255,b'S',0,0), // common_tls_context
+    f(45854,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45942,19,3,b'b',65535,0,255,b'R',45857,85), // allow_renegotiation
+    f(45961,16,4,b'm',401,4,255,b'S',0,0), // max_session_keys
+    f(46067,21,5,b'm',388,4,255,b'I',45977,90), // enforce_rsa_key_usage
+    f(46088,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46101,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9643,28,1,b'm',116,4,255,b'S',0,0), // common_http_protocol_options
-    f(10268,30,2,b'm',150,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46163,20,3,b'm',329,4,0,b'S',0,0), // explicit_http_config
-    f(46183,30,4,b'm',330,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46213,11,5,b'm',328,4,0,b'S',0,0), // auto_config
-    f(33559,12,6,b'm',256,2,255,b'R',46224,82), // http_filters
-    f(46306,24,7,b'm',149,4,255,b'R',0,0), // header_validation_config
+    f(9658,28,1,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
+    f(10283,30,2,b'm',151,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(46178,20,3,b'm',330,4,0,b'S',0,0), // explicit_http_config
+    f(46198,30,4,b'm',331,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46228,11,5,b'm',329,4,0,b'S',0,0), // auto_config
+    f(33574,12,6,b'm',257,2,255,b'R',46239,82), // http_filters
+    f(46321,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
     f(7371,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27275,23,9,b'm',210,2,255,b'R',0,0), // request_mirror_policies
-    f(26929,11,10,b'm',203,2,255,b'R',0,0), // hash_policy
-    f(14920,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(27290,23,9,b'm',211,2,255,b'R',0,0), // request_mirror_policies
+    f(26944,11,10,b'm',204,2,255,b'R',0,0), // hash_policy
+    f(14935,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9203,21,1,b'm',112,4,255,b'S',0,0), // http_protocol_options
-    f(9224,22,2,b'm',115,4,255,b'S',0,0), // http2_protocol_options
-    f(34385,22,3,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
-    f(46399,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
+    f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
+    f(34400,22,3,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
+    f(46414,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9203,21,1,b'm',112,4,0,b'S',0,0), // http_protocol_options
-    f(9224,22,2,b'm',115,4,0,b'S',0,0), // http2_protocol_options
-    f(34385,22,3,b'm',65535,4,0,b'R',34362,23), // http3_protocol_options
+    f(9218,21,1,b'm',113,4,0,b'S',0,0), // http_protocol_options
+    f(9239,22,2,b'm',116,4,0,b'S',0,0), // http2_protocol_options
+    f(34400,22,3,b'm',65535,4,0,b'R',34377,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9203,21,1,b'm',112,4,255,b'S',0,0), // http_protocol_options
-    f(9224,22,2,b'm',115,4,255,b'S',0,0), // http2_protocol_options
-    f(34385,22,3,b'm',65535,4,255,b'R',34362,23), // http3_protocol_options
+    f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
+    f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
+    f(34400,22,3,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',123,4,255,b'S',0,0), // node
-    f(46631,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(46639,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(46663,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(46689,25,5,b'm',332,1,255,b'S',0,0), // initial_resource_versions
-    f(46714,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46728,12,7,b'm',402,4,255,b'S',0,0), // error_detail
-    f(46740,27,8,b'm',343,2,255,b'S',0,0), // resource_locators_subscribe
-    f(46767,29,9,b'm',343,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
+    f(46646,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(46654,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(46678,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(46704,25,5,b'm',333,1,255,b'S',0,0), // initial_resource_versions
+    f(46729,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46743,12,7,b'm',404,4,255,b'S',0,0), // error_detail
+    f(46755,27,8,b'm',344,2,255,b'S',0,0), // resource_locators_subscribe
+    f(46782,29,9,b'm',344,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46922,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46941,9,2,b'm',340,2,255,b'S',0,0), // resources
-    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46950,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46955,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46972,13,7,b'm',100,4,255,b'S',0,0), // control_plane
-    f(46985,22,8,b'm',345,2,255,b'S',0,0), // removed_resource_names
-    f(47007,15,9,b'm',342,2,255,b'S',0,0), // resource_errors
+    f(46937,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46956,9,2,b'm',341,2,255,b'S',0,0), // resources
+    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46965,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46970,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46987,13,7,b'm',101,4,255,b'S',0,0), // control_plane
+    f(47000,22,8,b'm',346,2,255,b'S',0,0), // removed_resource_names
+    f(47022,15,9,b'm',343,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',123,4,255,b'S',0,0), // node
-    f(47065,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46714,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46728,12,6,b'm',402,4,255,b'S',0,0), // error_detail
-    f(47079,17,7,b'm',343,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',124,4,255,b'S',0,0), // node
+    f(47080,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46729,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46743,12,6,b'm',404,4,255,b'S',0,0), // error_detail
+    f(47094,17,7,b'm',344,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46941,9,2,b'm',385,2,255,b'S',0,0), // resources
-    f(47140,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(46631,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46950,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46972,13,6,b'm',100,4,255,b'S',0,0), // control_plane
-    f(47007,15,7,b'm',342,2,255,b'S',0,0), // resource_errors
+    f(46956,9,2,b'm',387,2,255,b'S',0,0), // resources
+    f(47155,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46965,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46987,13,6,b'm',101,4,255,b'S',0,0), // control_plane
+    f(47022,15,7,b'm',343,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47200,10,1,b'm',338,4,0,b'S',0,0), // constraint
-    f(47210,14,2,b'm',337,4,0,b'S',0,0), // or_constraints
-    f(47224,15,3,b'm',337,4,0,b'S',0,0), // and_constraints
-    f(47239,15,4,b'm',336,4,0,b'S',0,0), // not_constraints
+    f(47215,10,1,b'm',339,4,0,b'S',0,0), // constraint
+    f(47225,14,2,b'm',338,4,0,b'S',0,0), // or_constraints
+    f(47239,15,3,b'm',338,4,0,b'S',0,0), // and_constraints
+    f(47254,15,4,b'm',337,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(47323,11,1,b'm',336,2,255,b'S',0,0), // constraints
+    f(47338,11,1,b'm',337,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(47405,6,3,b'm',339,4,0,b'S',0,0), // exists
+    f(47420,6,3,b'm',340,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(47524,8,2,b'm',385,4,255,b'S',0,0), // resource
+    f(47539,8,2,b'm',387,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(47532,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28175,3,6,b'm',389,4,255,b'S',0,0), // ttl
-    f(47539,13,7,b'm',341,4,255,b'S',0,0), // cache_control
-    f(47552,13,8,b'm',345,4,255,b'S',0,0), // resource_name
-    f(9588,8,9,b'm',120,4,255,b'S',0,0), // metadata
+    f(47547,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28190,3,6,b'm',391,4,255,b'S',0,0), // ttl
+    f(47554,13,7,b'm',342,4,255,b'S',0,0), // cache_control
+    f(47567,13,8,b'm',346,4,255,b'S',0,0), // resource_name
+    f(9603,8,9,b'm',121,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(47613,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(47628,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(47552,13,1,b'm',345,4,255,b'S',0,0), // resource_name
-    f(46728,12,2,b'm',402,4,255,b'S',0,0), // error_detail
+    f(47567,13,1,b'm',346,4,255,b'S',0,0), // resource_name
+    f(46743,12,2,b'm',404,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17852,18,2,b'm',344,1,255,b'S',0,0), // dynamic_parameters
+    f(17867,18,2,b'm',345,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47811,29,2,b'm',336,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(47826,29,2,b'm',337,4,255,b'S',0,0), // dynamic_parameter_constraints
+    // envoy.service.runtime.v3.Runtime
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(47887,5,2,b'm',398,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(47876,6,1,b'm',403,2,255,b'S',0,0), // ranges
-    f(25191,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(47928,6,1,b'm',405,2,255,b'S',0,0), // ranges
+    f(25206,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(47917,5,1,b'm',374,4,0,b'S',0,0), // range
-    f(47922,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(47969,5,1,b'm',376,4,0,b'S',0,0), // range
+    f(47974,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25179,12,2,b'm',359,4,0,b'S',0,0), // string_match
-    f(47967,13,3,b'm',346,4,0,b'S',0,0), // address_match
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25194,12,2,b'm',361,4,0,b'S',0,0), // string_match
+    f(48019,13,3,b'm',348,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28299,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48062,6,1,b'm',360,4,0,b'S',0,0), // one_of
+    f(48114,6,1,b'm',362,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48107,8,1,b'm',359,2,255,b'S',0,0), // patterns
+    f(48159,8,1,b'm',361,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',353,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',360,4,255,b'S',0,0), // value
-    f(48152,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',355,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',362,4,255,b'S',0,0), // value
+    f(48204,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12742,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12757,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(48238,14,1,b'm',360,2,255,b'S',0,0), // value_matchers
+    f(48290,14,1,b'm',362,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',359,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',361,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(48330,7,1,b'm',357,4,255,b'S',0,0), // pattern
-    f(48337,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(48382,7,1,b'm',359,4,255,b'S',0,0), // pattern
+    f(48389,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(48447,10,1,b'm',358,4,0,b'I',48383,64), // google_re2
-    f(23526,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48499,10,1,b'm',360,4,0,b'I',48435,64), // google_re2
+    f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(48501,16,1,b'm',399,4,255,b'I',6831,36), // max_program_size
+    f(48553,16,1,b'm',401,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(47922,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29290,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48552,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29337,10,5,b'm',357,4,0,b'S',0,0), // safe_regex
-    f(48558,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48569,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24771,6,8,b'm',406,4,0,b'R',48577,52), // custom
+    f(47974,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29305,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48604,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29352,10,5,b'm',359,4,0,b'S',0,0), // safe_regex
+    f(48610,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48621,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24786,6,8,b'm',408,4,0,b'R',48629,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(48663,10,1,b'm',361,4,0,b'S',0,0), // null_match
-    f(48673,12,2,b'm',347,4,0,b'S',0,0), // double_match
-    f(25179,12,3,b'm',359,4,0,b'S',0,0), // string_match
-    f(48685,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25417,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(48695,10,6,b'm',350,4,0,b'S',0,0), // list_match
-    f(22858,8,7,b'm',354,4,0,b'S',0,0), // or_match
+    f(48715,10,1,b'm',363,4,0,b'S',0,0), // null_match
+    f(48725,12,2,b'm',349,4,0,b'S',0,0), // double_match
+    f(25194,12,3,b'm',361,4,0,b'S',0,0), // string_match
+    f(48737,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25432,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(48747,10,6,b'm',352,4,0,b'S',0,0), // list_match
+    f(22873,8,7,b'm',356,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12742,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',363,2,255,b'I',6831,36), // path
+    f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(131,4,2,b'm',365,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12742,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(48829,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(12757,3,1,b's',65535,4,0,b'I',6831,36), // key
+    f(48881,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(48869,7,1,b'm',367,4,0,b'I',6831,36), // request
-    f(25750,5,2,b'm',368,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',365,4,0,b'I',6831,36), // cluster
-    f(48876,4,4,b'm',366,4,0,b'I',6831,36), // host
+    f(48921,7,1,b'm',369,4,0,b'I',6831,36), // request
+    f(25765,5,2,b'm',370,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',367,4,0,b'I',6831,36), // cluster
+    f(48928,4,4,b'm',368,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49078,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49081,7,2,b'm',372,4,0,b'I',6831,36), // literal
-    f(49088,11,3,b'm',370,4,0,b'I',6831,36), // environment
-    f(49099,14,4,b'm',371,4,0,b'I',6831,36), // request_header
-    f(9588,8,5,b'm',373,4,0,b'I',6831,36), // metadata
+    f(49130,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49133,7,2,b'm',374,4,0,b'I',6831,36), // literal
+    f(49140,11,3,b'm',372,4,0,b'I',6831,36), // environment
+    f(49151,14,4,b'm',373,4,0,b'I',6831,36), // request_header
+    f(9603,8,5,b'm',375,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18529,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18544,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18529,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18544,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(49273,4,1,b'm',364,4,255,b'I',6831,36), // kind
-    f(12266,12,2,b'm',362,4,255,b'I',6831,36), // metadata_key
-    f(18529,13,3,b's',65535,0,255,b'I',6831,36), // default_value
+    f(49325,4,1,b'm',366,4,255,b'I',6831,36), // kind
+    f(12281,12,2,b'm',364,4,255,b'I',6831,36), // metadata_key
+    f(18544,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(49302,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(49307,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(49354,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(49359,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(49341,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(49350,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(49393,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(49402,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24719,9,1,b'm',378,4,0,b'I',6831,36), // source_ip
-    f(24759,12,2,b'm',377,4,0,b'I',6831,36), // filter_state
+    f(24734,9,1,b'm',380,4,0,b'I',6831,36), // source_ip
+    f(24774,12,2,b'm',379,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12742,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(49478,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(49530,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(49302,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(49307,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(49354,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(49359,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(49302,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(49307,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(49354,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(49359,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(49580,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(49592,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(49604,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(49632,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(49644,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(49656,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18247,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(49634,15,2,b'm',399,4,255,b'S',0,0), // tokens_per_fill
-    f(49649,13,3,b'm',389,4,255,b'S',0,0), // fill_interval
+    f(18262,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(49686,15,2,b'm',401,4,255,b'S',0,0), // tokens_per_fill
+    f(49701,13,3,b'm',391,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(46631,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(46646,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4405,8 +4416,8 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(49783,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49790,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49835,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49842,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4415,467 +4426,467 @@ pub(crate) static FIELDS: [FieldRow; 1622] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49919,6,1,b'm',401,2,255,b'S',0,0), // values
+    f(49971,6,1,b'm',403,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49974,6,1,b'm',397,1,255,b'S',0,0), // fields
+    f(50026,6,1,b'm',399,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',401,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',403,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(49783,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49790,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49835,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49842,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50114,10,1,b'e',53,4,0,b'S',0,0), // null_value
-    f(50124,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50136,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50148,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50158,12,5,b'm',396,4,0,b'S',0,0), // struct_value
-    f(50170,10,6,b'm',394,4,0,b'S',0,0), // list_value
+    f(50166,10,1,b'e',53,4,0,b'S',0,0), // null_value
+    f(50176,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50188,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50200,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50210,12,5,b'm',398,4,0,b'S',0,0), // struct_value
+    f(50222,10,6,b'm',396,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(49478,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50197,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',385,2,255,b'S',0,0), // details
+    f(49530,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50249,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',387,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14194,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14208,10,2,b'm',399,4,255,b'S',0,0), // prefix_len
+    f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14223,10,2,b'm',401,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(50250,6,1,b'm',405,1,255,b'S',0,0), // params
+    f(50302,6,1,b'm',407,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',385,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(50352,12,1,b'm',408,4,0,b'S',0,0), // matcher_list
-    f(50364,12,2,b'm',413,4,0,b'S',0,0), // matcher_tree
-    f(50376,11,3,b'm',416,4,255,b'S',0,0), // on_no_match
+    f(50404,12,1,b'm',410,4,0,b'S',0,0), // matcher_list
+    f(50416,12,2,b'm',415,4,0,b'S',0,0), // matcher_tree
+    f(50428,11,3,b'm',418,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(50426,8,1,b'm',409,2,255,b'S',0,0), // matchers
+    f(50478,8,1,b'm',411,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(50486,9,1,b'm',410,4,255,b'S',0,0), // predicate
-    f(50495,8,2,b'm',416,4,255,b'S',0,0), // on_match
+    f(50538,9,1,b'm',412,4,255,b'S',0,0), // predicate
+    f(50547,8,2,b'm',418,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(50552,16,1,b'm',412,4,0,b'S',0,0), // single_predicate
-    f(50568,10,2,b'm',411,4,0,b'S',0,0), // or_matcher
-    f(50578,11,3,b'm',411,4,0,b'S',0,0), // and_matcher
-    f(50589,11,4,b'm',410,4,0,b'S',0,0), // not_matcher
+    f(50604,16,1,b'm',414,4,0,b'S',0,0), // single_predicate
+    f(50620,10,2,b'm',413,4,0,b'S',0,0), // or_matcher
+    f(50630,11,3,b'm',413,4,0,b'S',0,0), // and_matcher
+    f(50641,11,4,b'm',412,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(50486,9,1,b'm',410,2,255,b'S',0,0), // predicate
+    f(50538,9,1,b'm',412,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(50728,5,1,b'm',406,4,255,b'S',0,0), // input
-    f(50733,11,2,b'm',419,4,0,b'S',0,0), // value_match
-    f(50744,12,3,b'm',406,4,0,b'S',0,0), // custom_match
+    f(50780,5,1,b'm',408,4,255,b'S',0,0), // input
+    f(50785,11,2,b'm',421,4,0,b'S',0,0), // value_match
+    f(50796,12,3,b'm',408,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(50728,5,1,b'm',406,4,255,b'S',0,0), // input
-    f(50795,15,2,b'm',414,4,0,b'S',0,0), // exact_match_map
-    f(50810,16,3,b'm',414,4,0,b'S',0,0), // prefix_match_map
-    f(50744,12,4,b'm',406,4,0,b'R',50826,55), // custom_match
+    f(50780,5,1,b'm',408,4,255,b'S',0,0), // input
+    f(50847,15,2,b'm',416,4,0,b'S',0,0), // exact_match_map
+    f(50862,16,3,b'm',416,4,0,b'S',0,0), // prefix_match_map
+    f(50796,12,4,b'm',408,4,0,b'R',50878,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(50929,3,1,b'm',415,1,255,b'S',0,0), // map
+    f(50981,3,1,b'm',417,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12742,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',416,4,255,b'S',0,0), // value
+    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24485,7,1,b'm',407,4,0,b'S',0,0), // matcher
-    f(24291,6,2,b'm',406,4,0,b'S',0,0), // action
-    f(51062,13,3,b'b',65535,0,255,b'R',51024,38), // keep_matching
+    f(24500,7,1,b'm',409,4,0,b'S',0,0), // matcher
+    f(24306,6,2,b'm',408,4,0,b'S',0,0), // action
+    f(51114,13,3,b'b',65535,0,255,b'R',51076,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(48447,10,1,b'm',418,4,0,b'S',0,0), // google_re2
-    f(23526,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48499,10,1,b'm',420,4,0,b'S',0,0), // google_re2
+    f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(47922,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29290,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48552,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29337,10,5,b'm',417,4,0,b'S',0,0), // safe_regex
-    f(48558,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48569,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24771,6,8,b'm',406,4,0,b'R',48577,52), // custom
+    f(47974,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29305,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48604,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29352,10,5,b'm',419,4,0,b'S',0,0), // safe_regex
+    f(48610,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48621,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24786,6,8,b'm',408,4,0,b'R',48629,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 54] = [
-    e(51182,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(51279,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(51342,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(51389,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(51448,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(51519,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(51563,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(51616,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(51860,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51981,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52069,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52171,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(52258,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(52338,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(52467,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(52557,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(52692,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(52727,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(52865,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(52922,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53021,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53071,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53156,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53196,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(53245,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(53367,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(53451,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(53514,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(53606,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(53660,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(53707,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(53746,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(53870,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(53971,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54040,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(54327,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(54382,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(54483,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(54601,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(54707,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(54878,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(54991,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55187,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(55332,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(55425,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(55544,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(55680,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(55784,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(55911,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56032,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56154,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(56257,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(56330,24,208,57), // envoy.type.v3.StatusCode
-    e(57148,25,265,1), // google.protobuf.NullValue
+    e(51234,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(51331,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(51394,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(51441,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(51500,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(51571,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(51615,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(51668,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(51912,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(52033,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52121,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52223,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(52310,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(52390,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(52519,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(52609,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(52744,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(52779,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(52917,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(52974,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53073,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53123,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53208,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53248,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(53297,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(53419,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(53503,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(53566,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(53658,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(53712,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(53759,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(53798,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(53922,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(54023,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54092,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(54379,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(54434,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(54535,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(54653,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(54759,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(54930,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(55043,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55239,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(55384,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(55477,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(55596,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(55732,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(55836,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(55963,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56084,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56206,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(56309,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(56382,24,208,57), // envoy.type.v3.StatusCode
+    e(57200,25,265,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 266] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51217,7,0), // UNKNOWN
-    v(51224,9,1), // REQUESTED
-    v(51233,14,2), // DOES_NOT_EXIST
-    v(51247,5,3), // ACKED
-    v(51252,6,4), // NACKED
-    v(51258,14,5), // RECEIVED_ERROR
-    v(51272,7,6), // TIMEOUT
+    v(51269,7,0), // UNKNOWN
+    v(51276,9,1), // REQUESTED
+    v(51285,14,2), // DOES_NOT_EXIST
+    v(51299,5,3), // ACKED
+    v(51304,6,4), // NACKED
+    v(51310,14,5), // RECEIVED_ERROR
+    v(51324,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(51326,7,0), // Gradual
-    v(51333,9,1), // Immediate
+    v(51378,7,0), // Gradual
+    v(51385,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(51385,2,0), // v4
-    v(51387,2,1), // v6
+    v(51437,2,0), // v4
+    v(51439,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(51427,5,0), // Serve
-    v(51432,8,1), // Validate
-    v(51440,8,2), // InitOnly
+    v(51479,5,0), // Serve
+    v(51484,8,1), // Validate
+    v(51492,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(51479,4,0), // LIVE
-    v(51483,8,1), // DRAINING
-    v(51491,16,2), // PRE_INITIALIZING
-    v(51507,12,3), // INITIALIZING
+    v(51531,4,0), // LIVE
+    v(51535,8,1), // DRAINING
+    v(51543,16,2), // PRE_INITIALIZING
+    v(51559,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(51551,7,0), // COUNTER
-    v(51558,5,1), // GAUGE
+    v(51603,7,0), // COUNTER
+    v(51610,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(51608,2,0), // EQ
-    v(51610,2,1), // GE
-    v(51612,2,2), // LE
-    v(51614,2,3), // NE
+    v(51660,2,0), // EQ
+    v(51662,2,1), // GE
+    v(51664,2,2), // LE
+    v(51666,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(51665,2,0), // OK
-    v(51667,8,1), // CANCELED
-    v(51217,7,2), // UNKNOWN
-    v(51675,16,3), // INVALID_ARGUMENT
-    v(51691,17,4), // DEADLINE_EXCEEDED
-    v(51708,9,5), // NOT_FOUND
-    v(51717,14,6), // ALREADY_EXISTS
-    v(51731,17,7), // PERMISSION_DENIED
-    v(51748,18,8), // RESOURCE_EXHAUSTED
-    v(51766,19,9), // FAILED_PRECONDITION
-    v(51785,7,10), // ABORTED
-    v(51792,12,11), // OUT_OF_RANGE
-    v(51804,13,12), // UNIMPLEMENTED
-    v(51817,8,13), // INTERNAL
-    v(51825,11,14), // UNAVAILABLE
-    v(51836,9,15), // DATA_LOSS
-    v(51845,15,16), // UNAUTHENTICATED
+    v(51717,2,0), // OK
+    v(51719,8,1), // CANCELED
+    v(51269,7,2), // UNKNOWN
+    v(51727,16,3), // INVALID_ARGUMENT
+    v(51743,17,4), // DEADLINE_EXCEEDED
+    v(51760,9,5), // NOT_FOUND
+    v(51769,14,6), // ALREADY_EXISTS
+    v(51783,17,7), // PERMISSION_DENIED
+    v(51800,18,8), // RESOURCE_EXHAUSTED
+    v(51818,19,9), // FAILED_PRECONDITION
+    v(51837,7,10), // ABORTED
+    v(51844,12,11), // OUT_OF_RANGE
+    v(51856,13,12), // UNIMPLEMENTED
+    v(51869,8,13), // INTERNAL
+    v(51877,11,14), // UNAVAILABLE
+    v(51888,9,15), // DATA_LOSS
+    v(51897,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(51921,14,0), // REQUEST_HEADER
-    v(51935,15,1), // REQUEST_TRAILER
-    v(51950,15,2), // RESPONSE_HEADER
-    v(51965,16,3), // RESPONSE_TRAILER
+    v(51973,14,0), // REQUEST_HEADER
+    v(51987,15,1), // REQUEST_TRAILER
+    v(52002,15,2), // RESPONSE_HEADER
+    v(52017,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51217,7,0), // UNKNOWN
-    v(52044,4,1), // KILL
-    v(52048,9,2), // MULTIKILL
-    v(52057,8,3), // MEGAMISS
-    v(52065,4,4), // MISS
+    v(51269,7,0), // UNKNOWN
+    v(52096,4,1), // KILL
+    v(52100,9,2), // MULTIKILL
+    v(52109,8,3), // MEGAMISS
+    v(52117,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52125,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52148,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52177,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52200,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52216,6,0), // STATIC
-    v(52222,10,1), // STRICT_DNS
-    v(52232,11,2), // LOGICAL_DNS
-    v(52243,3,3), // EDS
-    v(52246,12,4), // ORIGINAL_DST
+    v(52268,6,0), // STATIC
+    v(52274,10,1), // STRICT_DNS
+    v(52284,11,2), // LOGICAL_DNS
+    v(52295,3,3), // EDS
+    v(52298,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(52305,4,0), // AUTO
-    v(52309,7,1), // V4_ONLY
-    v(52316,7,2), // V6_ONLY
-    v(52323,12,3), // V4_PREFERRED
-    v(52335,3,4), // ALL
+    v(52357,4,0), // AUTO
+    v(52361,7,1), // V4_ONLY
+    v(52368,7,2), // V6_ONLY
+    v(52375,12,3), // V4_PREFERRED
+    v(52387,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(52378,11,0), // ROUND_ROBIN
-    v(52389,13,1), // LEAST_REQUEST
-    v(52402,9,2), // RING_HASH
-    v(52411,6,3), // RANDOM
-    v(52417,6,5), // MAGLEV
-    v(52423,16,6), // CLUSTER_PROVIDED
-    v(52439,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(52430,11,0), // ROUND_ROBIN
+    v(52441,13,1), // LEAST_REQUEST
+    v(52454,9,2), // RING_HASH
+    v(52463,6,3), // RANDOM
+    v(52469,6,5), // MAGLEV
+    v(52475,16,6), // CLUSTER_PROVIDED
+    v(52491,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(52542,7,0), // DEFAULT
-    v(52549,2,1), // V4
-    v(52551,2,2), // V6
-    v(52553,4,3), // PIPE
-    v(51817,8,4), // INTERNAL
+    v(52594,7,0), // DEFAULT
+    v(52601,2,1), // V4
+    v(52603,2,2), // V6
+    v(52605,4,3), // PIPE
+    v(51869,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(52601,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(52638,4,1), // REST
-    v(52642,4,2), // GRPC
-    v(52646,10,3), // DELTA_GRPC
-    v(52656,15,5), // AGGREGATED_GRPC
-    v(52671,21,6), // AGGREGATED_DELTA_GRPC
+    v(52653,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(52690,4,1), // REST
+    v(52694,4,2), // GRPC
+    v(52698,10,3), // DELTA_GRPC
+    v(52708,15,5), // AGGREGATED_GRPC
+    v(52723,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(52305,4,0), // AUTO
-    v(52723,2,1), // V2
-    v(52725,2,2), // V3
+    v(52357,4,0), // AUTO
+    v(52775,2,1), // V2
+    v(52777,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(52784,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(52807,13,1), // ADD_IF_ABSENT
-    v(52820,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(52846,19,3), // OVERWRITE_IF_EXISTS
+    v(52836,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(52859,13,1), // ADD_IF_ABSENT
+    v(52872,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(52898,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51217,7,0), // UNKNOWN
-    v(52898,7,1), // HEALTHY
-    v(52905,9,2), // UNHEALTHY
-    v(51483,8,3), // DRAINING
-    v(51272,7,4), // TIMEOUT
-    v(52914,8,5), // DEGRADED
+    v(51269,7,0), // UNKNOWN
+    v(52950,7,1), // HEALTHY
+    v(52957,9,2), // UNHEALTHY
+    v(51535,8,3), // DRAINING
+    v(51324,7,4), // TIMEOUT
+    v(52966,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52991,5,0), // ALLOW
-    v(52996,14,1), // REJECT_REQUEST
-    v(53010,11,2), // DROP_HEADER
+    v(53043,5,0), // ALLOW
+    v(53048,14,1), // REJECT_REQUEST
+    v(53062,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53069,2,0), // V1
-    v(52723,2,1), // V2
+    v(53121,2,0), // V1
+    v(52775,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53138,11,0), // INCLUDE_ALL
-    v(53149,7,1), // INCLUDE
+    v(53190,11,0), // INCLUDE_ALL
+    v(53201,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(52542,7,0), // DEFAULT
-    v(53192,4,1), // HIGH
+    v(52594,7,0), // DEFAULT
+    v(53244,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(53239,3,0), // TCP
-    v(53242,3,1), // UDP
+    v(53291,3,0), // TCP
+    v(53294,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(53294,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(53323,22,1), // SOCKET_IP_VERSION_IPV4
-    v(53345,22,2), // SOCKET_IP_VERSION_IPV6
+    v(53346,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(53375,22,1), // SOCKET_IP_VERSION_IPV4
+    v(53397,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(53412,13,0), // STATE_PREBIND
-    v(53425,11,1), // STATE_BOUND
-    v(53436,15,2), // STATE_LISTENING
+    v(53464,13,0), // STATE_PREBIND
+    v(53477,11,1), // STATE_BOUND
+    v(53488,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(53488,11,0), // UNSPECIFIED
-    v(53499,7,1), // INBOUND
-    v(53506,8,2), // OUTBOUND
+    v(53540,11,0), // UNSPECIFIED
+    v(53551,7,1), // INBOUND
+    v(53558,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(53576,3,0), // ANY
-    v(53579,19,1), // SAME_IP_OR_LOOPBACK
-    v(53598,8,2), // EXTERNAL
+    v(53628,3,0), // ANY
+    v(53631,19,1), // SAME_IP_OR_LOOPBACK
+    v(53650,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(52542,7,0), // DEFAULT
-    v(53649,11,1), // MODIFY_ONLY
+    v(52594,7,0), // DEFAULT
+    v(53701,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(53695,7,0), // DYNAMIC
-    v(53702,5,1), // ROUTE
+    v(53747,7,0), // DYNAMIC
+    v(53754,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(52991,5,0), // ALLOW
-    v(53739,4,1), // DENY
-    v(53743,3,2), // LOG
+    v(53043,5,0), // ALLOW
+    v(53791,4,1), // DENY
+    v(53795,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(53803,17,0), // MOVED_PERMANENTLY
-    v(53820,5,1), // FOUND
-    v(53825,9,2), // SEE_OTHER
-    v(53834,18,3), // TEMPORARY_REDIRECT
-    v(53852,18,4), // PERMANENT_REDIRECT
+    v(53855,17,0), // MOVED_PERMANENTLY
+    v(53872,5,1), // FOUND
+    v(53877,9,2), // SEE_OTHER
+    v(53886,18,3), // TEMPORARY_REDIRECT
+    v(53904,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(53931,19,0), // SERVICE_UNAVAILABLE
-    v(51708,9,1), // NOT_FOUND
-    v(53950,21,2), // INTERNAL_SERVER_ERROR
+    v(53983,19,0), // SERVICE_UNAVAILABLE
+    v(51760,9,1), // NOT_FOUND
+    v(54002,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54023,4,0), // NONE
-    v(54027,13,1), // EXTERNAL_ONLY
-    v(52335,3,2), // ALL
+    v(54075,4,0), // NONE
+    v(54079,13,1), // EXTERNAL_ONLY
+    v(52387,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54077,6,0), // NotSet
-    v(54083,20,1), // TcpUpstreamConnected
-    v(54103,11,2), // TcpPeriodic
-    v(54114,16,3), // TcpConnectionEnd
-    v(54130,15,4), // DownstreamStart
-    v(54145,18,5), // DownstreamPeriodic
-    v(54163,13,6), // DownstreamEnd
-    v(54176,17,7), // UpstreamPoolReady
-    v(54193,16,8), // UpstreamPeriodic
-    v(54209,11,9), // UpstreamEnd
-    v(54220,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(54259,26,11), // UdpTunnelUpstreamConnected
-    v(54285,11,12), // UdpPeriodic
-    v(54296,13,13), // UdpSessionEnd
-    v(54309,18,14), // TcpConnectionStart
+    v(54129,6,0), // NotSet
+    v(54135,20,1), // TcpUpstreamConnected
+    v(54155,11,2), // TcpPeriodic
+    v(54166,16,3), // TcpConnectionEnd
+    v(54182,15,4), // DownstreamStart
+    v(54197,18,5), // DownstreamPeriodic
+    v(54215,13,6), // DownstreamEnd
+    v(54228,17,7), // UpstreamPoolReady
+    v(54245,16,8), // UpstreamPeriodic
+    v(54261,11,9), // UpstreamEnd
+    v(54272,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(54311,26,11), // UdpTunnelUpstreamConnected
+    v(54337,11,12), // UdpPeriodic
+    v(54348,13,13), // UdpSessionEnd
+    v(54361,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(53488,11,0), // UNSPECIFIED
-    v(52305,4,1), // AUTO
-    v(52309,7,2), // V4_ONLY
-    v(52316,7,3), // V6_ONLY
-    v(52323,12,4), // V4_PREFERRED
-    v(52335,3,5), // ALL
+    v(53540,11,0), // UNSPECIFIED
+    v(52357,4,1), // AUTO
+    v(52361,7,2), // V4_ONLY
+    v(52368,7,3), // V6_ONLY
+    v(52375,12,4), // V4_PREFERRED
+    v(52387,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54023,4,0), // NONE
-    v(54469,4,1), // ONCE
-    v(54473,10,2), // TRANSITIVE
+    v(54075,4,0), // NONE
+    v(54521,4,1), // ONCE
+    v(54525,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(53488,11,0), // UNSPECIFIED
-    v(54581,14,1), // SANITIZED_UTF8
-    v(54595,6,2), // BASE64
+    v(53540,11,0), // UNSPECIFIED
+    v(54633,14,1), // SANITIZED_UTF8
+    v(54647,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(52305,4,0), // AUTO
-    v(54692,5,1), // HTTP1
-    v(54697,5,2), // HTTP2
-    v(54702,5,3), // HTTP3
+    v(52357,4,0), // AUTO
+    v(54744,5,1), // HTTP1
+    v(54749,5,2), // HTTP2
+    v(54754,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(54813,8,0), // SANITIZE
-    v(54821,12,1), // FORWARD_ONLY
-    v(54833,14,2), // APPEND_FORWARD
-    v(54847,12,3), // SANITIZE_SET
-    v(54859,19,4), // ALWAYS_FORWARD_ONLY
+    v(54865,8,0), // SANITIZE
+    v(54873,12,1), // FORWARD_ONLY
+    v(54885,14,2), // APPEND_FORWARD
+    v(54899,12,3), // SANITIZE_SET
+    v(54911,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(54983,4,0), // TEXT
-    v(54987,4,1), // JSON
+    v(55035,4,0), // TEXT
+    v(55039,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55101,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55132,14,1), // KEEP_UNCHANGED
-    v(52996,14,2), // REJECT_REQUEST
-    v(55146,21,3), // UNESCAPE_AND_REDIRECT
-    v(55167,20,4), // UNESCAPE_AND_FORWARD
+    v(55153,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55184,14,1), // KEEP_UNCHANGED
+    v(53048,14,2), // REJECT_REQUEST
+    v(55198,21,3), // UNESCAPE_AND_REDIRECT
+    v(55219,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(55295,9,0), // OVERWRITE
-    v(55304,16,1), // APPEND_IF_ABSENT
-    v(55320,12,2), // PASS_THROUGH
+    v(55347,9,0), // OVERWRITE
+    v(55356,16,1), // APPEND_IF_ABSENT
+    v(55372,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(55393,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(55415,10,1), // CONTINUOUS
+    v(55445,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(55467,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(55490,9,0), // IMMEDIATE
-    v(55499,18,1), // ON_DOWNSTREAM_DATA
-    v(55517,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(55542,9,0), // IMMEDIATE
+    v(55551,18,1), // ON_DOWNSTREAM_DATA
+    v(55569,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(55643,17,0), // HEALTHY_HOSTS_NUM
-    v(55660,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(55695,17,0), // HEALTHY_HOSTS_NUM
+    v(55712,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(55766,9,0), // N_CHOICES
-    v(55775,9,1), // FULL_SCAN
+    v(55818,9,0), // N_CHOICES
+    v(55827,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(55877,18,0), // VERIFY_TRUST_CHAIN
-    v(55895,16,1), // ACCEPT_UNTRUSTED
+    v(55929,18,0), // VERIFY_TRUST_CHAIN
+    v(55947,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(55990,16,0), // LENIENT_STAPLING
-    v(56006,15,1), // STRICT_STAPLING
-    v(56021,11,2), // MUST_STAPLE
+    v(56042,16,0), // LENIENT_STAPLING
+    v(56058,15,1), // STRICT_STAPLING
+    v(56073,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56103,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56123,5,1), // EMAIL
-    v(56128,3,2), // DNS
-    v(56131,3,3), // URI
-    v(56134,10,4), // IP_ADDRESS
-    v(56144,10,5), // OTHER_NAME
+    v(56155,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56175,5,1), // EMAIL
+    v(56180,3,2), // DNS
+    v(56183,3,3), // URI
+    v(56186,10,4), // IP_ADDRESS
+    v(56196,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(56221,8,0), // TLS_AUTO
-    v(56229,7,1), // TLSv1_0
-    v(56236,7,2), // TLSv1_1
-    v(56243,7,3), // TLSv1_2
-    v(56250,7,4), // TLSv1_3
+    v(56273,8,0), // TLS_AUTO
+    v(56281,7,1), // TLSv1_0
+    v(56288,7,2), // TLSv1_1
+    v(56295,7,3), // TLSv1_2
+    v(56302,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(56304,7,0), // HUNDRED
-    v(56311,12,1), // TEN_THOUSAND
-    v(56323,7,2), // MILLION
+    v(56356,7,0), // HUNDRED
+    v(56363,12,1), // TEN_THOUSAND
+    v(56375,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(56354,5,0), // Empty
-    v(56359,8,100), // Continue
-    v(51665,2,200), // OK
-    v(56367,7,201), // Created
-    v(56374,8,202), // Accepted
-    v(56382,27,203), // NonAuthoritativeInformation
-    v(56409,9,204), // NoContent
-    v(56418,12,205), // ResetContent
-    v(56430,14,206), // PartialContent
-    v(56444,11,207), // MultiStatus
-    v(56455,15,208), // AlreadyReported
-    v(56470,6,226), // IMUsed
-    v(56476,15,300), // MultipleChoices
-    v(56491,16,301), // MovedPermanently
-    v(56507,5,302), // Found
-    v(56512,8,303), // SeeOther
-    v(56520,11,304), // NotModified
-    v(56531,8,305), // UseProxy
-    v(56539,17,307), // TemporaryRedirect
-    v(56556,17,308), // PermanentRedirect
-    v(56573,10,400), // BadRequest
-    v(56583,12,401), // Unauthorized
-    v(56595,15,402), // PaymentRequired
-    v(56610,9,403), // Forbidden
-    v(56619,8,404), // NotFound
-    v(56627,16,405), // MethodNotAllowed
-    v(56643,13,406), // NotAcceptable
-    v(56656,27,407), // ProxyAuthenticationRequired
-    v(56683,14,408), // RequestTimeout
-    v(56697,8,409), // Conflict
-    v(56705,4,410), // Gone
-    v(56709,14,411), // LengthRequired
-    v(56723,18,412), // PreconditionFailed
-    v(56741,15,413), // PayloadTooLarge
-    v(56756,10,414), // URITooLong
-    v(56766,20,415), // UnsupportedMediaType
-    v(56786,19,416), // RangeNotSatisfiable
-    v(56805,17,417), // ExpectationFailed
-    v(56822,18,421), // MisdirectedRequest
-    v(56840,19,422), // UnprocessableEntity
-    v(56859,6,423), // Locked
-    v(56865,16,424), // FailedDependency
-    v(56881,15,426), // UpgradeRequired
-    v(56896,20,428), // PreconditionRequired
-    v(56916,15,429), // TooManyRequests
-    v(56931,27,431), // RequestHeaderFieldsTooLarge
-    v(56958,19,500), // InternalServerError
-    v(56977,14,501), // NotImplemented
-    v(56991,10,502), // BadGateway
-    v(57001,18,503), // ServiceUnavailable
-    v(57019,14,504), // GatewayTimeout
-    v(57033,23,505), // HTTPVersionNotSupported
-    v(57056,21,506), // VariantAlsoNegotiates
-    v(57077,19,507), // InsufficientStorage
-    v(57096,12,508), // LoopDetected
-    v(57108,11,510), // NotExtended
-    v(57119,29,511), // NetworkAuthenticationRequired
+    v(56406,5,0), // Empty
+    v(56411,8,100), // Continue
+    v(51717,2,200), // OK
+    v(56419,7,201), // Created
+    v(56426,8,202), // Accepted
+    v(56434,27,203), // NonAuthoritativeInformation
+    v(56461,9,204), // NoContent
+    v(56470,12,205), // ResetContent
+    v(56482,14,206), // PartialContent
+    v(56496,11,207), // MultiStatus
+    v(56507,15,208), // AlreadyReported
+    v(56522,6,226), // IMUsed
+    v(56528,15,300), // MultipleChoices
+    v(56543,16,301), // MovedPermanently
+    v(56559,5,302), // Found
+    v(56564,8,303), // SeeOther
+    v(56572,11,304), // NotModified
+    v(56583,8,305), // UseProxy
+    v(56591,17,307), // TemporaryRedirect
+    v(56608,17,308), // PermanentRedirect
+    v(56625,10,400), // BadRequest
+    v(56635,12,401), // Unauthorized
+    v(56647,15,402), // PaymentRequired
+    v(56662,9,403), // Forbidden
+    v(56671,8,404), // NotFound
+    v(56679,16,405), // MethodNotAllowed
+    v(56695,13,406), // NotAcceptable
+    v(56708,27,407), // ProxyAuthenticationRequired
+    v(56735,14,408), // RequestTimeout
+    v(56749,8,409), // Conflict
+    v(56757,4,410), // Gone
+    v(56761,14,411), // LengthRequired
+    v(56775,18,412), // PreconditionFailed
+    v(56793,15,413), // PayloadTooLarge
+    v(56808,10,414), // URITooLong
+    v(56818,20,415), // UnsupportedMediaType
+    v(56838,19,416), // RangeNotSatisfiable
+    v(56857,17,417), // ExpectationFailed
+    v(56874,18,421), // MisdirectedRequest
+    v(56892,19,422), // UnprocessableEntity
+    v(56911,6,423), // Locked
+    v(56917,16,424), // FailedDependency
+    v(56933,15,426), // UpgradeRequired
+    v(56948,20,428), // PreconditionRequired
+    v(56968,15,429), // TooManyRequests
+    v(56983,27,431), // RequestHeaderFieldsTooLarge
+    v(57010,19,500), // InternalServerError
+    v(57029,14,501), // NotImplemented
+    v(57043,10,502), // BadGateway
+    v(57053,18,503), // ServiceUnavailable
+    v(57071,14,504), // GatewayTimeout
+    v(57085,23,505), // HTTPVersionNotSupported
+    v(57108,21,506), // VariantAlsoNegotiates
+    v(57129,19,507), // InsufficientStorage
+    v(57148,12,508), // LoopDetected
+    v(57160,11,510), // NotExtended
+    v(57171,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(57173,10,0), // NULL_VALUE
+    v(57225,10,0), // NULL_VALUE
 ];
