@@ -49,7 +49,7 @@ pub struct References {
 }
 
 /// A name that was waited for in vain, by who was asked and its kind.
-pub type Expired = (OriginKey, ResourceType, Arc<str>);
+pub type Missed = (OriginKey, ResourceType, Arc<str>);
 
 /// A slot that is filled from files, and how to fill it again.
 pub type FileSecret = (Weak<Slot<Secret>>, SecretFiles);
@@ -329,17 +329,17 @@ impl References {
     }
 
     /// What was waited for in vain until `now`, each told once.
-    pub fn take_expired(&self, now: Instant) -> Vec<Expired> {
-        let mut expired = Vec::new();
+    pub fn give_up(&self, now: Instant) -> Vec<Missed> {
+        let mut missed = Vec::new();
         let mut add = |kind, names: Vec<(OriginKey, Arc<str>)>| {
             let each = names.into_iter();
-            expired.extend(each.map(|(origin, name)| (origin, kind, name)));
+            missed.extend(each.map(|(origin, name)| (origin, kind, name)));
         };
-        add(ResourceType::Runtime, self.layers.take_expired(now));
-        add(ResourceType::Route, self.routes.take_expired(now));
-        add(ResourceType::Endpoint, self.endpoints.take_expired(now));
-        add(ResourceType::Secret, self.secrets.take_expired(now));
-        expired
+        add(ResourceType::Runtime, self.layers.given_up(now));
+        add(ResourceType::Route, self.routes.given_up(now));
+        add(ResourceType::Endpoint, self.endpoints.given_up(now));
+        add(ResourceType::Secret, self.secrets.given_up(now));
+        missed
     }
 
     /// Everything that something refers to, and forgets the rest.
@@ -477,7 +477,7 @@ impl<T> Table<T> {
     }
 
     /// The names that were waited for in vain; from now on they count as missing.
-    fn take_expired(&self, now: Instant) -> Vec<(OriginKey, Arc<str>)> {
+    fn given_up(&self, now: Instant) -> Vec<(OriginKey, Arc<str>)> {
         let mut table = self.0.borrow_mut();
         let expired = table.iter_mut().filter(|(_, reference)| {
             let in_vain = reference.patience.is_some_and(|patience| patience <= now);

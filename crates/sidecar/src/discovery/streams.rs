@@ -348,7 +348,7 @@ impl Streams {
                 expired.extend(origin.map(|origin| (origin, kind, "".into())));
             }
         }
-        expired.extend(self.manager.references.take_expired(now));
+        expired.extend(self.manager.references.give_up(now));
         for (origin, kind, name) in expired {
             tracing::warn!(%kind, %name, "not sent within initial_fetch_timeout; going on without it");
             self.stats.timed_out(origin, kind, &name);
