@@ -124,6 +124,19 @@ pub struct HttpConnectionManager {
     pub tell_local_overload: bool,
     /// `access_log`
     pub access_log: Vec<AccessLog>,
+    /// `access_log_options`
+    pub log_times: LogTimes,
+}
+
+/// When requests are logged, beside their end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogTimes {
+    /// `access_log_flush_interval`: each time that so much has passed.
+    pub every: Option<Duration>,
+    /// `flush_access_log_on_new_request`
+    pub on_request: bool,
+    /// `flush_log_on_tunnel_successfully_established`
+    pub on_tunnel: bool,
 }
 
 /// `original_ip_detection_extensions`

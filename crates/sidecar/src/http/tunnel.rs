@@ -165,6 +165,8 @@ impl Side for Raw {
 pub enum End {
     /// Both sides ended what they sent.
     Closed,
+    /// The endpoint has ended what it sent, and the client had more to say.
+    EndpointEnded,
     /// Nothing moved for too long.
     Idle,
     /// It has lasted for as long as it may.
@@ -184,6 +186,10 @@ pub struct Limits {
     pub idle: Option<Duration>,
     /// Whatever is said.
     pub until: Option<Instant>,
+    /// Whoever is told of the bytes is also told, of none, each time that so much has passed.
+    pub every: Option<Duration>,
+    /// The end of what the endpoint sends is the end of all.
+    pub endpoint_ends: bool,
 }
 
 /// One direction's progress.
@@ -212,6 +218,7 @@ pub async fn pump(
     let (mut up, mut down) = (Progress::Open, Progress::Open);
     let mut last = Instant::now();
     let mut told = false;
+    let mut tick = limits.every.map(|every| last + every);
     std::future::poll_fn(|cx| {
         let (mut sent, mut received) = (0, 0);
         let upward = poll_way(cx, client, endpoint, &mut up, &mut sent);
@@ -230,16 +237,31 @@ pub async fn pump(
                 return Poll::Ready(End::EndpointBroke(error));
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Closed),
+            (Poll::Pending, Poll::Ready(Ok(()))) if limits.endpoint_ends => {
+                return Poll::Ready(End::EndpointEnded);
+            }
             _ if told => return Poll::Ready(End::Told),
             _ => {}
         }
         let idle_at = limits.idle.map(|idle| last + idle);
-        let (deadline, end) = match (idle_at, limits.until) {
-            (Some(idle_at), Some(until)) if until < idle_at => (Some(until), End::Expired),
-            (None, Some(until)) => (Some(until), End::Expired),
-            (idle_at, _) => (idle_at, End::Idle),
+        let (deadline, mut end) = match (idle_at, limits.until) {
+            (Some(idle_at), Some(until)) if until < idle_at => (Some(until), Some(End::Expired)),
+            (None, Some(until)) => (Some(until), Some(End::Expired)),
+            (idle_at, _) => (idle_at, Some(End::Idle)),
         };
-        timer.poll(cx, deadline).map(|()| end)
+        loop {
+            let first = [deadline, tick].into_iter().flatten().min();
+            if timer.poll(cx, first).is_pending() {
+                return Poll::Pending;
+            }
+            let Some(at) = tick.filter(|at| Some(*at) == first) else {
+                return Poll::Ready(end.take().unwrap_or(End::Expired));
+            };
+            tick = limits.every.map(|every| at + every);
+            if passed(0, 0).is_break() {
+                return Poll::Ready(End::Told);
+            }
+        }
     })
     .await
 }

@@ -16,7 +16,7 @@ mod eyeballs;
 mod host;
 mod lb;
 mod pool;
-mod proxy_protocol;
+pub mod proxy_protocol;
 pub mod shared;
 mod stats;
 mod target;

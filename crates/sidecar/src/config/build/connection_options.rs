@@ -249,9 +249,12 @@ const SELECTORS: &[Extension<()>] = &[Extension {
 
 /// `ProxyProtocolUpstreamTransport`, but for the transport socket in it.
 pub fn proxy_protocol(proto: &ProxyProtocolUpstreamTransport) -> Result<ProxyProtocol> {
-    let config = proto.config.clone().unwrap_or_default();
-    let version: core::proxy_protocol_config::Version =
-        enumeration(config.version, "config.version")?;
+    proxy_header(&proto.config.clone().unwrap_or_default()).within("config")
+}
+
+/// `ProxyProtocolConfig`.
+pub fn proxy_header(config: &core::ProxyProtocolConfig) -> Result<ProxyProtocol> {
+    let version: core::proxy_protocol_config::Version = enumeration(config.version, "version")?;
     let tlvs = each("added_tlvs", &config.added_tlvs, |tlv| {
         let kind = u8::try_from(tlv.r#type)
             .map_err(|_| ConfigError::new("type", format_args!("{} is above 255", tlv.r#type)))?;
@@ -262,10 +265,10 @@ pub fn proxy_protocol(proto: &ProxyProtocolUpstreamTransport) -> Result<ProxyPro
         encoded.extend_from_slice(&tlv.value);
         Ok(encoded)
     });
-    let tlvs = tlvs.within("config")?.concat();
+    let tlvs = tlvs?.concat();
     refuse(
         tlvs.len() > MAX_TLVS,
-        "config.added_tlvs",
+        "added_tlvs",
         "are longer together than a header can hold",
     )?;
     Ok(ProxyProtocol {

@@ -18,12 +18,12 @@ use super::fields::{
 };
 use super::header_changes::changes;
 use super::route_scope::Scope;
-use super::{matcher, mirror, path_rewrite, per_filter};
+use super::{connection_options, matcher, mirror, path_rewrite, per_filter};
 use crate::config::cluster::Priority;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
     ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, PathMatch,
-    RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
+    RandomSource, RawTunnel, ShareCluster, WeightedCluster, WeightedClusters,
 };
 use crate::runtime_layer;
 use crate::telemetry::access_log::format::Missing;
@@ -63,6 +63,12 @@ pub fn forward(
             priority.map(|priority| priority == RoutingPriority::High),
         )
             .together()?;
+    let mut raw = None;
+    let upgrades = upgrades.into_iter().map(|(kind, enabled, ends_here)| {
+        raw = raw.take().or(ends_here);
+        (kind, enabled)
+    });
+    let upgrades = upgrades.collect();
     Ok(Forward {
         cluster,
         not_found_status,
@@ -76,6 +82,7 @@ pub fn forward(
         append_x_forwarded_host: proto.append_x_forwarded_host,
         mirrors,
         upgrades,
+        raw: raw.map(Box::new),
         hash,
         priority: if high {
             Priority::High
@@ -94,9 +101,33 @@ fn not_found_status(code: i32) -> Result<u16> {
     })
 }
 
-fn upgrade(proto: &UpgradeConfig) -> Result<(Box<[u8]>, bool)> {
+fn upgrade(proto: &UpgradeConfig) -> Result<(Box<[u8]>, bool, Option<RawTunnel>)> {
     let kind = header_name(&proto.upgrade_type, "upgrade_type")?;
-    Ok((kind, flag(&proto.enabled).unwrap_or(true)))
+    let raw = match &proto.connect_config {
+        None => None,
+        Some(config) => {
+            refuse(
+                &*kind == b"connect-udp",
+                "connect_config",
+                "datagrams are not taken out of CONNECT-UDP: leave the field out, and it is relayed \
+                 to the endpoint as a request",
+            )?;
+            refuse(
+                &*kind != b"connect",
+                "connect_config",
+                "is for the upgrade_type CONNECT only",
+            )?;
+            let header = config.proxy_protocol_config.as_ref();
+            let header = header.map(connection_options::proxy_header).transpose();
+            Some(RawTunnel {
+                proxy_protocol: header
+                    .within("proxy_protocol_config")
+                    .within("connect_config")?,
+                allow_post: config.allow_post,
+            })
+        }
+    };
+    Ok((kind, flag(&proto.enabled).unwrap_or(true), raw))
 }
 
 /// How long things may take.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{HeaderChange, HeaderChanges, PathRewrite};
-use crate::config::cluster::Priority;
+use crate::config::cluster::{Priority, ProxyProtocol};
 use crate::runtime_layer::{Fraction, Number};
 use crate::telemetry::access_log::format::Format;
 
@@ -36,10 +36,21 @@ pub struct Forward {
     pub mirrors: Arc<[Mirror]>,
     /// `upgrade_configs` of the route: type in lower case to whether it is enabled.
     pub upgrades: Vec<(Box<[u8]>, bool)>,
+    /// `upgrade_configs` with a `connect_config`: CONNECT ends here.
+    pub raw: Option<Box<RawTunnel>>,
     /// `hash_policy`
     pub hash: Vec<HashPolicy>,
     /// `priority`: in which circuit breakers of the cluster it counts.
     pub priority: Priority,
+}
+
+/// `connect_config`: what follows a CONNECT goes to the endpoint as bytes.
+#[derive(Debug)]
+pub struct RawTunnel {
+    /// `proxy_protocol_config`: the endpoint is told first who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// `allow_post`: the body of a POST goes there likewise.
+    pub allow_post: bool,
 }
 
 /// How the `grpc-timeout` header becomes the limit of a stream.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use self::action::{
     ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, MirrorCluster,
-    RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
+    RandomSource, RawTunnel, ShareCluster, WeightedCluster, WeightedClusters,
 };
 pub use self::answer::{DirectResponse, PathRewrite, Redirect, TemplatePiece};
 pub use self::headers::{AppendAction, HeaderAddition, HeaderChange, HeaderChanges};

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::local_reply::LocalReply;
+use super::request::write_log;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
 use crate::config::http_filter::{FilterSettings, HeaderMutations};
-use crate::config::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
+use crate::config::route::{Action, Forward, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::http::filters::{self, Settings};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
@@ -19,6 +20,7 @@ use crate::http::router::Levels;
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::overload;
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::LogKind;
 
 /// What is to be done with a request.
 pub enum Decision {
@@ -150,7 +152,11 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     if request.version == Version::Http2 {
         request.join_cookies();
     }
-    hop_by_hop::remove(&mut request.headers, upgrade.is_some());
+    let switches = upgrade.is_some() && request.method != b"CONNECT";
+    hop_by_hop::remove(&mut request.headers, switches);
+    if switches {
+        request.headers.join(Name::Connection, b",");
+    }
     let caller = match forwarded::apply(manager, &context.connection, request) {
         Ok(caller) => caller,
         Err(answer) => return Decision::Reply(answer),
@@ -167,6 +173,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     context.stats.rq_total.increment(1);
     let Some(table) = manager.routes.load() else {
         context.stats.no_route.increment(1);
+        log_start(context, info, request);
         return Decision::Reply(LocalReply::new(
             404,
             "",
@@ -188,6 +195,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     };
     match table.route(&facts) {
         RouteMatchResult::NotFound => {
+            log_start(context, info, request);
             context.stats.no_route.increment(1);
             Decision::Reply(LocalReply::new(
                 404,
@@ -197,6 +205,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
             ))
         }
         RouteMatchResult::NeedsTls => {
+            log_start(context, info, request);
             context.stats.rq_direct_response.increment(1);
             let mut answer = LocalReply::new(301, "", "direct_response", Flags::NONE);
             let mut location = Vec::new();
@@ -210,6 +219,12 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         } => {
             info.route = Some(route.clone());
             info.tell_attempts = virtual_host.attempt_count_in_response;
+            if manager.log_times.on_request {
+                if let Action::Forward(forward) = &route.action {
+                    tell_cluster(context, forward, random, request, info);
+                }
+                log_start(context, info, request);
+            }
             if let (Some(asked), Action::Forward(forward)) = (&upgrade, &route.action) {
                 let of_route = forward
                     .upgrades
@@ -219,13 +234,11 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                 let allowed = of_route
                     .unwrap_or_else(|| manager.upgrades.iter().any(|kind| **kind == **asked));
                 if !allowed {
+                    tell_cluster(context, forward, random, request, info);
                     context.stats.downstream_rq_ws_on_non_ws_route.increment(1);
                     return Decision::Reply(
                         LocalReply::new(403, "", "upgrade_failed", Flags::NONE).closing(),
                     );
-                }
-                if request.version != Version::Http2 && request.method != b"CONNECT" {
-                    request.headers.push_known(Name::Connection, b"upgrade");
                 }
             }
             let (route, host) = (route.clone(), virtual_host.clone());
@@ -240,6 +253,26 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                 random,
             }
         }
+    }
+}
+
+/// Tells the log of the cluster of a request that is not forwarded there, or not yet.
+fn tell_cluster(
+    context: &Context,
+    forward: &Forward,
+    random: u64,
+    request: &RequestHead,
+    info: &mut StreamInfo,
+) {
+    let chosen = forward.choose_cluster(request, random, || None);
+    let chosen = chosen.and_then(|chosen| context.worker.clusters.cluster(chosen.name()));
+    info.cluster = chosen.map(|cluster| cluster.config().name.clone());
+}
+
+/// `flush_access_log_on_new_request`: before anything is done with it.
+fn log_start(context: &Context, info: &StreamInfo, request: &RequestHead) {
+    if context.manager.log_times.on_request {
+        write_log(context, info, LogKind::DownstreamStart, request, None, None);
     }
 }
 

@@ -27,14 +27,15 @@ pub fn upgrade(request: &RequestHead) -> Option<Vec<u8>> {
     (value != b"h2c" && !value.is_empty()).then_some(value)
 }
 
-/// Removes what must not go further; `keep_upgrade` leaves `upgrade` for a hop that takes part.
+/// Removes what must not go further; `keep_upgrade` leaves `upgrade`, and the `connection` that asks
+/// for it, for a hop that takes part.
 pub fn remove(headers: &mut Headers, keep_upgrade: bool) {
     if headers.contains(Name::Connection) {
         remove_listed(headers);
     }
     headers.retain(|name, _, value| match name {
-        Name::Connection | Name::KeepAlive | Name::ProxyConnection | Name::Http2Settings => false,
-        Name::Upgrade => keep_upgrade,
+        Name::KeepAlive | Name::ProxyConnection | Name::Http2Settings => false,
+        Name::Connection | Name::Upgrade => keep_upgrade,
         // `te: trailers` is what gRPC servers insist on; anything else is ours to answer.
         Name::Te => has_token(value, b"trailers") && value.len() == 8,
         _ => true,

@@ -11,7 +11,7 @@ pub mod hop_by_hop;
 pub mod local_reply;
 mod local_reply_config;
 mod path;
-mod request;
+pub mod request;
 pub mod response_head;
 pub mod stream_tasks;
 mod tunnel;

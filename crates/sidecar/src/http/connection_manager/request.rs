@@ -11,7 +11,7 @@ use super::hop_by_hop;
 use super::local_reply::LocalReply;
 use super::local_reply_config;
 use super::response_head;
-use super::tunnel::Tunnel;
+use super::tunnel::{self, Tunnel};
 use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
@@ -141,13 +141,24 @@ pub async fn serve(
                             early.increment(1);
                             return Next::Close;
                         }
-                        Forwarded::Upgraded { exchange, idle } => {
-                            return Next::Tunnel(Box::new(Tunnel {
-                                exchange: *exchange,
+                        Forwarded::Upgraded { far, idle } => {
+                            if context.manager.log_times.on_tunnel && request.method != b"POST" {
+                                let kind = LogKind::DownstreamTunnelEstablished;
+                                write_log(context, &info, kind, request, Some(response), None);
+                            }
+                            let tunnel = Tunnel {
+                                far,
                                 idle,
                                 info,
                                 active,
-                            }));
+                            };
+                            if request.method == b"POST" {
+                                // Its body is carried, and it ends as any other request.
+                                let heads = (&*request, &*response);
+                                Box::pin(tunnel::http2(context, downstream, tunnel, heads)).await;
+                                return Next::Continue;
+                            }
+                            return Next::Tunnel(Box::new(tunnel));
                         }
                         Forwarded::Broken => {
                             flush_what_there_is(downstream).await;
@@ -387,10 +398,23 @@ pub fn log(
     stats
         .downstream_rq_time
         .record(info.started.elapsed().as_secs_f64() * 1000.0);
+    let response = (info.status != 0).then_some(response);
+    let kind = LogKind::DownstreamEnd;
+    write_log(context, info, kind, request, response, trailers);
+}
+
+/// Writes the access log.
+pub fn write_log(
+    context: &Context,
+    info: &StreamInfo,
+    kind: LogKind,
+    request: &RequestHead,
+    response: Option<&ResponseHead>,
+    trailers: Option<&Headers>,
+) {
     if !context.manager.access_log.is_empty() {
-        let response = (info.status != 0).then_some(response);
         let record = Record {
-            kind: LogKind::DownstreamEnd,
+            kind,
             ..info.record(&context.connection, Some(request), response, trailers)
         };
         context

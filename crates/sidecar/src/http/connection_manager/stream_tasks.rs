@@ -127,7 +127,8 @@ async fn serve(work: Work, scratch: &mut Scratch) -> Open {
     if let Next::Tunnel(tunnel) = request::serve(&context, scratch, &mut downstream).await {
         let scratch = std::mem::replace(scratch, Scratch::new());
         // Rare, and large: not in every task.
-        Box::pin(tunnel::http2(&context, downstream, *tunnel, scratch)).await;
+        let heads = (&scratch.request, &scratch.response);
+        Box::pin(tunnel::http2(&context, &mut downstream, *tunnel, heads)).await;
     }
     // An idle task is not to be looked after.
     scratch.timer = Timer::new();

@@ -9,15 +9,18 @@ use super::request::{self, Active, Scratch};
 use crate::http::downstream::Downstream;
 use crate::http::error::StreamError;
 use crate::http::h1::server::Connection;
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::router::Far;
 use crate::http::stream_info::StreamInfo;
 use crate::http::tunnel::{End, Limits, Raw, Side, pump};
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::LogKind;
 use crate::tls::stream::Stream;
 use crate::upstream::exchange::Exchange;
 
 /// A request that became a tunnel: both heads have been relayed.
 pub struct Tunnel {
-    pub exchange: Exchange,
+    pub far: Far,
     /// How long nothing may move.
     pub idle: Option<Duration>,
     pub info: StreamInfo,
@@ -33,27 +36,31 @@ pub async fn http1(
     scratch: Scratch,
 ) {
     let (stream, read_ahead) = connection.into_upgraded();
-    between(context, &mut Raw::new(stream, read_ahead), tunnel, scratch).await;
+    let mut client = Raw::new(stream, read_ahead);
+    let heads = (&scratch.request, &scratch.response);
+    between(context, &mut client, true, tunnel, heads).await;
 }
 
-/// An HTTP/2 client's tunnel.
+/// The tunnel of an HTTP/2 client, or of one whose message's body is what is carried.
 pub async fn http2(
     context: &Rc<Context>,
-    mut downstream: Downstream<'_>,
+    downstream: &mut Downstream<'_>,
     tunnel: Tunnel,
-    scratch: Scratch,
+    heads: (&RequestHead, &ResponseHead),
 ) {
-    between(context, &mut downstream, tunnel, scratch).await;
+    between(context, downstream, false, tunnel, heads).await;
 }
 
+/// `raw`: the client's side is its whole connection.
 async fn between(
     context: &Rc<Context>,
     downstream: &mut impl Side,
+    raw: bool,
     tunnel: Tunnel,
-    scratch: Scratch,
+    heads: (&RequestHead, &ResponseHead),
 ) {
     let Tunnel {
-        mut exchange,
+        far,
         idle,
         mut info,
         active,
@@ -61,48 +68,99 @@ async fn between(
     let stats = &context.stats;
     stats.downstream_cx_upgrades_total.increment(1);
     stats.downstream_cx_upgrades_active.increment(1.0);
-    let outcome = if matches!(exchange, Exchange::H2(_)) {
-        carry(downstream, &mut exchange, idle, &mut info).await
-    } else if let Some(upgraded) = exchange.into_upgraded() {
-        // What counts the request and the connection stays alive as long as the tunnel.
-        let _counted = (upgraded.lease, upgraded.guard);
-        let mut upstream = Raw::new(upgraded.stream, upgraded.read_ahead);
-        carry(downstream, &mut upstream, idle, &mut info).await
-    } else {
-        Ok(())
+    let mut carrying = Carrying {
+        context,
+        idle,
+        info: &mut info,
+        heads,
     };
-    if let Err(error) = outcome {
+    // What counts the request and the connection at the far end stays alive as long as the tunnel.
+    let (end, cut) = match far {
+        Far::Exchange(mut exchange) if matches!(*exchange, Exchange::H2(_)) => {
+            (carrying.carry(downstream, &mut *exchange).await, false)
+        }
+        Far::Exchange(exchange) => match exchange.into_upgraded() {
+            Some(upgraded) => {
+                let _counted = (upgraded.lease, upgraded.guard);
+                let mut endpoint = Raw::new(upgraded.stream, upgraded.read_ahead);
+                // A connection that carried HTTP ended without anybody having said so.
+                (carrying.carry(downstream, &mut endpoint).await, true)
+            }
+            None => (End::Closed, false),
+        },
+        Far::Raw(tcp) => {
+            let mut endpoint = Raw::new(tcp.stream, Vec::new());
+            let end = carrying.carry(downstream, &mut endpoint).await;
+            let info = &carrying.info;
+            tcp.guard.count_bytes(info.bytes_sent, info.bytes_received);
+            (end, false)
+        }
+    };
+    let (flags, details) = match &end {
+        End::Closed if raw => client_gone(),
+        End::EndpointEnded if cut => endpoint_gone(),
+        End::ClientBroke(_) => client_gone(),
+        End::EndpointBroke(StreamError::Reset(_) | StreamError::Refused) => (
+            Flags::UPSTREAM_REMOTE_RESET,
+            "upstream_reset_after_response_started{remote_reset}",
+        ),
+        End::EndpointBroke(_) => endpoint_gone(),
+        End::Idle => (Flags::STREAM_IDLE_TIMEOUT, "stream_idle_timeout"),
+        End::Closed | End::EndpointEnded | End::Expired | End::Told => (Flags::NONE, ""),
+    };
+    if !details.is_empty() {
+        info.flags |= flags;
+        info.details = details.into();
+    }
+    if let End::ClientBroke(error) | End::EndpointBroke(error) = end {
         tracing::debug!(connection = context.connection.id, %error, "tunnel broke");
         downstream.abort();
     }
     stats.downstream_cx_upgrades_active.decrement(1.0);
-    let Scratch {
-        request, response, ..
-    } = scratch;
-    request::log(context, &mut info, &request, &response, None);
+    request::log(context, &mut info, heads.0, heads.1, None);
     drop(active);
 }
 
-/// Carries bytes both ways, and notes in `info` how many and why it ended.
-async fn carry(
-    client: &mut impl Side,
-    endpoint: &mut impl Side,
+fn client_gone() -> (Flags, &'static str) {
+    let flags = Flags::DOWNSTREAM_CONNECTION_TERMINATION;
+    (flags, "downstream_remote_disconnect")
+}
+
+fn endpoint_gone() -> (Flags, &'static str) {
+    (
+        Flags::UPSTREAM_CONNECTION_TERMINATION,
+        "upstream_reset_after_response_started{connection_termination}",
+    )
+}
+
+/// What is needed while bytes are carried.
+struct Carrying<'a> {
+    context: &'a Context,
     idle: Option<Duration>,
-    info: &mut StreamInfo,
-) -> Result<(), StreamError> {
-    let limits = Limits { idle, until: None };
-    let end = pump(client, endpoint, limits, |up, down| {
-        info.bytes_received += up as u64;
-        info.bytes_sent += down as u64;
-        ControlFlow::Continue(())
-    });
-    match end.await {
-        End::ClientBroke(error) | End::EndpointBroke(error) => Err(error),
-        End::Idle => {
-            info.flags |= Flags::STREAM_IDLE_TIMEOUT;
-            info.details = "stream_idle_timeout".into();
-            Ok(())
-        }
-        End::Closed | End::Expired | End::Told => Ok(()),
+    info: &'a mut StreamInfo,
+    heads: (&'a RequestHead, &'a ResponseHead),
+}
+
+impl Carrying<'_> {
+    /// Carries bytes both ways, counts them, and logs that they last where that is wanted.
+    async fn carry(&mut self, client: &mut impl Side, endpoint: &mut impl Side) -> End {
+        let manager = &self.context.manager;
+        let limits = Limits {
+            idle: self.idle,
+            until: None,
+            every: manager.log_times.every,
+            endpoint_ends: true,
+        };
+        let (request, response) = self.heads;
+        pump(client, endpoint, limits, |up, down| {
+            self.info.bytes_received += up as u64;
+            self.info.bytes_sent += down as u64;
+            if up + down == 0 {
+                let kind = LogKind::DownstreamPeriodic;
+                request::write_log(self.context, self.info, kind, request, Some(response), None);
+            }
+            ControlFlow::Continue(())
+        })
+        .await
     }
 }

@@ -3,6 +3,7 @@
 mod failure;
 mod header_changes;
 mod mirror;
+mod raw;
 mod relay;
 mod request;
 mod response;
@@ -30,7 +31,7 @@ use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::format::Format;
 use crate::upstream::exchange::Exchange;
-use crate::upstream::{Client, Cluster, ExchangeRequest};
+use crate::upstream::{Client, Cluster, ExchangeRequest, TcpUpstream};
 
 pub use header_changes::{Levels, apply_changes, mutate};
 use relay::{Deadlines, Relay, RelayError, Replay};
@@ -47,14 +48,19 @@ pub enum Forwarded {
     },
     /// The endpoint accepted the upgrade, and the client has been told: raw bytes from here on.
     /// They may rest for `idle`.
-    Upgraded {
-        exchange: Box<Exchange>,
-        idle: Option<Duration>,
-    },
+    Upgraded { far: Far, idle: Option<Duration> },
     /// Nothing has been sent to the client yet: answer so.
     Reply(LocalReply),
     /// The client is gone, or the response broke off in the middle: reset the stream.
     Broken,
+}
+
+/// The other end of a tunnel.
+pub enum Far {
+    /// An exchange whose endpoint has accepted the upgrade or the CONNECT.
+    Exchange(Box<Exchange>),
+    /// A connection to an endpoint that knows nothing of HTTP.
+    Raw(Box<TcpUpstream>),
 }
 
 /// What the router works on: one stream.
@@ -132,6 +138,9 @@ pub async fn forward<'f>(
     let finished = request::finish(stream, route, forward, host, levels, deadlines.response);
     if let Err(answer) = finished {
         return Forwarded::Reply(answer);
+    }
+    if let Some(raw) = raw::of(stream, forward) {
+        return Box::pin(raw::open(stream, &cluster, raw, levels, deadlines)).await;
     }
     request::speak_of_upgrade(stream);
     let mut replay = Replay::default();
@@ -247,7 +256,7 @@ async fn attempt_and_retry(
         let error = match outcome {
             Ok(()) if upgraded => {
                 return Forwarded::Upgraded {
-                    exchange: Box::new(exchange),
+                    far: Far::Exchange(Box::new(exchange)),
                     idle: deadlines.idle,
                 };
             }
@@ -317,27 +326,9 @@ async fn acquire(
     let response = request_ended
         .zip(deadlines.response)
         .map(|(from, after)| from + after);
-    let deadline = [response, deadlines.stream].into_iter().flatten().min();
-    let acquired = {
-        let mut exchange = std::pin::pin!(cluster.exchange(want, &mut stream.info.endpoint));
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
-                return Poll::Ready(Ok(outcome));
-            }
-            if let Poll::Ready(error) = stream.downstream.poll_closed(cx) {
-                return Poll::Ready(Err(RelayError::Downstream(error)));
-            }
-            stream.timer.poll(cx, deadline).map(|()| {
-                Err(if deadline == response {
-                    RelayError::Timeout
-                } else {
-                    RelayError::MaxDuration
-                })
-            })
-        })
-        .await
-    };
-    match acquired {
+    let exchange = cluster.exchange(want, &mut stream.info.endpoint);
+    let ends = (response, deadlines.stream);
+    match unless_gone(stream.downstream, stream.timer, ends, exchange).await {
         Ok(Ok(exchange)) => Ok(exchange),
         Ok(Err(error)) => Err(failure::no_exchange(stream, cluster, &error)),
         Err(error) => {
@@ -348,6 +339,34 @@ async fn acquire(
             Err(failure::reply(stream, cluster, error, Some(state)))
         }
     }
+}
+
+/// Waits for something to be had, but not for a client that has gone, and no longer than until one
+/// of two ends: that of the response's timeout, and that of the stream.
+async fn unless_gone<T>(
+    downstream: &mut Downstream<'_>,
+    timer: &mut Timer,
+    (response, stream): (Option<Instant>, Option<Instant>),
+    wanted: impl Future<Output = T>,
+) -> Result<T, RelayError> {
+    let deadline = [response, stream].into_iter().flatten().min();
+    let mut wanted = std::pin::pin!(wanted);
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = wanted.as_mut().poll(cx) {
+            return Poll::Ready(Ok(outcome));
+        }
+        if let Poll::Ready(error) = downstream.poll_closed(cx) {
+            return Poll::Ready(Err(RelayError::Downstream(error)));
+        }
+        timer.poll(cx, deadline).map(|()| {
+            Err(if deadline == response {
+                RelayError::Timeout
+            } else {
+                RelayError::MaxDuration
+            })
+        })
+    })
+    .await
 }
 
 fn deadlines(stream: &mut Stream<'_, '_>, forward: &Forward) -> Deadlines {

@@ -106,6 +106,9 @@ pub trait OnHead {
     /// client is to see it.
     fn informational(&mut self, response: &mut ResponseHead) -> bool;
 
+    /// The request lasts, and that is to be logged: so many bytes have been received and sent.
+    fn lasts(&mut self, request: &RequestHead, response: &ResponseHead, bytes: (u64, u64));
+
     /// Whether the connection is to end with this response, because it is draining.
     fn is_last(&self) -> bool;
 
@@ -153,6 +156,8 @@ pub struct Relay<'a, 'd> {
     response_ended: Option<Instant>,
     /// The time of the present poll, once somebody has asked for it.
     now: Option<Instant>,
+    /// When the request is logged next, for it lasts.
+    next_log: Option<Instant>,
     upload: Upload,
     download: Download,
 }
@@ -199,6 +204,7 @@ impl<'a, 'd> Relay<'a, 'd> {
             sent: (request.body == BodyLength::None).then_some(began),
             response_ended: None,
             now: None,
+            next_log: context.manager.log_times.every.map(|every| began + every),
             download: Download::Head,
         }
     }
@@ -257,6 +263,17 @@ impl<'a, 'd> Relay<'a, 'd> {
         {
             return Poll::Ready(Err(RelayError::Downstream(error)));
         }
+        let Some(log) = self.next_log else {
+            return self.poll_deadlines(cx);
+        };
+        let bytes = (self.bytes_received, self.bytes_sent);
+        let mut now = Instant::now();
+        if now >= log {
+            on_head.lasts(self.request, self.response, bytes);
+            now = Instant::now();
+            let every = self.context.manager.log_times.every;
+            self.next_log = every.map(|every| now + every);
+        }
         self.poll_deadlines(cx)
     }
 
@@ -275,11 +292,17 @@ impl<'a, 'd> Relay<'a, 'd> {
             _ => self.deadlines.idle,
         };
         let idle = idle.map(|after| self.last_activity + after);
-        let first = [response, request, idle, self.deadlines.stream]
+        let log = self.next_log;
+        let first = [response, request, idle, self.deadlines.stream, log]
             .into_iter()
             .flatten()
             .min();
         ready!(self.timer.poll(cx, first));
+        if first == log {
+            // Polled once more, it is written.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         Poll::Ready(Err(if first == response {
             RelayError::Timeout
         } else if first == request {

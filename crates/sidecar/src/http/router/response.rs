@@ -8,12 +8,14 @@ use super::header_changes::{self, Additions, Levels};
 use super::relay::{HeadOutcome, OnHead};
 use crate::config::route::HeaderChanges;
 use crate::http::connection_manager::context::Context;
+use crate::http::connection_manager::request::write_log;
 use crate::http::connection_manager::{hop_by_hop, response_head};
 use crate::http::filters::{self, Settings};
 use crate::http::headers::Name;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::http::route::stats::Counted;
 use crate::http::stream_info::StreamInfo;
+use crate::telemetry::access_log::record::LogKind;
 
 /// The rules that apply to the response of one request.
 pub struct ResponseRules<'a> {
@@ -60,6 +62,16 @@ impl OnHead for ResponseRules<'_> {
         response.status != 100 || self.context.manager.proxy_100_continue
     }
 
+    fn lasts(&mut self, request: &RequestHead, response: &ResponseHead, bytes: (u64, u64)) {
+        let earlier = (self.info.bytes_received, self.info.bytes_sent);
+        self.info.bytes_received += bytes.0;
+        self.info.bytes_sent += bytes.1;
+        let response = (self.info.status != 0).then_some(response);
+        let kind = LogKind::DownstreamPeriodic;
+        write_log(self.context, self.info, kind, request, response, None);
+        (self.info.bytes_received, self.info.bytes_sent) = earlier;
+    }
+
     fn is_last(&self) -> bool {
         self.context.is_draining()
     }
@@ -75,13 +87,15 @@ impl OnHead for ResponseRules<'_> {
         self.info.details = "via_upstream".into();
         self.upgraded = self.upgrade_asked
             && (response.status == 101 || (request.method == b"CONNECT" && response.status == 200));
-        hop_by_hop::remove(&mut response.headers, self.upgraded);
+        let switches = self.upgraded && response.status == 101;
+        let keep = switches && request.version != Version::Http2;
+        hop_by_hop::remove(&mut response.headers, keep);
         if self.upgraded && response.status == 101 {
             if request.version == Version::Http2 {
                 // RFC 8441, section 5: there is no switching within HTTP/2.
                 response.status = 200;
                 response.reason.clear();
-            } else {
+            } else if !response.headers.contains(Name::Connection) {
                 response.headers.push_known(Name::Connection, b"upgrade");
             }
         }

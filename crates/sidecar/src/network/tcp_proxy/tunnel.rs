@@ -286,10 +286,11 @@ pub(super) async fn carry(
     let limits = tunnel::Limits {
         idle: limits.idle,
         until: limits.until,
+        ..tunnel::Limits::default()
     };
     let mut downstream = Raw::new(downstream, Vec::new());
     match tunnel::pump(&mut downstream, exchange, limits, passed).await {
-        tunnel::End::Closed => End::Closed,
+        tunnel::End::Closed | tunnel::End::EndpointEnded => End::Closed,
         tunnel::End::Idle => End::Idle,
         tunnel::End::Expired => End::Expired,
         tunnel::End::Told => End::Told,

@@ -11,12 +11,12 @@ use ipnet::IpNet;
 use crate::config::build::context::Context;
 use crate::config::build::extension::{Build, Extension, decode, resolve};
 use crate::config::build::fields::{
-    Within as _, cidr, each, enumeration, flag, header_text, refuse, required,
+    Within as _, cidr, duration, each, enumeration, flag, header_text, refuse, required,
 };
 use crate::config::build::header_changes;
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_connection_manager::{
-    EscapedSlashes, SchemeRule, ServerHeader, StripPort, UserAgent,
+    EscapedSlashes, LogTimes, SchemeRule, ServerHeader, StripPort, UserAgent,
 };
 use crate::config::http_filter::HeaderMutation;
 
@@ -161,4 +161,40 @@ pub fn early_mutations(proto: &hcm::HttpConnectionManager) -> Result<Vec<HeaderM
         },
     )?;
     Ok(lists.into_iter().flatten().collect())
+}
+
+/// `access_log_options`, or the older fields for it.
+pub fn log_times(proto: &hcm::HttpConnectionManager) -> Result<LogTimes> {
+    let field = "access_log_flush_interval";
+    let every = |interval| {
+        let every = duration(interval, field)?;
+        refuse(
+            every.is_some_and(|every| every < std::time::Duration::from_millis(1)),
+            field,
+            "must be at least 1 ms",
+        )?;
+        Ok(every)
+    };
+    let Some(options) = &proto.access_log_options else {
+        return Ok(LogTimes {
+            every: every(&proto.access_log_flush_interval)?,
+            on_request: proto.flush_access_log_on_new_request,
+            on_tunnel: false,
+        });
+    };
+    refuse(
+        proto.access_log_flush_interval.is_some(),
+        field,
+        "access_log_options is set too: say it there",
+    )?;
+    refuse(
+        proto.flush_access_log_on_new_request,
+        "flush_access_log_on_new_request",
+        "access_log_options is set too: say it there",
+    )?;
+    Ok(LogTimes {
+        every: every(&options.access_log_flush_interval).within("access_log_options")?,
+        on_request: options.flush_access_log_on_new_request,
+        on_tunnel: options.flush_log_on_tunnel_successfully_established,
+    })
 }

@@ -173,6 +173,7 @@ pub fn build(
         respect_expected_timeout,
         tell_local_overload: proto.append_local_overload,
         access_log,
+        log_times: heads::log_times(proto)?,
     })
 }
 
