@@ -131,7 +131,10 @@ fn a_tunnel_may_be_half_closed_and_ends_with_both_halves() {
     client.close_write().unwrap();
     assert_eq!(client.read_to_end().unwrap(), b"1000000");
     let log = proxy.log_line();
-    assert!(log.starts_with("101 - via_upstream 1000000 12 "), "{log}");
+    assert!(
+        log.starts_with("101 DC downstream_remote_disconnect 1000000 12 "),
+        "{log}"
+    );
     proxy.wait_for_stat("cluster.up.upstream_cx_active", 0);
 }
 

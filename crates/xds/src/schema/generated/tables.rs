@@ -1063,8 +1063,10 @@ request_headers_mutations\
 envoy.config.route.v3.RouteAction.UpgradeConfig\
 upgrade_type\
 enabled\
-CONNECT is relayed to the endpoint as a request, not ended here\
 connect_config\
+envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig\
+proxy_protocol_config\
+allow_post\
 envoy.config.route.v3.RouteConfiguration\
 virtual_hosts\
 internal_only_headers\
@@ -1256,7 +1258,6 @@ typed_header_validation_config\
 append_x_forwarded_port\
 early_header_mutation_extensions\
 add_proxy_protocol_connection_state\
-a request is logged when it ends\
 access_log_flush_interval\
 flush_access_log_on_new_request\
 access_log_options\
@@ -2035,7 +2036,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 422] = [
+pub(crate) static MESSAGES: [MessageRow; 423] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2249,221 +2250,222 @@ pub(crate) static MESSAGES: [MessageRow; 422] = [
     m(28384,51,917,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
     m(28484,53,920,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     m(28624,47,927,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28767,40,930,19), // envoy.config.route.v3.RouteConfiguration
-    m(29170,66,949,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29236,31,951,1), // envoy.config.route.v3.RouteList
-    m(29273,32,952,15), // envoy.config.route.v3.RouteMatch
-    m(29546,47,967,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29593,54,967,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29647,55,967,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29720,29,969,6), // envoy.config.route.v3.Tracing
-    m(29824,36,975,2), // envoy.config.route.v3.VirtualCluster
-    m(29860,33,977,24), // envoy.config.route.v3.VirtualHost
-    m(30121,59,1001,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30180,37,1003,5), // envoy.config.route.v3.WeightedCluster
-    m(30305,51,1008,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30422,75,1018,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30497,53,1018,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30573,57,1023,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30630,57,1024,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30687,43,1025,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30782,55,1033,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30837,68,1035,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31097,63,1041,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31169,71,1043,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31240,58,1044,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31480,46,1049,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31939,71,1059,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32074,56,1061,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32207,52,1063,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32277,54,1066,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32396,65,1070,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32461,67,1070,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32555,61,1073,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32616,65,1073,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32800,78,1079,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32899,70,1082,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32983,63,1084,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33296,68,1089,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33369,58,1093,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33435,45,1094,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33480,81,1094,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34974,105,1154,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35079,101,1156,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35224,103,1159,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35350,109,1161,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35481,95,1168,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35637,70,1171,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35707,76,1176,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35790,63,1178,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35883,78,1180,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35961,74,1181,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36080,66,1186,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36155,45,1190,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36276,59,1198,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36397,58,1201,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36455,54,1201,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37144,74,1224,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37243,70,1227,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37499,70,1237,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37569,84,1238,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37653,47,1241,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37700,63,1241,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37763,77,1241,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(37840,79,1242,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37978,60,1245,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38055,66,1248,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38126,76,1249,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38202,67,1249,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38269,92,1251,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(38361,85,1251,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38505,100,1257,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(38613,66,1258,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(38679,70,1261,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38799,57,1267,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38856,66,1268,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38922,70,1270,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38992,75,1271,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39067,69,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39136,71,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39207,70,1271,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(39277,67,1271,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(39349,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(39415,64,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(39479,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(39545,66,1273,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(39611,73,1273,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39684,58,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(39742,59,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(39801,58,1273,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(39859,49,1273,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39992,69,1275,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(40365,81,1287,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(40497,73,1289,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40861,66,1298,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40940,70,1299,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41031,61,1300,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41135,55,1302,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(41299,70,1304,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(41385,88,1305,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(41506,64,1306,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(41639,78,1308,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(41717,83,1309,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41988,58,1313,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42046,70,1313,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(42688,58,1329,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(43576,95,1344,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(43773,62,1348,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44189,67,1359,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(44282,79,1361,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(44459,57,1364,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(44526,48,1366,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(44653,63,1371,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(44727,56,1374,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(45353,51,1383,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(45443,55,1386,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(45728,62,1392,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(45794,60,1393,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46124,54,1400,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(46345,69,1411,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(46447,73,1415,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(46520,78,1418,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(46598,48,1421,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(46811,77,1430,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(46888,49,1432,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47037,43,1440,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47111,44,1447,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47161,54,1454,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47269,69,1458,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(47349,71,1459,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(47426,78,1462,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(47504,35,1462,8), // envoy.service.discovery.v3.Resource
-    m(47580,48,1470,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(47640,40,1471,2), // envoy.service.discovery.v3.ResourceError
-    m(47680,42,1473,2), // envoy.service.discovery.v3.ResourceLocator
-    m(47722,65,1475,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(47787,39,1477,2), // envoy.service.discovery.v3.ResourceName
-    m(47855,32,1479,2), // envoy.service.runtime.v3.Runtime
-    m(47892,36,1481,2), // envoy.type.matcher.v3.AddressMatcher
-    m(47934,35,1483,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(47979,40,1485,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48032,49,1488,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48081,33,1489,1), // envoy.type.matcher.v3.ListMatcher
-    m(48120,39,1490,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48167,37,1491,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48210,49,1495,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48259,31,1496,1), // envoy.type.matcher.v3.OrMatcher
-    m(48304,33,1497,1), // envoy.type.matcher.v3.PathMatcher
-    m(48337,45,1498,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(48401,34,1500,2), // envoy.type.matcher.v3.RegexMatcher
-    m(48509,44,1502,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(48569,35,1503,7), // envoy.type.matcher.v3.StringMatcher
-    m(48681,34,1510,7), // envoy.type.matcher.v3.ValueMatcher
-    m(48757,44,1517,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(48801,34,1517,2), // envoy.type.metadata.v3.MetadataKey
-    m(48835,46,1519,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(48886,35,1521,4), // envoy.type.metadata.v3.MetadataKind
-    m(48932,43,1525,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48975,40,1525,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49015,43,1525,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49058,41,1525,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49099,31,1525,6), // envoy.type.tracing.v3.CustomTag
-    m(49165,43,1531,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49208,38,1533,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49246,39,1535,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(49285,40,1536,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(49329,25,1539,2), // envoy.type.v3.DoubleRange
-    m(49362,31,1541,2), // envoy.type.v3.FractionalPercent
-    m(49413,24,1543,2), // envoy.type.v3.HashPolicy
-    m(49437,36,1545,1), // envoy.type.v3.HashPolicy.FilterState
-    m(49473,33,1546,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(49506,24,1546,1), // envoy.type.v3.HttpStatus
-    m(49534,24,1547,2), // envoy.type.v3.Int32Range
-    m(49558,24,1549,2), // envoy.type.v3.Int64Range
-    m(49582,21,1551,1), // envoy.type.v3.Percent
-    m(49603,29,1552,3), // envoy.type.v3.SemanticVersion
-    m(49661,25,1555,3), // envoy.type.v3.TokenBucket
-    m(49714,19,1558,2), // google.protobuf.Any
-    m(49733,25,1560,1), // google.protobuf.BoolValue
-    m(49758,26,1561,1), // google.protobuf.BytesValue
-    m(49784,27,1562,1), // google.protobuf.DoubleValue
-    m(49811,24,1563,2), // google.protobuf.Duration
-    m(49847,21,1565,0), // google.protobuf.Empty
-    m(49868,26,1565,1), // google.protobuf.FloatValue
-    m(49894,26,1566,1), // google.protobuf.Int32Value
-    m(49920,26,1567,1), // google.protobuf.Int64Value
-    m(49946,25,1568,1), // google.protobuf.ListValue
-    m(49977,27,1569,1), // google.protobuf.StringValue
-    m(50004,22,1570,1), // google.protobuf.Struct
-    m(50032,34,1571,2), // google.protobuf.Struct.FieldsEntry
-    m(50066,25,1573,2), // google.protobuf.Timestamp
-    m(50091,27,1575,1), // google.protobuf.UInt32Value
-    m(50118,27,1576,1), // google.protobuf.UInt64Value
-    m(50145,21,1577,6), // google.protobuf.Value
-    m(50232,17,1583,3), // google.rpc.Status
-    m(50256,21,1586,2), // xds.core.v3.CidrRange
-    m(50277,25,1588,1), // xds.core.v3.ContextParams
-    m(50308,37,1589,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(50345,32,1591,2), // xds.core.v3.TypedExtensionConfig
-    m(50377,27,1593,3), // xds.type.matcher.v3.Matcher
-    m(50439,39,1596,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(50486,52,1597,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(50555,49,1599,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(50652,63,1603,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(50715,65,1604,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(50808,39,1607,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(50933,48,1611,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(50984,57,1612,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(51041,35,1614,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51127,32,1617,2), // xds.type.matcher.v3.RegexMatcher
-    m(51159,42,1619,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51201,33,1619,7), // xds.type.matcher.v3.StringMatcher
+    m(28704,61,930,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(28796,40,932,19), // envoy.config.route.v3.RouteConfiguration
+    m(29199,66,951,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29265,31,953,1), // envoy.config.route.v3.RouteList
+    m(29302,32,954,15), // envoy.config.route.v3.RouteMatch
+    m(29575,47,969,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29622,54,969,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29676,55,969,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29749,29,971,6), // envoy.config.route.v3.Tracing
+    m(29853,36,977,2), // envoy.config.route.v3.VirtualCluster
+    m(29889,33,979,24), // envoy.config.route.v3.VirtualHost
+    m(30150,59,1003,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30209,37,1005,5), // envoy.config.route.v3.WeightedCluster
+    m(30334,51,1010,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30451,75,1020,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30526,53,1020,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30602,57,1025,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30659,57,1026,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30716,43,1027,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30811,55,1035,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30866,68,1037,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31126,63,1043,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31198,71,1045,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31269,58,1046,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31509,46,1051,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31968,71,1061,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32103,56,1063,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32236,52,1065,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32306,54,1068,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32425,65,1072,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32490,67,1072,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32584,61,1075,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32645,65,1075,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32829,78,1081,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32928,70,1084,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33012,63,1086,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33325,68,1091,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33398,58,1095,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33464,45,1096,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33509,81,1096,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34971,105,1156,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35076,101,1158,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35221,103,1161,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35347,109,1163,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35478,95,1170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35634,70,1173,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35704,76,1178,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35787,63,1180,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35880,78,1182,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35958,74,1183,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36077,66,1188,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36152,45,1192,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36273,59,1200,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36394,58,1203,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36452,54,1203,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37141,74,1226,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37240,70,1229,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37496,70,1239,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37566,84,1240,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37650,47,1243,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37697,63,1243,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37760,77,1243,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(37837,79,1244,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37975,60,1247,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38052,66,1250,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38123,76,1251,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38199,67,1251,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38266,92,1253,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(38358,85,1253,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38502,100,1259,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(38610,66,1260,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(38676,70,1263,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38796,57,1269,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38853,66,1270,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38919,70,1272,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38989,75,1273,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39064,69,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39133,71,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39204,70,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(39274,67,1273,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(39346,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(39412,64,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(39476,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(39542,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(39608,73,1275,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39681,58,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(39739,59,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(39798,58,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(39856,49,1275,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39989,69,1277,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(40362,81,1289,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(40494,73,1291,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40858,66,1300,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40937,70,1301,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41028,61,1302,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41132,55,1304,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(41296,70,1306,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(41382,88,1307,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(41503,64,1308,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(41636,78,1310,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(41714,83,1311,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41985,58,1315,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42043,70,1315,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(42685,58,1331,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(43573,95,1346,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(43770,62,1350,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44186,67,1361,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(44279,79,1363,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(44456,57,1366,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(44523,48,1368,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(44650,63,1373,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(44724,56,1376,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(45350,51,1385,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(45440,55,1388,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(45725,62,1394,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(45791,60,1395,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46121,54,1402,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(46342,69,1413,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(46444,73,1417,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(46517,78,1420,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(46595,48,1423,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(46808,77,1432,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(46885,49,1434,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47034,43,1442,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47108,44,1449,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47158,54,1456,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47266,69,1460,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(47346,71,1461,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(47423,78,1464,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(47501,35,1464,8), // envoy.service.discovery.v3.Resource
+    m(47577,48,1472,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(47637,40,1473,2), // envoy.service.discovery.v3.ResourceError
+    m(47677,42,1475,2), // envoy.service.discovery.v3.ResourceLocator
+    m(47719,65,1477,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(47784,39,1479,2), // envoy.service.discovery.v3.ResourceName
+    m(47852,32,1481,2), // envoy.service.runtime.v3.Runtime
+    m(47889,36,1483,2), // envoy.type.matcher.v3.AddressMatcher
+    m(47931,35,1485,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(47976,40,1487,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48029,49,1490,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48078,33,1491,1), // envoy.type.matcher.v3.ListMatcher
+    m(48117,39,1492,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48164,37,1493,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48207,49,1497,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48256,31,1498,1), // envoy.type.matcher.v3.OrMatcher
+    m(48301,33,1499,1), // envoy.type.matcher.v3.PathMatcher
+    m(48334,45,1500,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(48398,34,1502,2), // envoy.type.matcher.v3.RegexMatcher
+    m(48506,44,1504,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(48566,35,1505,7), // envoy.type.matcher.v3.StringMatcher
+    m(48678,34,1512,7), // envoy.type.matcher.v3.ValueMatcher
+    m(48754,44,1519,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(48798,34,1519,2), // envoy.type.metadata.v3.MetadataKey
+    m(48832,46,1521,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(48883,35,1523,4), // envoy.type.metadata.v3.MetadataKind
+    m(48929,43,1527,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48972,40,1527,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49012,43,1527,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49055,41,1527,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49096,31,1527,6), // envoy.type.tracing.v3.CustomTag
+    m(49162,43,1533,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49205,38,1535,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49243,39,1537,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(49282,40,1538,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(49326,25,1541,2), // envoy.type.v3.DoubleRange
+    m(49359,31,1543,2), // envoy.type.v3.FractionalPercent
+    m(49410,24,1545,2), // envoy.type.v3.HashPolicy
+    m(49434,36,1547,1), // envoy.type.v3.HashPolicy.FilterState
+    m(49470,33,1548,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(49503,24,1548,1), // envoy.type.v3.HttpStatus
+    m(49531,24,1549,2), // envoy.type.v3.Int32Range
+    m(49555,24,1551,2), // envoy.type.v3.Int64Range
+    m(49579,21,1553,1), // envoy.type.v3.Percent
+    m(49600,29,1554,3), // envoy.type.v3.SemanticVersion
+    m(49658,25,1557,3), // envoy.type.v3.TokenBucket
+    m(49711,19,1560,2), // google.protobuf.Any
+    m(49730,25,1562,1), // google.protobuf.BoolValue
+    m(49755,26,1563,1), // google.protobuf.BytesValue
+    m(49781,27,1564,1), // google.protobuf.DoubleValue
+    m(49808,24,1565,2), // google.protobuf.Duration
+    m(49844,21,1567,0), // google.protobuf.Empty
+    m(49865,26,1567,1), // google.protobuf.FloatValue
+    m(49891,26,1568,1), // google.protobuf.Int32Value
+    m(49917,26,1569,1), // google.protobuf.Int64Value
+    m(49943,25,1570,1), // google.protobuf.ListValue
+    m(49974,27,1571,1), // google.protobuf.StringValue
+    m(50001,22,1572,1), // google.protobuf.Struct
+    m(50029,34,1573,2), // google.protobuf.Struct.FieldsEntry
+    m(50063,25,1575,2), // google.protobuf.Timestamp
+    m(50088,27,1577,1), // google.protobuf.UInt32Value
+    m(50115,27,1578,1), // google.protobuf.UInt64Value
+    m(50142,21,1579,6), // google.protobuf.Value
+    m(50229,17,1585,3), // google.rpc.Status
+    m(50253,21,1588,2), // xds.core.v3.CidrRange
+    m(50274,25,1590,1), // xds.core.v3.ContextParams
+    m(50305,37,1591,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(50342,32,1593,2), // xds.core.v3.TypedExtensionConfig
+    m(50374,27,1595,3), // xds.type.matcher.v3.Matcher
+    m(50436,39,1598,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(50483,52,1599,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(50552,49,1601,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(50649,63,1605,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(50712,65,1606,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(50805,39,1609,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(50930,48,1613,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(50981,57,1614,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(51038,35,1616,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51124,32,1619,2), // xds.type.matcher.v3.RegexMatcher
+    m(51156,42,1621,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51198,33,1621,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1626] = [
+pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2472,20 +2474,20 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',400,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',400,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',401,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',401,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',400,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',400,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',401,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',401,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',384,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',385,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',384,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',385,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',68,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2498,13 +2500,13 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',387,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',388,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',387,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',388,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2520,9 +2522,9 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',391,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',391,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',391,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',392,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',392,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',392,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2546,19 +2548,19 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',387,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',388,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',387,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',388,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',387,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',388,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2573,11 +2575,11 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',384,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',385,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',384,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',385,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',120,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2598,23 +2600,23 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',387,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',388,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',387,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',388,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',387,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',388,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',387,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',388,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2622,19 +2624,19 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',400,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',387,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',388,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',400,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',387,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',388,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',391,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',391,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',392,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',392,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',124,4,255,b'S',0,0), // node
@@ -2648,14 +2650,14 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',387,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',400,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',388,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',401,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2692,7 +2694,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',377,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',378,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2704,7 +2706,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(4297,14,4,b'm',141,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',361,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',362,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2712,7 +2714,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',391,4,255,b'I',4643,70), // stats_flush_interval
+    f(4713,20,7,b'm',392,4,255,b'I',4643,70), // stats_flush_interval
     f(4801,8,8,b'm',65,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2722,7 +2724,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',402,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',403,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5163,20,21,b'm',150,2,255,b'R',5128,35), // bootstrap_extensions
     f(5256,14,22,b'm',100,2,255,b'R',5183,73), // config_sources
@@ -2745,12 +2747,12 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',391,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',392,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',398,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',399,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
@@ -2761,11 +2763,11 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',391,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',392,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7216,9,1,b'm',166,2,255,b'S',0,0), // listeners
     f(7225,8,2,b'm',71,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',321,2,255,b'S',0,0), // secrets
+    f(7233,7,3,b'm',322,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7280,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7371,17,2,b'm',56,4,255,b'I',7298,73), // outlier_detection
@@ -2784,13 +2786,13 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(7760,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7814,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7830,23,2,b'm',391,4,255,b'I',6831,36), // memory_release_interval
-    f(7853,23,3,b'm',402,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7876,28,4,b'm',401,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7830,23,2,b'm',392,4,255,b'I',6831,36), // memory_release_interval
+    f(7853,23,3,b'm',403,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7876,28,4,b'm',402,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
     f(7904,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7966,12,2,b'm',398,4,0,b'S',0,0), // static_layer
+    f(7966,12,2,b'm',399,4,0,b'S',0,0), // static_layer
     f(7978,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(7988,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(7999,10,5,b'm',64,4,0,b'S',0,0), // rtds_layer
@@ -2803,12 +2805,12 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(8200,11,2,b'm',100,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8245,12,1,b'm',391,4,255,b'I',6831,36), // miss_timeout
-    f(8257,16,2,b'm',391,4,255,b'I',6831,36), // megamiss_timeout
-    f(8273,12,3,b'm',391,4,255,b'I',6831,36), // kill_timeout
-    f(8285,17,4,b'm',391,4,255,b'I',6831,36), // multikill_timeout
-    f(8302,19,5,b'm',384,4,255,b'I',6831,36), // multikill_threshold
-    f(8321,23,6,b'm',391,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8245,12,1,b'm',392,4,255,b'I',6831,36), // miss_timeout
+    f(8257,16,2,b'm',392,4,255,b'I',6831,36), // megamiss_timeout
+    f(8273,12,3,b'm',392,4,255,b'I',6831,36), // kill_timeout
+    f(8285,17,4,b'm',392,4,255,b'I',6831,36), // multikill_timeout
+    f(8302,19,5,b'm',385,4,255,b'I',6831,36), // multikill_threshold
+    f(8321,23,6,b'm',392,4,255,b'I',6831,36), // max_kill_timeout_jitter
     f(8344,7,7,b'm',66,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
@@ -2821,34 +2823,34 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(8524,19,2,b'm',69,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8593,15,2,b'm',401,4,255,b'S',0,0), // max_connections
-    f(8608,20,3,b'm',401,4,255,b'S',0,0), // max_pending_requests
-    f(8628,12,4,b'm',401,4,255,b'S',0,0), // max_requests
-    f(8640,11,5,b'm',401,4,255,b'S',0,0), // max_retries
+    f(8593,15,2,b'm',402,4,255,b'S',0,0), // max_connections
+    f(8608,20,3,b'm',402,4,255,b'S',0,0), // max_pending_requests
+    f(8628,12,4,b'm',402,4,255,b'S',0,0), // max_requests
+    f(8640,11,5,b'm',402,4,255,b'S',0,0), // max_retries
     f(8651,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8726,20,7,b'm',401,4,255,b'I',8666,60), // max_connection_pools
+    f(8726,20,7,b'm',402,4,255,b'I',8666,60), // max_connection_pools
     f(8746,12,8,b'm',70,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8820,14,1,b'm',384,4,255,b'S',0,0), // budget_percent
-    f(8834,21,2,b'm',401,4,255,b'S',0,0), // min_retry_concurrency
-    f(8932,15,3,b'm',391,4,255,b'R',8855,77), // budget_interval
+    f(8820,14,1,b'm',385,4,255,b'S',0,0), // budget_percent
+    f(8834,21,2,b'm',402,4,255,b'S',0,0), // min_retry_concurrency
+    f(8932,15,3,b'm',392,4,255,b'R',8855,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(8978,18,3,b'm',77,4,255,b'S',0,0), // eds_cluster_config
-    f(8996,15,4,b'm',391,4,255,b'S',0,0), // connect_timeout
-    f(9079,33,5,b'm',401,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
+    f(8996,15,4,b'm',392,4,255,b'S',0,0), // connect_timeout
+    f(9079,33,5,b'm',402,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
     f(9112,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9178,13,8,b'm',65535,2,255,b'R',9121,57), // health_checks
-    f(9191,27,9,b'm',401,4,255,b'S',0,0), // max_requests_per_connection
+    f(9191,27,9,b'm',402,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',68,4,255,b'S',0,0), // circuit_breakers
     f(9218,21,13,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,14,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(9261,16,16,b'm',391,4,255,b'S',0,0), // dns_refresh_rate
+    f(9261,16,16,b'm',392,4,255,b'S',0,0), // dns_refresh_rate
     f(9277,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9294,13,18,b'm',93,2,255,b'S',0,0), // dns_resolvers
     f(7371,17,19,b'm',65535,4,255,b'R',9307,58), // outlier_detection
-    f(9365,16,20,b'm',391,4,255,b'S',0,0), // cleanup_interval
+    f(9365,16,20,b'm',392,4,255,b'S',0,0), // cleanup_interval
     f(7388,20,21,b'm',97,4,255,b'S',0,0), // upstream_bind_config
     f(9450,16,22,b'm',65535,4,255,b'R',9381,69), // lb_subset_config
     f(9534,19,23,b'm',65535,4,1,b'R',9466,68), // ring_hash_lb_config
@@ -2881,67 +2883,67 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(10554,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10660,16,52,b'm',65535,4,1,b'R',10595,65), // maglev_lb_config
     f(5684,21,53,b'm',103,4,255,b'S',0,0), // dns_resolution_config
-    f(10676,21,54,b'm',388,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10676,21,54,b'm',389,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5705,25,55,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10697,21,56,b'm',82,4,1,b'S',0,0), // round_robin_lb_config
     f(10718,27,57,b's',65535,2,255,b'R',10167,58), // lrs_report_endpoint_metrics
-    f(10745,10,58,b'm',391,4,255,b'S',0,0), // dns_jitter
-    f(10783,24,59,b'm',409,4,255,b'R',10755,28), // transport_socket_matcher
-    f(10882,44,60,b'm',391,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
+    f(10745,10,58,b'm',392,4,255,b'S',0,0), // dns_jitter
+    f(10783,24,59,b'm',410,4,255,b'R',10755,28), // transport_socket_matcher
+    f(10882,44,60,b'm',392,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
     f(10949,13,61,b'm',175,4,255,b'I',10926,23), // stats_matcher
     f(11028,16,62,b'm',65535,4,255,b'R',10962,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11090,23,1,b'm',384,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11090,23,1,b'm',385,4,255,b'S',0,0), // healthy_panic_threshold
     f(11113,20,2,b'm',75,4,0,b'S',0,0), // zone_aware_lb_config
     f(11133,27,3,b'm',74,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11212,19,4,b'm',391,4,255,b'I',11160,52), // update_merge_window
+    f(11212,19,4,b'm',392,4,255,b'I',11160,52), // update_merge_window
     f(11283,31,5,b'b',65535,0,255,b'I',11231,52), // ignore_new_hosts_until_first_hc
     f(11314,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11422,28,7,b'm',73,4,255,b'I',11350,72), // consistent_hashing_lb_config
     f(11549,20,8,b'm',112,4,255,b'I',11450,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11641,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11665,19,2,b'm',401,4,255,b'I',6831,36), // hash_balance_factor
+    f(11665,19,2,b'm',402,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',384,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',402,4,255,b'S',0,0), // min_cluster_size
+    f(11819,15,1,b'm',385,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',403,4,255,b'S',0,0), // min_cluster_size
     f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11968,10,1,b'm',100,4,255,b'S',0,0), // eds_config
     f(11978,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12042,12,1,b'm',401,4,255,b'S',0,0), // choice_count
+    f(12042,12,1,b'm',402,4,255,b'S',0,0), // choice_count
     f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
     f(12073,17,3,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12141,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12156,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12172,22,3,b'm',401,4,255,b'S',0,0), // upstream_port_override
-    f(12281,12,4,b'm',364,4,255,b'R',12194,87), // metadata_key
+    f(12172,22,3,b'm',402,4,255,b'S',0,0), // upstream_port_override
+    f(12281,12,4,b'm',365,4,255,b'R',12194,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12341,29,1,b'm',390,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12370,27,2,b'm',390,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12397,27,3,b'm',354,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12341,29,1,b'm',391,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12370,27,2,b'm',391,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12397,27,3,b'm',355,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12073,17,1,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12589,17,1,b'm',391,4,255,b'S',0,0), // slow_start_window
+    f(12589,17,1,b'm',392,4,255,b'S',0,0), // slow_start_window
     f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',384,4,255,b'S',0,0), // min_weight_percent
+    f(12616,18,3,b'm',385,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12686,5,2,b'm',398,4,255,b'S',0,0), // match
+    f(12686,5,2,b'm',399,4,255,b'S',0,0), // match
     f(9553,16,3,b'm',149,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12803,8,1,b'm',87,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2956,13 +2958,13 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(13134,21,3,b'm',90,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13224,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13252,26,2,b'm',401,4,255,b'S',0,0), // first_address_family_count
+    f(13252,26,2,b'm',402,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13330,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13336,6,2,b'm',111,4,0,b'S',0,0), // append
     f(13342,15,3,b'm',92,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13423,11,1,b'm',361,4,255,b'S',0,0), // key_matcher
+    f(13423,11,1,b'm',362,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13462,14,1,b'm',140,4,0,b'S',0,0), // socket_address
     f(13476,4,2,b'm',127,4,0,b'S',0,0), // pipe
@@ -2971,35 +2973,35 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13617,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13669,13,2,b's',65535,2,255,b'R',13625,44), // cluster_names
-    f(13727,13,3,b'm',391,4,255,b'I',13682,45), // refresh_delay
+    f(13727,13,3,b'm',392,4,255,b'I',13682,45), // refresh_delay
     f(13740,13,4,b'm',108,2,255,b'S',0,0), // grpc_services
-    f(13753,15,5,b'm',391,4,255,b'I',13682,45), // request_timeout
+    f(13753,15,5,b'm',392,4,255,b'I',13682,45), // request_timeout
     f(13829,19,6,b'm',130,4,255,b'I',13768,61), // rate_limit_settings
     f(13848,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13878,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13899,17,9,b'm',150,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13983,14,1,b'm',140,4,255,b'S',0,0), // source_address
-    f(13997,8,2,b'm',388,4,255,b'S',0,0), // freebind
+    f(13997,8,2,b'm',389,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',141,2,255,b'S',0,0), // socket_options
     f(14005,27,4,b'm',140,2,255,b'S',0,0), // additional_source_addresses
     f(14032,22,5,b'm',107,2,255,b'S',0,0), // extra_source_addresses
     f(14054,22,6,b'm',150,4,255,b'S',0,0), // local_address_selector
     f(14119,27,7,b'b',65535,0,255,b'R',14076,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',385,4,255,b'S',0,0), // version
-    f(9603,8,2,b'm',398,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',386,4,255,b'S',0,0), // version
+    f(9603,8,2,b'm',399,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',401,4,255,b'S',0,0), // prefix_len
+    f(14223,10,2,b'm',402,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14266,17,2,b'm',95,4,0,b'S',0,0), // api_config_source
     f(14283,3,3,b'm',94,4,0,b'S',0,0), // ads
-    f(14286,21,4,b'm',391,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14286,21,4,b'm',392,4,255,b'S',0,0), // initial_fetch_timeout
     f(14307,4,5,b'm',139,4,0,b'S',0,0), // self
     f(14311,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14331,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
@@ -3033,14 +3035,14 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.config.core.v3.GrpcService
     f(14828,10,1,b'm',109,4,0,b'S',0,0), // envoy_grpc
     f(14867,11,2,b'm',65535,4,0,b'R',14838,29), // google_grpc
-    f(14912,7,3,b'm',391,4,255,b'I',14878,34), // timeout
+    f(14912,7,3,b'm',392,4,255,b'I',14878,34), // timeout
     f(14919,16,5,b'm',110,2,255,b'S',0,0), // initial_metadata
     f(14935,12,6,b'm',131,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15001,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(14935,12,3,b'm',131,4,255,b'I',15010,53), // retry_policy
-    f(15063,26,4,b'm',401,4,255,b'S',0,0), // max_receive_message_length
+    f(15063,26,4,b'm',402,4,255,b'S',0,0), // max_receive_message_length
     f(15137,18,5,b'b',65535,0,255,b'I',15089,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -3048,66 +3050,66 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(15187,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',110,4,255,b'S',0,0), // header
-    f(13336,6,2,b'm',388,4,255,b'S',0,0), // append
+    f(13336,6,2,b'm',389,4,255,b'S',0,0), // append
     f(15234,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15247,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15340,18,1,b'm',388,4,255,b'S',0,0), // allow_absolute_url
+    f(15340,18,1,b'm',389,4,255,b'S',0,0), // allow_absolute_url
     f(15358,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15372,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15396,17,4,b'm',114,4,255,b'S',0,0), // header_key_format
     f(15413,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15486,20,6,b'b',65535,0,255,b'R',15428,58), // allow_chunked_length
-    f(15506,45,7,b'm',388,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15506,45,7,b'm',389,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
     f(15551,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15614,16,9,b'm',388,4,255,b'I',15575,39), // use_balsa_parser
+    f(15614,16,9,b'm',389,4,255,b'I',15575,39), // use_balsa_parser
     f(15630,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15689,22,11,b'm',361,2,255,b'R',15650,39), // ignore_http_11_upgrade
+    f(15689,22,11,b'm',362,2,255,b'R',15650,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15768,17,1,b'm',115,4,0,b'S',0,0), // proper_case_words
     f(15830,18,8,b'm',150,4,0,b'I',15785,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15962,16,1,b'm',401,4,255,b'S',0,0), // hpack_table_size
-    f(15978,22,2,b'm',401,4,255,b'S',0,0), // max_concurrent_streams
-    f(16000,26,3,b'm',401,4,255,b'S',0,0), // initial_stream_window_size
-    f(16026,30,4,b'm',401,4,255,b'S',0,0), // initial_connection_window_size
+    f(15962,16,1,b'm',402,4,255,b'S',0,0), // hpack_table_size
+    f(15978,22,2,b'm',402,4,255,b'S',0,0), // max_concurrent_streams
+    f(16000,26,3,b'm',402,4,255,b'S',0,0), // initial_stream_window_size
+    f(16026,30,4,b'm',402,4,255,b'S',0,0), // initial_connection_window_size
     f(16056,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16124,14,6,b'b',65535,0,255,b'R',16069,55), // allow_metadata
-    f(16172,19,7,b'm',401,4,255,b'I',16138,34), // max_outbound_frames
-    f(16236,27,8,b'm',401,4,255,b'I',16191,45), // max_outbound_control_frames
-    f(16304,49,9,b'm',401,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16399,38,10,b'm',401,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
-    f(16506,52,11,b'm',401,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16172,19,7,b'm',402,4,255,b'I',16138,34), // max_outbound_frames
+    f(16236,27,8,b'm',402,4,255,b'I',16191,45), // max_outbound_control_frames
+    f(16304,49,9,b'm',402,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16399,38,10,b'm',402,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
+    f(16506,52,11,b'm',402,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(16598,38,12,b'b',65535,0,255,b'I',16558,40), // stream_error_on_invalid_http_messaging
     f(16683,26,13,b'm',65535,2,255,b'R',16636,47), // custom_settings_parameters
-    f(15506,45,14,b'm',388,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
+    f(15506,45,14,b'm',389,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
     f(16709,20,15,b'm',119,4,255,b'S',0,0), // connection_keepalive
-    f(16767,17,16,b'm',388,4,255,b'I',16729,38), // use_oghttp2_codec
-    f(16845,17,17,b'm',402,4,255,b'I',16784,61), // max_metadata_size
-    f(16899,23,18,b'm',388,4,255,b'I',16862,37), // enable_huffman_encoding
-    f(16922,24,19,b'm',401,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16985,17,20,b'm',388,4,255,b'I',16946,39), // disallow_obs_text
-    f(17044,18,21,b'm',402,4,255,b'I',17002,42), // stream_reset_burst
-    f(17062,17,22,b'm',402,4,255,b'I',17002,42), // stream_reset_rate
+    f(16767,17,16,b'm',389,4,255,b'I',16729,38), // use_oghttp2_codec
+    f(16845,17,17,b'm',403,4,255,b'I',16784,61), // max_metadata_size
+    f(16899,23,18,b'm',389,4,255,b'I',16862,37), // enable_huffman_encoding
+    f(16922,24,19,b'm',402,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16985,17,20,b'm',389,4,255,b'I',16946,39), // disallow_obs_text
+    f(17044,18,21,b'm',403,4,255,b'I',17002,42), // stream_reset_burst
+    f(17062,17,22,b'm',403,4,255,b'I',17002,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17119,12,1,b'm',391,4,255,b'S',0,0), // idle_timeout
-    f(17131,17,2,b'm',401,4,255,b'S',0,0), // max_headers_count
-    f(17148,23,3,b'm',391,4,255,b'S',0,0), // max_connection_duration
-    f(17171,19,4,b'm',391,4,255,b'S',0,0), // max_stream_duration
+    f(17119,12,1,b'm',392,4,255,b'S',0,0), // idle_timeout
+    f(17131,17,2,b'm',402,4,255,b'S',0,0), // max_headers_count
+    f(17148,23,3,b'm',392,4,255,b'S',0,0), // max_connection_duration
+    f(17171,19,4,b'm',392,4,255,b'S',0,0), // max_stream_duration
     f(17190,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9191,27,6,b'm',401,4,255,b'S',0,0), // max_requests_per_connection
-    f(17239,23,7,b'm',401,4,255,b'R',17221,18), // max_response_headers_kb
-    f(17262,30,8,b'm',384,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9191,27,6,b'm',402,4,255,b'S',0,0), // max_requests_per_connection
+    f(17239,23,7,b'm',402,4,255,b'R',17221,18), // max_response_headers_kb
+    f(17262,30,8,b'm',385,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17330,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17383,8,1,b'm',391,4,255,b'S',0,0), // interval
-    f(14912,7,2,b'm',391,4,255,b'S',0,0), // timeout
-    f(17391,15,3,b'm',384,4,255,b'S',0,0), // interval_jitter
-    f(17466,24,4,b'm',391,4,255,b'R',17406,60), // connection_idle_interval
+    f(17383,8,1,b'm',392,4,255,b'S',0,0), // interval
+    f(14912,7,2,b'm',392,4,255,b'S',0,0), // timeout
+    f(17391,15,3,b'm',385,4,255,b'S',0,0), // interval_jitter
+    f(17466,24,4,b'm',392,4,255,b'R',17406,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17519,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17525,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3117,14 +3119,14 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(17615,21,2,b'm',123,1,255,b'I',17581,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',398,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17764,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9603,8,3,b'm',398,4,255,b'S',0,0), // metadata
+    f(9603,8,3,b'm',399,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',120,4,255,b'S',0,0), // locality
     f(17766,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17781,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3135,11 +3137,11 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(17867,18,12,b'm',125,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',406,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',407,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14487,17,2,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(17970,13,3,b'm',391,4,255,b'R',0,0), // poll_interval
+    f(17970,13,3,b'm',392,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3151,29 +3153,29 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(18206,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18216,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18262,10,1,b'm',401,4,255,b'I',6831,36), // max_tokens
-    f(18272,9,2,b'm',390,4,255,b'I',6831,36), // fill_rate
+    f(18262,10,1,b'm',402,4,255,b'I',6831,36), // max_tokens
+    f(18272,9,2,b'm',391,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18313,14,1,b'm',96,4,255,b'I',6831,36), // retry_back_off
-    f(18327,11,2,b'm',401,4,255,b'I',6831,36), // num_retries
+    f(18327,11,2,b'm',402,4,255,b'I',6831,36), // num_retries
     f(18338,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
     f(18346,14,4,b'm',133,4,255,b'I',6831,36), // retry_priority
     f(18360,20,5,b'm',132,2,255,b'I',6831,36), // retry_host_predicate
     f(18380,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',387,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',388,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',387,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',388,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18544,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18544,13,1,b'm',388,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',389,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18544,13,1,b'm',377,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',378,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18544,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3209,26 +3211,26 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(4297,14,1,b'm',141,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',398,4,0,b'S',0,0), // json_format
+    f(6754,11,2,b'm',399,4,0,b'S',0,0), // json_format
     f(19296,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19313,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19325,18,5,b'm',102,4,0,b'S',0,0), // text_format_source
     f(19343,10,6,b'm',150,2,255,b'S',0,0), // formatters
     f(19389,19,7,b'm',118,4,255,b'I',19353,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19441,16,1,b'm',401,4,255,b'S',0,0), // keepalive_probes
-    f(19457,14,2,b'm',401,4,255,b'S',0,0), // keepalive_time
-    f(19471,18,3,b'm',401,4,255,b'S',0,0), // keepalive_interval
+    f(19441,16,1,b'm',402,4,255,b'S',0,0), // keepalive_probes
+    f(19457,14,2,b'm',402,4,255,b'S',0,0), // keepalive_time
+    f(19471,18,3,b'm',402,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19570,13,3,b'm',146,4,255,b'R',19518,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(19708,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(19716,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3246,12 +3248,12 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(2972,5,2,b'm',157,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20061,14,2,b'm',156,2,255,b'S',0,0), // drop_overloads
-    f(20075,23,3,b'm',401,4,255,b'S',0,0), // overprovisioning_factor
-    f(20098,20,4,b'm',391,4,255,b'S',0,0), // endpoint_stale_after
+    f(20075,23,3,b'm',402,4,255,b'S',0,0), // overprovisioning_factor
+    f(20098,20,4,b'm',392,4,255,b'S',0,0), // endpoint_stale_after
     f(20118,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
     f(14717,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20208,15,2,b'm',377,4,255,b'S',0,0), // drop_percentage
+    f(20208,15,2,b'm',378,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     f(20256,19,2,b'm',159,4,255,b'I',11231,52), // health_check_config
@@ -3269,14 +3271,14 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(20494,8,1,b'm',157,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9603,8,3,b'm',121,4,255,b'S',0,0), // metadata
-    f(20502,21,4,b'm',401,4,255,b'S',0,0), // load_balancing_weight
+    f(20502,21,4,b'm',402,4,255,b'S',0,0), // load_balancing_weight
     f(20523,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',120,4,255,b'S',0,0), // locality
     f(20580,12,2,b'm',160,2,255,b'S',0,0), // lb_endpoints
-    f(20502,21,3,b'm',401,4,255,b'S',0,0), // load_balancing_weight
+    f(20502,21,3,b'm',402,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20626,9,6,b'm',401,4,255,b'I',20592,34), // proximity
+    f(20626,9,6,b'm',402,4,255,b'I',20592,34), // proximity
     f(20651,23,7,b'm',65535,4,0,b'R',20635,16), // load_balancer_endpoints
     f(20725,28,8,b'm',65535,4,0,b'R',20674,51), // leds_cluster_locality_config
     f(9603,8,9,b'm',121,4,255,b'I',20753,35), // metadata
@@ -3286,23 +3288,23 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(13028,13,3,b'm',147,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
     f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(20956,18,1,b'm',165,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',163,2,255,b'S',0,0), // filters
-    f(21012,15,4,b'm',388,4,255,b'R',20974,38), // use_proxy_proto
+    f(21012,15,4,b'm',389,4,255,b'R',20974,38), // use_proxy_proto
     f(9603,8,5,b'm',121,4,255,b'I',21027,39), // metadata
     f(9553,16,6,b'm',149,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21066,32,9,b'm',391,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21066,32,9,b'm',392,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21139,13,3,b'm',99,2,255,b'S',0,0), // prefix_ranges
     f(21152,14,4,b's',65535,0,255,b'R',20592,34), // address_suffix
-    f(21166,10,5,b'm',401,4,255,b'R',20592,34), // suffix_len
+    f(21166,10,5,b'm',402,4,255,b'R',20592,34), // suffix_len
     f(21176,20,6,b'm',99,2,255,b'S',0,0), // source_prefix_ranges
     f(21196,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21208,16,8,b'm',401,4,255,b'S',0,0), // destination_port
+    f(21208,16,8,b'm',402,4,255,b'S',0,0), // destination_port
     f(21224,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21242,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21263,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3312,17 +3314,17 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',93,4,255,b'S',0,0), // address
     f(21346,13,3,b'm',164,2,255,b'S',0,0), // filter_chains
-    f(21359,16,4,b'm',388,4,255,b'S',0,0), // use_original_dst
-    f(9079,33,5,b'm',401,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21359,16,4,b'm',389,4,255,b'S',0,0), // use_original_dst
+    f(9079,33,5,b'm',402,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9603,8,6,b'm',121,4,255,b'I',21375,35), // metadata
     f(21410,13,7,b'm',169,4,255,b'S',0,0), // deprecated_v1
     f(21423,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21433,16,9,b'm',170,2,255,b'S',0,0), // listener_filters
-    f(21449,11,10,b'm',388,4,255,b'S',0,0), // transparent
-    f(13997,8,11,b'm',388,4,255,b'S',0,0), // freebind
-    f(21460,26,12,b'm',401,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21449,11,10,b'm',389,4,255,b'S',0,0), // transparent
+    f(13997,8,11,b'm',389,4,255,b'S',0,0), // freebind
+    f(21460,26,12,b'm',402,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',141,2,255,b'S',0,0), // socket_options
-    f(21486,24,15,b'm',391,4,255,b'S',0,0), // listener_filters_timeout
+    f(21486,24,15,b'm',392,4,255,b'S',0,0), // listener_filters_timeout
     f(21510,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(21527,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(21684,19,18,b'm',65535,4,255,b'R',21563,121), // udp_listener_config
@@ -3330,21 +3332,21 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(21790,25,20,b'm',167,4,255,b'S',0,0), // connection_balance_config
     f(21887,10,21,b'b',65535,0,255,b'I',21815,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21897,16,24,b'm',401,4,255,b'S',0,0), // tcp_backlog_size
+    f(21897,16,24,b'm',402,4,255,b'S',0,0), // tcp_backlog_size
     f(21913,20,25,b'm',164,4,255,b'S',0,0), // default_filter_chain
-    f(21933,12,26,b'm',388,4,255,b'S',0,0), // bind_to_port
+    f(21933,12,26,b'm',389,4,255,b'S',0,0), // bind_to_port
     f(22096,17,27,b'm',65535,4,0,b'R',21945,151), // internal_listener
     f(22113,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22124,17,29,b'm',388,4,255,b'S',0,0), // enable_reuse_port
+    f(22124,17,29,b'm',389,4,255,b'S',0,0), // enable_reuse_port
     f(22141,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22153,20,32,b'm',409,4,255,b'S',0,0), // filter_chain_matcher
+    f(22153,20,32,b'm',410,4,255,b'S',0,0), // filter_chain_matcher
     f(20275,20,33,b'm',162,2,255,b'S',0,0), // additional_addresses
-    f(22173,42,34,b'm',401,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22173,42,34,b'm',402,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22215,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22321,11,36,b'm',65535,4,255,b'R',22238,83), // fcds_config
     f(13028,13,37,b'm',147,4,255,b'S',0,0), // tcp_keepalive
-    f(10882,44,38,b'm',391,4,255,b'R',22332,112), // per_connection_buffer_high_watermark_timeout
+    f(10882,44,38,b'm',392,4,255,b'R',22332,112), // per_connection_buffer_high_watermark_timeout
     f(10949,13,39,b'm',175,4,255,b'I',10926,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(22501,13,1,b'm',168,4,0,b'S',0,0), // exact_balance
@@ -3352,10 +3354,10 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(22625,20,3,b'm',65535,4,0,b'R',22514,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21933,12,1,b'm',388,4,255,b'S',0,0), // bind_to_port
+    f(21933,12,1,b'm',389,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
     f(22800,15,4,b'm',171,4,255,b'S',0,0), // filter_disabled
     f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3363,23 +3365,23 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(22881,9,2,b'm',172,4,0,b'S',0,0), // and_match
     f(22890,9,3,b'm',171,4,0,b'S',0,0), // not_match
     f(22899,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22908,22,5,b'm',382,4,0,b'S',0,0), // destination_port_range
+    f(22908,22,5,b'm',383,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(22997,5,1,b'm',171,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12686,5,1,b'm',361,4,255,b'I',6831,36), // match
+    f(12686,5,1,b'm',362,4,255,b'I',6831,36), // match
     f(23049,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23056,4,3,b'm',401,4,255,b'I',6831,36), // bins
+    f(23056,4,3,b'm',402,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23095,10,1,b'm',176,2,255,b'S',0,0), // stats_tags
-    f(23188,20,2,b'm',388,4,255,b'I',23105,83), // use_all_default_tags
+    f(23188,20,2,b'm',389,4,255,b'I',23105,83), // use_all_default_tags
     f(10949,13,3,b'm',175,4,255,b'S',0,0), // stats_matcher
     f(23322,25,4,b'm',173,2,255,b'I',23208,114), // histogram_bucket_settings
-    f(23396,27,5,b'm',388,4,255,b'I',23347,49), // allow_default_tag_overrides
+    f(23396,27,5,b'm',389,4,255,b'I',23347,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(23459,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23469,14,2,b'm',353,4,0,b'S',0,0), // exclusion_list
-    f(23483,14,3,b'm',353,4,0,b'S',0,0), // inclusion_list
+    f(23469,14,2,b'm',354,4,0,b'S',0,0), // exclusion_list
+    f(23483,14,3,b'm',354,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(23533,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(23541,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3389,16 +3391,16 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(23677,8,2,b'm',183,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',387,4,255,b'I',23685,149), // typed_config
+    f(3148,12,3,b'm',388,4,255,b'I',23685,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23874,16,1,b'm',391,4,255,b'S',0,0), // refresh_interval
+    f(23874,16,1,b'm',392,4,255,b'S',0,0), // refresh_interval
     f(23890,17,2,b'm',180,2,255,b'S',0,0), // resource_monitors
     f(8344,7,3,b'm',178,2,255,b'S',0,0), // actions
     f(23975,21,4,b'm',177,4,255,b'I',23907,68), // buffer_factory_config
     f(24061,15,5,b'm',65535,2,255,b'R',23996,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24154,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24171,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3418,11 +3420,11 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(3744,6,4,b'm',198,4,0,b'S',0,0), // header
     f(24363,14,5,b'm',99,4,0,b'S',0,0), // destination_ip
     f(21208,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9603,8,7,b'm',354,4,0,b'S',0,0), // metadata
+    f(9603,8,7,b'm',355,4,0,b'S',0,0), // metadata
     f(24377,8,8,b'm',185,4,0,b'S',0,0), // not_rule
-    f(24385,21,9,b'm',361,4,0,b'S',0,0), // requested_server_name
-    f(24406,8,10,b'm',357,4,0,b'S',0,0), // url_path
-    f(22908,22,11,b'm',382,4,0,b'S',0,0), // destination_port_range
+    f(24385,21,9,b'm',362,4,0,b'S',0,0), // requested_server_name
+    f(24406,8,10,b'm',358,4,0,b'S',0,0), // url_path
+    f(22908,22,11,b'm',383,4,0,b'S',0,0), // destination_port_range
     f(24500,7,12,b'm',150,4,0,b'R',24414,86), // matcher
     f(24531,12,13,b'm',150,4,0,b'R',24507,24), // uri_template
     f(24543,16,14,b'm',193,4,0,b'S',0,0), // sourced_metadata
@@ -3441,16 +3443,16 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(24721,13,4,b'm',189,4,0,b'S',0,0), // authenticated
     f(24734,9,5,b'm',99,4,0,b'S',0,0), // source_ip
     f(3744,6,6,b'm',198,4,0,b'S',0,0), // header
-    f(9603,8,7,b'm',354,4,0,b'S',0,0), // metadata
+    f(9603,8,7,b'm',355,4,0,b'S',0,0), // metadata
     f(24743,6,8,b'm',188,4,0,b'S',0,0), // not_id
-    f(24406,8,9,b'm',357,4,0,b'S',0,0), // url_path
+    f(24406,8,9,b'm',358,4,0,b'S',0,0), // url_path
     f(24749,16,10,b'm',99,4,0,b'S',0,0), // direct_remote_ip
     f(24765,9,11,b'm',99,4,0,b'S',0,0), // remote_ip
-    f(24774,12,12,b'm',350,4,0,b'S',0,0), // filter_state
+    f(24774,12,12,b'm',351,4,0,b'S',0,0), // filter_state
     f(24543,16,13,b'm',193,4,0,b'S',0,0), // sourced_metadata
     f(24786,6,14,b'm',150,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(24836,14,2,b'm',361,4,255,b'S',0,0), // principal_name
+    f(24836,14,2,b'm',362,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
     f(24884,3,1,b'm',188,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
@@ -3461,38 +3463,38 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',187,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25128,16,1,b'm',354,4,255,b'S',0,0), // metadata_matcher
+    f(25128,16,1,b'm',355,4,255,b'S',0,0), // metadata_matcher
     f(25144,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25194,12,2,b'm',361,4,255,b'S',0,0), // string_match
+    f(25194,12,2,b'm',362,4,255,b'S',0,0), // string_match
     f(25206,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(25249,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25258,9,2,b'm',388,4,255,b'I',6831,36), // propagate
+    f(25258,9,2,b'm',389,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(25309,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(25315,4,2,b'm',102,4,255,b'S',0,0), // body
     f(25319,11,3,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7714,6,1,b'm',387,4,255,b'S',0,0), // config
+    f(7714,6,1,b'm',388,4,255,b'S',0,0), // config
     f(25364,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14740,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(25410,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25421,11,6,b'm',383,4,0,b'S',0,0), // range_match
+    f(25421,11,6,b'm',384,4,0,b'S',0,0), // range_match
     f(25432,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(25206,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(25445,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(25457,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25469,16,11,b'm',359,4,0,b'S',0,0), // safe_regex_match
+    f(25469,16,11,b'm',360,4,0,b'S',0,0), // safe_regex_match
     f(25485,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25194,12,13,b'm',361,4,0,b'S',0,0), // string_match
+    f(25194,12,13,b'm',362,4,0,b'S',0,0), // string_match
     f(25499,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25194,12,5,b'm',361,4,0,b'S',0,0), // string_match
+    f(25194,12,5,b'm',362,4,0,b'S',0,0), // string_match
     f(25432,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(25607,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -3503,10 +3505,10 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(25674,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(25685,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(25700,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25713,13,9,b'm',358,4,1,b'S',0,0), // regex_rewrite
+    f(25713,13,9,b'm',359,4,1,b'S',0,0), // regex_rewrite
     f(25726,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12686,5,1,b'm',216,4,255,b'S',0,0), // match
+    f(12686,5,1,b'm',217,4,255,b'S',0,0), // match
     f(25765,5,2,b'm',203,4,0,b'S',0,0), // route
     f(25770,8,3,b'm',200,4,0,b'S',0,0), // redirect
     f(9603,8,4,b'm',121,4,255,b'I',25778,32), // metadata
@@ -3518,52 +3520,52 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(25975,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(26000,23,13,b'm',202,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',220,4,255,b'I',26023,35), // tracing
-    f(26141,30,16,b'm',401,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
+    f(4856,7,15,b'm',221,4,255,b'I',26023,35), // tracing
+    f(26141,30,16,b'm',402,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
     f(26243,13,17,b'm',65535,4,0,b'R',26171,72), // filter_action
     f(26305,21,18,b'm',65535,4,0,b'R',26256,49), // non_forwarding_action
     f(22113,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26326,25,20,b'm',402,4,255,b'I',26058,83), // request_body_buffer_limit
+    f(26326,25,20,b'm',403,4,255,b'I',26058,83), // request_body_buffer_limit
     f(26453,16,21,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
     f(26555,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26569,17,3,b'm',224,4,0,b'S',0,0), // weighted_clusters
+    f(26569,17,3,b'm',225,4,0,b'S',0,0), // weighted_clusters
     f(26645,14,4,b'm',121,4,255,b'I',26586,59), // metadata_match
     f(25660,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(26659,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26679,17,7,b'm',388,4,1,b'S',0,0), // auto_host_rewrite
-    f(14912,7,8,b'm',391,4,255,b'S',0,0), // timeout
+    f(26679,17,7,b'm',389,4,1,b'S',0,0), // auto_host_rewrite
+    f(14912,7,8,b'm',392,4,255,b'S',0,0), // timeout
     f(14935,12,9,b'm',65535,4,255,b'R',26696,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
     f(26868,11,13,b'm',65535,2,255,b'R',26799,69), // rate_limits
-    f(26922,22,14,b'm',388,4,255,b'I',26879,43), // include_vh_rate_limits
+    f(26922,22,14,b'm',389,4,255,b'I',26879,43), // include_vh_rate_limits
     f(26944,11,15,b'm',204,2,255,b'S',0,0), // hash_policy
     f(27044,4,17,b'm',65535,4,255,b'R',26955,89), // cors
     f(27048,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27079,16,23,b'm',391,4,255,b'S',0,0), // max_grpc_timeout
-    f(17119,12,24,b'm',391,4,255,b'S',0,0), // idle_timeout
+    f(27079,16,23,b'm',392,4,255,b'S',0,0), // max_grpc_timeout
+    f(17119,12,24,b'm',392,4,255,b'S',0,0), // idle_timeout
     f(27095,15,25,b'm',212,2,255,b'S',0,0), // upgrade_configs
     f(27142,24,26,b'e',65535,0,255,b'R',27110,32), // internal_redirect_action
     f(27240,12,27,b'm',65535,4,255,b'R',27166,74), // hedge_policy
-    f(27252,19,28,b'm',391,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27252,19,28,b'm',392,4,255,b'S',0,0), // grpc_timeout_offset
     f(27271,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(27290,23,30,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(27313,22,31,b'm',401,4,255,b'R',27110,32), // max_internal_redirects
-    f(25713,13,32,b'm',358,4,255,b'S',0,0), // regex_rewrite
-    f(27370,25,33,b'm',387,4,255,b'R',27335,35), // retry_policy_typed_config
+    f(27313,22,31,b'm',402,4,255,b'R',27110,32), // max_internal_redirects
+    f(25713,13,32,b'm',359,4,255,b'S',0,0), // regex_rewrite
+    f(27370,25,33,b'm',388,4,255,b'R',27335,35), // retry_policy_typed_config
     f(27395,24,34,b'm',65535,4,255,b'R',27110,32), // internal_redirect_policy
-    f(27419,23,35,b'm',358,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(27419,23,35,b'm',359,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17171,19,36,b'm',210,4,255,b'S',0,0), // max_stream_duration
     f(27526,24,37,b's',65535,4,0,b'R',27442,84), // cluster_specifier_plugin
     f(27550,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(27573,31,39,b'm',65535,4,0,b'R',27442,84), // inline_cluster_specifier_plugin
     f(27699,17,40,b'm',150,4,255,b'I',27604,95), // early_data_policy
     f(27716,19,41,b'm',150,4,255,b'S',0,0), // path_rewrite_policy
-    f(27805,13,42,b'm',391,4,255,b'I',27735,70), // flush_timeout
+    f(27805,13,42,b'm',392,4,255,b'I',27735,70), // flush_timeout
     f(27818,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(25726,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -3577,7 +3579,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(24734,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28190,3,2,b'm',391,4,255,b'I',28095,95), // ttl
+    f(28190,3,2,b'm',392,4,255,b'I',28095,95), // ttl
     f(131,4,3,b's',65535,0,255,b'I',28095,95), // path
     f(28193,10,4,b'm',207,2,255,b'I',28095,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
@@ -3585,390 +3587,393 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25713,13,2,b'm',358,4,255,b'S',0,0), // regex_rewrite
+    f(25713,13,2,b'm',359,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17171,19,1,b'm',391,4,255,b'S',0,0), // max_stream_duration
-    f(28435,23,2,b'm',391,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28458,26,3,b'm',391,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17171,19,1,b'm',392,4,255,b'S',0,0), // max_stream_duration
+    f(28435,23,2,b'm',392,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28458,26,3,b'm',392,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(28537,16,3,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(28553,13,4,b'm',388,4,255,b'I',26023,35), // trace_sampled
+    f(28553,13,4,b'm',389,4,255,b'I',26023,35), // trace_sampled
     f(26555,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(28566,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(28599,25,7,b'm',91,2,255,b'S',0,0), // request_headers_mutations
     f(26659,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28683,7,2,b'm',388,4,255,b'S',0,0), // enabled
-    f(28753,14,3,b'm',65535,4,255,b'R',28690,63), // connect_config
+    f(28683,7,2,b'm',389,4,255,b'S',0,0), // enabled
+    f(28690,14,3,b'm',213,4,255,b'S',0,0), // connect_config
+    // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    f(28765,21,1,b'm',128,4,255,b'S',0,0), // proxy_protocol_config
+    f(28786,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28807,13,2,b'm',222,2,255,b'S',0,0), // virtual_hosts
-    f(28820,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(28836,13,2,b'm',223,2,255,b'S',0,0), // virtual_hosts
+    f(28849,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
     f(25926,23,4,b'm',111,2,255,b'S',0,0), // response_headers_to_add
     f(25949,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25904,22,6,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(28841,17,7,b'm',388,4,255,b'S',0,0), // validate_clusters
+    f(28870,17,7,b'm',389,4,255,b'S',0,0), // validate_clusters
     f(25975,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28954,4,9,b'm',65535,4,255,b'R',28858,96), // vhds
-    f(28958,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28993,35,11,b'm',401,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29028,25,12,b'm',65535,2,255,b'R',27442,84), // cluster_specifier_plugins
+    f(28983,4,9,b'm',65535,4,255,b'R',28887,96), // vhds
+    f(28987,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29022,35,11,b'm',402,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29057,25,12,b'm',65535,2,255,b'R',27442,84), // cluster_specifier_plugins
     f(27290,23,13,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(29053,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29081,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26000,23,16,b'm',214,1,255,b'S',0,0), // typed_per_filter_config
-    f(9603,8,17,b'm',121,4,255,b'I',29120,38), // metadata
-    f(29158,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(29082,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29110,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26000,23,16,b'm',215,1,255,b'S',0,0), // typed_per_filter_config
+    f(9603,8,17,b'm',121,4,255,b'I',29149,38), // metadata
+    f(29187,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
     f(26453,16,19,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29267,6,1,b'm',201,2,255,b'S',0,0), // routes
+    f(29296,6,1,b'm',201,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29305,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29334,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29311,14,4,b'm',388,4,255,b'S',0,0), // case_sensitive
-    f(29325,7,6,b'm',198,2,255,b'S',0,0), // headers
-    f(29332,16,7,b'm',199,2,255,b'S',0,0), // query_parameters
-    f(29348,4,8,b'm',218,4,255,b'S',0,0), // grpc
+    f(29340,14,4,b'm',389,4,255,b'S',0,0), // case_sensitive
+    f(29354,7,6,b'm',198,2,255,b'S',0,0), // headers
+    f(29361,16,7,b'm',199,2,255,b'S',0,0), // query_parameters
+    f(29377,4,8,b'm',219,4,255,b'S',0,0), // grpc
     f(28537,16,9,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(29352,10,10,b'm',359,4,0,b'S',0,0), // safe_regex
-    f(29362,11,11,b'm',219,4,255,b'S',0,0), // tls_context
-    f(29373,15,12,b'm',217,4,0,b'S',0,0), // connect_matcher
-    f(29485,16,13,b'm',354,2,255,b'R',29388,97), // dynamic_metadata
-    f(29501,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29522,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
-    f(24774,12,16,b'm',350,2,255,b'S',0,0), // filter_state
-    f(29539,7,17,b'm',194,2,255,b'S',0,0), // cookies
+    f(29381,10,10,b'm',360,4,0,b'S',0,0), // safe_regex
+    f(29391,11,11,b'm',220,4,255,b'S',0,0), // tls_context
+    f(29402,15,12,b'm',218,4,0,b'S',0,0), // connect_matcher
+    f(29514,16,13,b'm',355,2,255,b'R',29417,97), // dynamic_metadata
+    f(29530,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29551,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
+    f(24774,12,16,b'm',351,2,255,b'S',0,0), // filter_state
+    f(29568,7,17,b'm',194,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29702,9,1,b'm',388,4,255,b'S',0,0), // presented
-    f(29711,9,2,b'm',388,4,255,b'S',0,0), // validated
+    f(29731,9,1,b'm',389,4,255,b'S',0,0), // presented
+    f(29740,9,2,b'm',389,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29749,15,1,b'm',377,4,255,b'I',6831,36), // client_sampling
-    f(29764,15,2,b'm',377,4,255,b'I',6831,36), // random_sampling
-    f(29779,16,3,b'm',377,4,255,b'I',6831,36), // overall_sampling
-    f(29795,11,4,b'm',371,2,255,b'I',6831,36), // custom_tags
+    f(29778,15,1,b'm',378,4,255,b'I',6831,36), // client_sampling
+    f(29793,15,2,b'm',378,4,255,b'I',6831,36), // random_sampling
+    f(29808,16,3,b'm',378,4,255,b'I',6831,36), // overall_sampling
+    f(29824,11,4,b'm',372,2,255,b'I',6831,36), // custom_tags
     f(25249,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29806,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29835,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29325,7,4,b'm',198,2,255,b'S',0,0), // headers
+    f(29354,7,4,b'm',198,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29893,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29267,6,3,b'm',201,2,255,b'S',0,0), // routes
-    f(29900,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(29911,16,5,b'm',221,2,255,b'S',0,0), // virtual_clusters
+    f(29922,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29296,6,3,b'm',201,2,255,b'S',0,0), // routes
+    f(29929,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(29940,16,5,b'm',222,2,255,b'S',0,0), // virtual_clusters
     f(26868,11,6,b'm',65535,2,255,b'R',26799,69), // rate_limits
     f(25904,22,7,b'm',111,2,255,b'S',0,0), // request_headers_to_add
     f(27044,4,8,b'm',65535,4,255,b'R',26955,89), // cors
     f(25926,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
     f(25949,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25975,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29927,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26000,23,15,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
+    f(29956,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26000,23,15,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
     f(14935,12,16,b'm',65535,4,255,b'R',26696,103), // retry_policy
     f(27240,12,17,b'm',65535,4,255,b'R',27166,74), // hedge_policy
-    f(26141,30,18,b'm',401,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
-    f(29956,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27370,25,20,b'm',387,4,255,b'R',27335,35), // retry_policy_typed_config
-    f(24500,7,21,b'm',409,4,255,b'S',0,0), // matcher
+    f(26141,30,18,b'm',402,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
+    f(29985,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27370,25,20,b'm',388,4,255,b'R',27335,35), // retry_policy_typed_config
+    f(24500,7,21,b'm',410,4,255,b'S',0,0), // matcher
     f(27290,23,22,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(30051,31,23,b'b',65535,0,255,b'I',29989,62), // include_is_timeout_retry_header
-    f(9603,8,24,b'm',121,4,255,b'I',30082,39), // metadata
-    f(26326,25,25,b'm',402,4,255,b'I',26058,83), // request_body_buffer_limit
+    f(30080,31,23,b'b',65535,0,255,b'I',30018,62), // include_is_timeout_retry_header
+    f(9603,8,24,b'm',121,4,255,b'I',30111,39), // metadata
+    f(26326,25,25,b'm',403,4,255,b'I',26058,83), // request_body_buffer_limit
     f(26453,16,26,b'm',150,2,255,b'R',26351,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',387,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',225,2,255,b'S',0,0), // clusters
-    f(30217,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30278,12,3,b'm',401,4,255,b'I',30235,43), // total_weight
+    f(7225,8,1,b'm',226,2,255,b'S',0,0), // clusters
+    f(30246,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30307,12,3,b'm',402,4,255,b'I',30264,43), // total_weight
     f(28314,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30290,15,5,b'm',388,4,0,b'S',0,0), // use_hash_policy
+    f(30319,15,5,b'm',389,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',401,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',402,4,255,b'S',0,0), // weight
     f(26645,14,3,b'm',121,4,255,b'I',26586,59), // metadata_match
     f(25904,22,4,b'm',111,2,255,b'S',0,0), // request_headers_to_add
     f(25926,23,5,b'm',111,2,255,b'S',0,0), // response_headers_to_add
     f(25949,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25975,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26000,23,10,b'm',65535,1,255,b'R',30356,66), // typed_per_filter_config
+    f(26000,23,10,b'm',65535,1,255,b'R',30385,66), // typed_per_filter_config
     f(26659,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
     f(26555,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30550,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',398,4,0,b'S',0,0), // json_format
-    f(30556,17,4,b'm',398,4,0,b'S',0,0), // typed_json_format
+    f(30579,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',399,4,0,b'S',0,0), // json_format
+    f(30585,17,4,b'm',399,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9261,16,3,b'm',391,4,255,b'S',0,0), // dns_refresh_rate
-    f(10259,24,4,b'm',231,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9261,16,3,b'm',392,4,255,b'S',0,0), // dns_refresh_rate
+    f(10259,24,4,b'm',232,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10056,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10745,10,6,b'm',391,4,255,b'S',0,0), // dns_jitter
+    f(10745,10,6,b'm',392,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9277,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(30730,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30762,20,10,b'm',391,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30759,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30791,20,10,b'm',392,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12467,13,1,b'm',391,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',391,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30905,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30934,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19570,13,2,b'm',146,4,1,b'S',0,0), // format_string
-    f(30962,9,3,b'b',65535,0,255,b'I',30915,47), // read_only
-    f(31053,20,4,b'e',36,0,255,b'I',30971,82), // shared_with_upstream
-    f(31073,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31086,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30991,9,3,b'b',65535,0,255,b'I',30944,47), // read_only
+    f(31082,20,4,b'e',36,0,255,b'I',31000,82), // shared_with_upstream
+    f(31102,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31115,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31160,9,1,b'm',235,4,255,b'S',0,0), // mutations
-    f(28958,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31189,9,1,b'm',236,4,255,b'S',0,0), // mutations
+    f(28987,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31160,9,1,b'm',235,4,255,b'S',0,0), // mutations
+    f(31189,9,1,b'm',236,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31298,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
-    f(31315,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
-    f(31367,25,3,b'm',65535,2,255,b'R',31333,34), // query_parameter_mutations
-    f(31427,27,4,b'm',91,2,255,b'R',31392,35), // response_trailers_mutations
-    f(31454,26,5,b'm',91,2,255,b'R',31392,35), // request_trailers_mutations
+    f(31327,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
+    f(31344,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
+    f(31396,25,3,b'm',65535,2,255,b'R',31362,34), // query_parameter_mutations
+    f(31456,27,4,b'm',91,2,255,b'R',31421,35), // response_trailers_mutations
+    f(31483,26,5,b'm',91,2,255,b'R',31421,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31582,13,1,b'm',388,4,255,b'I',31526,56), // dynamic_stats
-    f(31595,16,2,b'b',65535,0,255,b'I',26023,35), // start_child_span
-    f(31611,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31623,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31645,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31665,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31718,40,7,b'b',65535,0,255,b'I',31692,26), // suppress_grpc_request_failure_code_stats
-    f(31804,21,8,b'm',257,2,255,b'R',31758,46), // upstream_http_filters
-    f(31886,20,9,b'm',237,4,255,b'I',31825,61), // upstream_log_options
-    f(31906,33,10,b'm',388,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31611,13,1,b'm',389,4,255,b'I',31555,56), // dynamic_stats
+    f(31624,16,2,b'b',65535,0,255,b'I',26023,35), // start_child_span
+    f(31640,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31652,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31674,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31694,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31747,40,7,b'b',65535,0,255,b'I',31721,26), // suppress_grpc_request_failure_code_stats
+    f(31833,21,8,b'm',258,2,255,b'R',31787,46), // upstream_http_filters
+    f(31915,20,9,b'm',238,4,255,b'I',31854,61), // upstream_log_options
+    f(31935,33,10,b'm',389,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32010,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32047,27,2,b'm',391,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32039,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32076,27,2,b'm',392,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32130,18,1,b'm',232,2,255,b'S',0,0), // on_request_headers
-    f(32190,17,2,b'b',65535,0,255,b'R',32148,42), // clear_route_cache
+    f(32159,18,1,b'm',233,2,255,b'S',0,0), // on_request_headers
+    f(32219,17,2,b'b',65535,0,255,b'R',32177,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',398,4,255,b'S',0,0), // value
-    f(9603,8,3,b'm',240,2,255,b'S',0,0), // metadata
+    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
+    f(9603,8,3,b'm',241,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32331,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',398,4,255,b'S',0,0), // value
-    f(32385,11,4,b'm',387,4,255,b'R',32346,39), // typed_value
+    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32360,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',399,4,255,b'S',0,0), // value
+    f(32414,11,4,b'm',388,4,255,b'R',32375,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32528,12,2,b'm',386,4,255,b'S',0,0), // token_bucket
-    f(32540,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(32557,12,2,b'm',387,4,255,b'S',0,0), // token_bucket
+    f(32569,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22997,5,1,b'm',246,2,255,b'S',0,0), // rules
-    f(32681,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(22997,5,1,b'm',247,2,255,b'S',0,0), // rules
+    f(32710,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18130,17,3,b'm',129,4,255,b'S',0,0), // pass_through_tlvs
-    f(32718,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(32747,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22113,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32788,12,6,b'e',65535,0,255,b'R',32737,51), // tlv_location
+    f(32817,12,6,b'e',65535,0,255,b'R',32766,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32259,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12757,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32878,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(32907,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18216,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32969,14,2,b'm',245,4,255,b'S',0,0), // on_tlv_present
+    f(32998,14,2,b'm',246,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33099,25,1,b'm',388,4,255,b'R',33046,53), // enable_ja3_fingerprinting
-    f(33179,24,2,b'm',401,4,255,b'I',33124,55), // initial_read_buffer_size
-    f(33203,25,3,b'm',388,4,255,b'R',33046,53), // enable_ja4_fingerprinting
-    f(33228,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33275,21,5,b'm',401,4,255,b'S',0,0), // max_client_hello_size
+    f(33128,25,1,b'm',389,4,255,b'R',33075,53), // enable_ja3_fingerprinting
+    f(33208,24,2,b'm',402,4,255,b'I',33153,55), // initial_read_buffer_size
+    f(33232,25,3,b'm',389,4,255,b'R',33075,53), // enable_ja4_fingerprinting
+    f(33257,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33304,21,5,b'm',402,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8593,15,2,b'm',402,4,255,b'S',0,0), // max_connections
-    f(33364,5,3,b'm',391,4,255,b'S',0,0), // delay
-    f(32540,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(8593,15,2,b'm',403,4,255,b'S',0,0), // max_connections
+    f(33393,5,3,b'm',392,4,255,b'S',0,0), // delay
+    f(32569,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33427,8,1,b'm',102,4,255,b'S',0,0), // response
+    f(33456,8,1,b'm',102,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33561,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(33590,10,1,b'e',38,0,255,b'S',0,0), // codec_type
     f(22113,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33571,3,3,b'm',259,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',213,4,0,b'S',0,0), // route_config
-    f(33574,12,5,b'm',257,2,255,b'S',0,0), // http_filters
-    f(33586,14,6,b'm',388,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33600,28), // tracing
+    f(33600,3,3,b'm',260,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',214,4,0,b'S',0,0), // route_config
+    f(33603,12,5,b'm',258,2,255,b'S',0,0), // http_filters
+    f(33615,14,6,b'm',389,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33629,28), // tracing
     f(9218,21,8,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,9,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(33628,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33639,13,12,b'm',391,4,255,b'S',0,0), // drain_timeout
+    f(33657,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33668,13,12,b'm',392,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33652,18,14,b'm',388,4,255,b'S',0,0), // use_remote_address
-    f(33670,19,15,b'm',388,4,255,b'S',0,0), // generate_request_id
-    f(33689,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33716,31,17,b'm',255,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33747,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33765,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33856,49,20,b'b',65535,0,255,b'I',33785,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33905,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33920,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27095,15,23,b'm',256,2,255,b'S',0,0), // upgrade_configs
-    f(33923,19,24,b'm',391,4,255,b'S',0,0), // stream_idle_timeout
-    f(33942,23,25,b'm',254,4,255,b'S',0,0), // internal_address_config
-    f(33965,21,26,b'm',391,4,255,b'S',0,0), // delayed_close_timeout
-    f(13753,15,28,b'm',391,4,255,b'S',0,0), // request_timeout
-    f(33986,22,29,b'm',401,4,255,b'S',0,0), // max_request_headers_kb
-    f(34008,14,30,b'm',388,4,255,b'S',0,0), // normalize_path
-    f(34060,13,31,b'm',65535,4,0,b'R',34022,38), // scoped_routes
-    f(34073,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34101,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34114,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(33681,18,14,b'm',389,4,255,b'S',0,0), // use_remote_address
+    f(33699,19,15,b'm',389,4,255,b'S',0,0), // generate_request_id
+    f(33718,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33745,31,17,b'm',256,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33776,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33794,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33885,49,20,b'b',65535,0,255,b'I',33814,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33934,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33949,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27095,15,23,b'm',257,2,255,b'S',0,0), // upgrade_configs
+    f(33952,19,24,b'm',392,4,255,b'S',0,0), // stream_idle_timeout
+    f(33971,23,25,b'm',255,4,255,b'S',0,0), // internal_address_config
+    f(33994,21,26,b'm',392,4,255,b'S',0,0), // delayed_close_timeout
+    f(13753,15,28,b'm',392,4,255,b'S',0,0), // request_timeout
+    f(34015,22,29,b'm',402,4,255,b'S',0,0), // max_request_headers_kb
+    f(34037,14,30,b'm',389,4,255,b'S',0,0), // normalize_path
+    f(34089,13,31,b'm',65535,4,0,b'R',34051,38), // scoped_routes
+    f(34102,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34130,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34143,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
     f(9658,28,35,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(34142,20,36,b'm',260,4,255,b'S',0,0), // request_id_extension
-    f(34162,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34195,18,38,b'm',258,4,255,b'S',0,0), // local_reply_config
-    f(34213,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34237,36,40,b'm',388,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34273,23,41,b'm',391,4,255,b'S',0,0), // request_headers_timeout
-    f(34296,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34351,26,43,b'm',65535,4,255,b'R',34315,36), // path_normalization_options
-    f(34400,22,44,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
-    f(34422,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34454,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34486,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34509,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
-    f(34537,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34556,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
-    f(34586,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34609,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34641,35,53,b'm',388,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34708,25,54,b'm',391,4,255,b'I',34676,32), // access_log_flush_interval
-    f(34733,31,55,b'b',65535,0,255,b'I',34676,32), // flush_access_log_on_new_request
-    f(34764,18,56,b'm',253,4,255,b'I',34676,32), // access_log_options
-    f(34782,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(34853,34,58,b'b',65535,0,255,b'I',34803,50), // http1_safe_max_connection_duration
-    f(34887,20,59,b'm',391,4,255,b'S',0,0), // stream_flush_timeout
-    f(34907,27,60,b'm',409,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(34934,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34954,20,62,b'm',384,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34171,20,36,b'm',261,4,255,b'S',0,0), // request_id_extension
+    f(34191,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34224,18,38,b'm',259,4,255,b'S',0,0), // local_reply_config
+    f(34242,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34266,36,40,b'm',389,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34302,23,41,b'm',392,4,255,b'S',0,0), // request_headers_timeout
+    f(34325,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34380,26,43,b'm',65535,4,255,b'R',34344,36), // path_normalization_options
+    f(34429,22,44,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
+    f(34451,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34483,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34515,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34538,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
+    f(34566,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34585,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
+    f(34615,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34638,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34670,35,53,b'm',389,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34705,25,54,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
+    f(34730,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(34761,18,56,b'm',254,4,255,b'S',0,0), // access_log_options
+    f(34779,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(34850,34,58,b'b',65535,0,255,b'I',34800,50), // http1_safe_max_connection_duration
+    f(34884,20,59,b'm',392,4,255,b'S',0,0), // stream_flush_timeout
+    f(34904,27,60,b'm',410,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(34931,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34951,20,62,b'm',385,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(33689,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33716,31,2,b'm',255,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33718,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33745,31,2,b'm',256,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34708,25,1,b'm',391,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34733,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(35180,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34705,25,1,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
+    f(34730,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35177,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35327,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35339,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(35324,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35336,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35459,7,1,b'm',388,4,255,b'S',0,0), // subject
-    f(35466,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35456,7,1,b'm',389,4,255,b'S',0,0), // subject
+    f(35463,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35470,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30550,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35475,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35467,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30579,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35472,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',257,2,255,b'R',35576,61), // filters
-    f(28683,7,3,b'm',388,4,255,b'S',0,0), // enabled
+    f(3548,7,2,b'm',258,2,255,b'R',35573,61), // filters
+    f(28683,7,3,b'm',389,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',387,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
     f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
     f(25364,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14740,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35783,7,1,b'm',261,2,255,b'S',0,0), // mappers
+    f(35780,7,1,b'm',262,2,255,b'S',0,0), // mappers
     f(25319,11,2,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35853,13,1,b'm',100,4,255,b'S',0,0), // config_source
-    f(35866,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35850,13,1,b'm',100,4,255,b'S',0,0), // config_source
+    f(35863,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',387,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',388,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36035,11,2,b'm',401,4,255,b'S',0,0), // status_code
+    f(36032,11,2,b'm',402,4,255,b'S',0,0), // status_code
     f(25315,4,3,b'm',102,4,255,b'S',0,0), // body
-    f(36046,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
-    f(36066,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(36043,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
+    f(36063,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32528,12,2,b'm',386,4,255,b'S',0,0), // token_bucket
-    f(32540,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
-    f(36146,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32557,12,2,b'm',387,4,255,b'S',0,0), // token_bucket
+    f(32569,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(36143,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
     f(22997,5,1,b'm',191,4,255,b'S',0,0), // rules
-    f(36200,12,2,b'm',191,4,255,b'S',0,0), // shadow_rules
+    f(36197,12,2,b'm',191,4,255,b'S',0,0), // shadow_rules
     f(22113,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36212,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36228,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24500,7,6,b'm',409,4,255,b'S',0,0), // matcher
-    f(36252,14,7,b'm',409,4,255,b'S',0,0), // shadow_matcher
-    f(36266,10,8,b'm',391,4,255,b'S',0,0), // delay_deny
+    f(36209,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36225,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24500,7,6,b'm',410,4,255,b'S',0,0), // matcher
+    f(36249,14,7,b'm',410,4,255,b'S',0,0), // shadow_matcher
+    f(36263,10,8,b'm',392,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36335,17,1,b'm',232,2,255,b'S',0,0), // on_new_connection
-    f(36352,27,2,b'm',232,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36379,18,3,b'm',232,2,255,b'S',0,0), // on_downstream_data
+    f(36332,17,1,b'm',233,2,255,b'S',0,0), // on_new_connection
+    f(36349,27,2,b'm',233,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36376,18,3,b'm',233,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36509,23,3,b'm',391,4,255,b'I',20592,34), // downstream_idle_timeout
-    f(36532,21,4,b'm',391,4,255,b'I',20592,34), // upstream_idle_timeout
+    f(36506,23,3,b'm',392,4,255,b'I',20592,34), // downstream_idle_timeout
+    f(36529,21,4,b'm',392,4,255,b'I',20592,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36553,20,7,b'm',401,4,255,b'S',0,0), // max_connect_attempts
-    f(17119,12,8,b'm',391,4,255,b'S',0,0), // idle_timeout
+    f(36550,20,7,b'm',402,4,255,b'S',0,0), // max_connect_attempts
+    f(17119,12,8,b'm',392,4,255,b'S',0,0), // idle_timeout
     f(26645,14,9,b'm',121,4,255,b'I',26586,59), // metadata_match
-    f(26569,17,10,b'm',269,4,0,b'S',0,0), // weighted_clusters
-    f(26944,11,11,b'm',378,2,255,b'I',36573,78), // hash_policy
-    f(36651,16,12,b'm',268,4,255,b'S',0,0), // tunneling_config
-    f(36667,34,13,b'm',391,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36800,9,14,b'm',65535,4,255,b'R',36701,99), // on_demand
-    f(34708,25,15,b'm',391,4,255,b'S',0,0), // access_log_flush_interval
-    f(36809,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34764,18,17,b'm',267,4,255,b'S',0,0), // access_log_options
-    f(36838,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
-    f(36940,19,19,b'm',148,2,255,b'R',36853,87), // proxy_protocol_tlvs
-    f(36959,52,20,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37011,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37032,20,22,b'm',401,4,255,b'S',0,0), // max_early_data_bytes
-    f(37096,31,23,b'e',65535,0,255,b'R',37052,44), // proxy_protocol_tlv_merge_policy
-    f(37127,17,24,b'm',388,4,255,b'S',0,0), // check_drain_close
+    f(26569,17,10,b'm',270,4,0,b'S',0,0), // weighted_clusters
+    f(26944,11,11,b'm',379,2,255,b'I',36570,78), // hash_policy
+    f(36648,16,12,b'm',269,4,255,b'S',0,0), // tunneling_config
+    f(36664,34,13,b'm',392,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36797,9,14,b'm',65535,4,255,b'R',36698,99), // on_demand
+    f(34705,25,15,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
+    f(36806,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34761,18,17,b'm',268,4,255,b'S',0,0), // access_log_options
+    f(36835,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
+    f(36937,19,19,b'm',148,2,255,b'R',36850,87), // proxy_protocol_tlvs
+    f(36956,52,20,b'm',385,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37008,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37029,20,22,b'm',402,4,255,b'S',0,0), // max_early_data_bytes
+    f(37093,31,23,b'e',65535,0,255,b'R',37049,44), // proxy_protocol_tlv_merge_policy
+    f(37124,17,24,b'm',389,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34708,25,1,b'm',391,4,255,b'S',0,0), // access_log_flush_interval
-    f(36809,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37218,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34705,25,1,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
+    f(36806,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37215,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37313,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36066,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
-    f(37321,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37347,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37356,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34142,20,7,b'm',260,4,255,b'S',0,0), // request_id_extension
-    f(37383,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37400,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19343,10,10,b'm',150,2,255,b'R',37423,76), // formatters
+    f(37310,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36063,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(37318,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37344,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37353,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34171,20,7,b'm',261,4,255,b'S',0,0), // request_id_extension
+    f(37380,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37397,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19343,10,10,b'm',150,2,255,b'R',37420,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',270,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',271,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
@@ -3976,47 +3981,47 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31160,9,1,b'm',91,2,255,b'S',0,0), // mutations
+    f(31189,9,1,b'm',91,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37919,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37960,18,3,b'm',381,4,255,b'S',0,0), // reject_with_status
+    f(37916,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37957,18,3,b'm',382,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33765,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38038,17,2,b'm',276,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33905,15,3,b'm',388,4,255,b'S',0,0), // skip_xff_append
+    f(33794,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38035,17,2,b'm',277,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33934,15,3,b'm',389,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38121,5,1,b'm',99,2,255,b'S',0,0), // cidrs
+    f(38118,5,1,b'm',99,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11113,20,1,b'm',280,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11133,27,2,b'm',279,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11113,20,1,b'm',281,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11133,27,2,b'm',280,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',384,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',402,4,255,b'S',0,0), // min_cluster_size
+    f(11819,15,1,b'm',385,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',403,4,255,b'S',0,0), // min_cluster_size
     f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38446,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(38475,16,5,b'm',281,4,255,b'S',0,0), // force_local_zone
-    f(38491,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    f(38443,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(38472,16,5,b'm',282,4,255,b'S',0,0), // force_local_zone
+    f(38488,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(38605,8,1,b'm',401,4,255,b'S',0,0), // min_size
+    f(38602,8,1,b'm',402,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12589,17,1,b'm',391,4,255,b'S',0,0), // slow_start_window
+    f(12589,17,1,b'm',392,4,255,b'S',0,0), // slow_start_window
     f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',384,4,255,b'S',0,0), // min_weight_percent
+    f(12616,18,3,b'm',385,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12042,12,1,b'm',401,4,255,b'S',0,0), // choice_count
+    f(12042,12,1,b'm',402,4,255,b'S',0,0), // choice_count
     f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
-    f(12073,17,3,b'm',282,4,255,b'S',0,0), // slow_start_config
-    f(38749,18,4,b'm',278,4,255,b'S',0,0), // locality_lb_config
-    f(38767,16,5,b'm',388,4,255,b'S',0,0), // enable_full_scan
-    f(38783,16,6,b'e',46,0,255,b'S',0,0), // selection_method
+    f(12073,17,3,b'm',283,4,255,b'S',0,0), // slow_start_config
+    f(38746,18,4,b'm',279,4,255,b'S',0,0), // locality_lb_config
+    f(38764,16,5,b'm',389,4,255,b'S',0,0), // enable_full_scan
+    f(38780,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38749,18,1,b'm',278,4,255,b'S',0,0), // locality_lb_config
+    f(38746,18,1,b'm',279,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12073,17,1,b'm',282,4,255,b'S',0,0), // slow_start_config
-    f(38749,18,2,b'm',278,4,255,b'S',0,0), // locality_lb_config
+    f(12073,17,1,b'm',283,4,255,b'S',0,0), // slow_start_config
+    f(38746,18,2,b'm',279,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4025,7 +4030,7 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(39344,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(39341,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4035,168 +4040,168 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35339,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
-    f(22113,11,2,b's',65535,0,255,b'I',39908,84), // stat_prefix
+    f(35336,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(22113,11,2,b's',65535,0,255,b'I',39905,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
     f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
-    f(40061,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40086,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40149,15,5,b'm',401,4,255,b'I',40112,37), // udp_max_queries
-    f(40164,21,6,b'm',402,4,255,b'S',0,0), // query_timeout_seconds
-    f(40185,11,7,b'm',401,4,255,b'S',0,0), // query_tries
-    f(40196,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40214,22,9,b'm',401,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40236,24,10,b'm',391,4,255,b'I',40112,37), // max_udp_channel_duration
-    f(40260,25,11,b'b',65535,0,255,b'I',40112,37), // reinit_channel_on_timeout
-    f(40351,14,12,b'm',401,4,255,b'I',40285,66), // qcache_max_ttl
+    f(40058,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40083,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40146,15,5,b'm',402,4,255,b'I',40109,37), // udp_max_queries
+    f(40161,21,6,b'm',403,4,255,b'S',0,0), // query_timeout_seconds
+    f(40182,11,7,b'm',402,4,255,b'S',0,0), // query_tries
+    f(40193,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40211,22,9,b'm',402,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40233,24,10,b'm',392,4,255,b'I',40109,37), // max_udp_channel_duration
+    f(40257,25,11,b'b',65535,0,255,b'I',40109,37), // reinit_channel_on_timeout
+    f(40348,14,12,b'm',402,4,255,b'I',40282,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18327,11,1,b'm',401,4,255,b'S',0,0), // num_retries
-    f(40477,20,2,b'm',401,4,255,b'I',40446,31), // num_resolver_threads
+    f(18327,11,1,b'm',402,4,255,b'S',0,0), // num_retries
+    f(40474,20,2,b'm',402,4,255,b'I',40443,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
-    f(40649,12,2,b'm',65535,4,255,b'R',40570,79), // dns_over_tls
-    f(40742,14,3,b'm',65535,4,255,b'R',40661,81), // dns_over_https
-    f(40808,13,4,b'b',65535,0,255,b'R',40756,52), // enable_dnssec
-    f(40821,10,5,b'm',401,4,255,b'I',40285,66), // cache_size
-    f(40477,20,6,b'm',401,4,255,b'I',40446,31), // num_resolver_threads
-    f(40831,17,7,b'm',388,4,255,b'S',0,0), // use_system_config
-    f(40848,13,8,b'm',391,4,255,b'S',0,0), // query_timeout
-    f(40185,11,9,b'm',401,4,255,b'S',0,0), // query_tries
+    f(40646,12,2,b'm',65535,4,255,b'R',40567,79), // dns_over_tls
+    f(40739,14,3,b'm',65535,4,255,b'R',40658,81), // dns_over_https
+    f(40805,13,4,b'b',65535,0,255,b'R',40753,52), // enable_dnssec
+    f(40818,10,5,b'm',402,4,255,b'I',40282,66), // cache_size
+    f(40474,20,6,b'm',402,4,255,b'I',40443,31), // num_resolver_threads
+    f(40828,17,7,b'm',389,4,255,b'S',0,0), // use_system_config
+    f(40845,13,8,b'm',392,4,255,b'S',0,0), // query_timeout
+    f(40182,11,9,b'm',402,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40927,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40924,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41010,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41007,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41092,11,1,b'm',322,4,255,b'S',0,0), // san_matcher
-    f(41103,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41089,11,1,b'm',323,4,255,b'S',0,0), // san_matcher
+    f(41100,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41190,17,1,b'm',388,4,255,b'S',0,0), // pack_trace_reason
-    f(41266,33,2,b'm',388,4,255,b'I',41207,59), // use_request_id_for_trace_sampling
+    f(41187,17,1,b'm',389,4,255,b'S',0,0), // pack_trace_reason
+    f(41263,33,2,b'm',389,4,255,b'I',41204,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(41369,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(41366,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(41473,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(41470,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(41570,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(41612,27,2,b'm',65535,4,255,b'R',41589,23), // max_heap_size_bytes_runtime
+    f(41567,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(41609,27,2,b'm',65535,4,255,b'R',41586,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14434,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7714,6,1,b'm',128,4,255,b'S',0,0), // config
     f(9553,16,2,b'm',149,4,255,b'S',0,0), // transport_socket
-    f(41884,25,3,b'b',65535,0,255,b'I',41800,84), // allow_unspecified_address
-    f(41973,15,4,b'b',65535,0,255,b'I',41909,64), // tlv_as_pool_key
+    f(41881,25,3,b'b',65535,0,255,b'I',41797,84), // allow_unspecified_address
+    f(41970,15,4,b'b',65535,0,255,b'I',41906,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42116,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
-    f(42126,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42149,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42238,36,6,b'm',388,4,255,b'R',42172,66), // require_signed_certificate_timestamp
-    f(42274,3,7,b'm',102,4,255,b'S',0,0), // crl
-    f(42277,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(42302,23,9,b'm',361,2,255,b'S',0,0), // match_subject_alt_names
-    f(42325,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(42113,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
+    f(42123,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42146,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42235,36,6,b'm',389,4,255,b'R',42169,66), // require_signed_certificate_timestamp
+    f(42271,3,7,b'm',102,4,255,b'S',0,0), // crl
+    f(42274,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(42299,23,9,b'm',362,2,255,b'S',0,0), // match_subject_alt_names
+    f(42322,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
     f(14487,17,11,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(42349,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
-    f(42430,32,13,b'm',65535,4,255,b'R',42372,58), // ca_certificate_provider_instance
-    f(42462,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(42487,29,15,b'm',322,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(42516,16,16,b'm',401,4,255,b'S',0,0), // max_verify_depth
-    f(42648,17,17,b'm',65535,4,255,b'R',42532,116), // system_root_certs
-    f(42665,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42346,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
+    f(42427,32,13,b'm',65535,4,255,b'R',42369,58), // ca_certificate_provider_instance
+    f(42459,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(42484,29,15,b'm',323,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(42513,16,16,b'm',402,4,255,b'S',0,0), // max_verify_depth
+    f(42645,17,17,b'm',65535,4,255,b'R',42529,116), // system_root_certs
+    f(42662,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(42746,10,1,b'm',325,4,255,b'S',0,0), // tls_params
-    f(42756,16,2,b'm',323,2,255,b'S',0,0), // tls_certificates
-    f(42772,18,3,b'm',314,4,0,b'S',0,0), // validation_context
-    f(42790,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(42804,34,6,b'm',320,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(42838,36,7,b'm',320,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(42874,27,8,b'm',316,4,0,b'S',0,0), // combined_validation_context
-    f(42995,36,9,b'm',65535,4,255,b'R',42901,94), // tls_certificate_certificate_provider
-    f(43129,39,10,b'm',65535,4,0,b'R',43031,98), // validation_context_certificate_provider
-    f(43168,45,11,b'm',65535,4,255,b'R',42901,94), // tls_certificate_certificate_provider_instance
-    f(43213,48,12,b'm',65535,4,0,b'R',43031,98), // validation_context_certificate_provider_instance
-    f(43355,17,13,b'm',150,4,255,b'R',43261,94), // custom_handshaker
-    f(43372,33,14,b'm',65535,4,255,b'R',42901,94), // tls_certificate_provider_instance
-    f(43405,7,15,b'm',324,4,255,b'S',0,0), // key_log
-    f(43545,31,16,b'm',150,4,255,b'R',43412,133), // custom_tls_certificate_selector
+    f(42743,10,1,b'm',326,4,255,b'S',0,0), // tls_params
+    f(42753,16,2,b'm',324,2,255,b'S',0,0), // tls_certificates
+    f(42769,18,3,b'm',315,4,0,b'S',0,0), // validation_context
+    f(42787,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(42801,34,6,b'm',321,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(42835,36,7,b'm',321,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(42871,27,8,b'm',317,4,0,b'S',0,0), // combined_validation_context
+    f(42992,36,9,b'm',65535,4,255,b'R',42898,94), // tls_certificate_certificate_provider
+    f(43126,39,10,b'm',65535,4,0,b'R',43028,98), // validation_context_certificate_provider
+    f(43165,45,11,b'm',65535,4,255,b'R',42898,94), // tls_certificate_certificate_provider_instance
+    f(43210,48,12,b'm',65535,4,0,b'R',43028,98), // validation_context_certificate_provider_instance
+    f(43352,17,13,b'm',150,4,255,b'R',43258,94), // custom_handshaker
+    f(43369,33,14,b'm',65535,4,255,b'R',42898,94), // tls_certificate_provider_instance
+    f(43402,7,15,b'm',325,4,255,b'S',0,0), // key_log
+    f(43542,31,16,b'm',150,4,255,b'R',43409,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(43671,26,1,b'm',314,4,255,b'S',0,0), // default_validation_context
-    f(42838,36,2,b'm',320,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43129,39,3,b'm',65535,4,255,b'R',43697,76), // validation_context_certificate_provider
-    f(43213,48,4,b'm',65535,4,255,b'R',43697,76), // validation_context_certificate_provider_instance
+    f(43668,26,1,b'm',315,4,255,b'S',0,0), // default_validation_context
+    f(42835,36,2,b'm',321,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43126,39,3,b'm',65535,4,255,b'R',43694,76), // validation_context_certificate_provider
+    f(43210,48,4,b'm',65535,4,255,b'R',43694,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(43835,18,1,b'm',315,4,255,b'S',0,0), // common_tls_context
-    f(43853,26,2,b'm',388,4,255,b'S',0,0), // require_client_certificate
-    f(43966,11,3,b'm',388,4,255,b'R',43879,87), // require_sni
-    f(43977,19,4,b'm',326,4,0,b'S',0,0), // session_ticket_keys
-    f(43996,37,5,b'm',320,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44033,15,6,b'm',391,4,255,b'S',0,0), // session_timeout
-    f(44048,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44084,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44102,31,9,b'm',388,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44133,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44168,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(43832,18,1,b'm',316,4,255,b'S',0,0), // common_tls_context
+    f(43850,26,2,b'm',389,4,255,b'S',0,0), // require_client_certificate
+    f(43963,11,3,b'm',389,4,255,b'R',43876,87), // require_sni
+    f(43974,19,4,b'm',327,4,0,b'S',0,0), // session_ticket_keys
+    f(43993,37,5,b'm',321,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44030,15,6,b'm',392,4,255,b'S',0,0), // session_timeout
+    f(44045,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44081,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44099,31,9,b'm',389,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44130,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44165,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44256,13,1,b'm',319,2,255,b'S',0,0), // trust_domains
-    f(44269,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
+    f(44253,13,1,b'm',320,2,255,b'S',0,0), // trust_domains
+    f(44266,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44361,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
-    f(44438,21,3,b's',65535,0,255,b'R',44373,65), // workload_trust_domain
+    f(44358,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
+    f(44435,21,3,b's',65535,0,255,b'R',44370,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44516,10,2,b'm',100,4,255,b'S',0,0), // sds_config
+    f(44513,10,2,b'm',100,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44574,15,2,b'm',323,4,0,b'S',0,0), // tls_certificate
-    f(43977,19,3,b'm',326,4,0,b'S',0,0), // session_ticket_keys
-    f(42772,18,4,b'm',314,4,0,b'S',0,0), // validation_context
-    f(44639,14,5,b'm',65535,4,0,b'R',44589,50), // generic_secret
+    f(44571,15,2,b'm',324,4,0,b'S',0,0), // tls_certificate
+    f(43974,19,3,b'm',327,4,0,b'S',0,0), // session_ticket_keys
+    f(42769,18,4,b'm',315,4,0,b'S',0,0), // validation_context
+    f(44636,14,5,b'm',65535,4,0,b'R',44586,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(44716,8,1,b'e',49,0,255,b'S',0,0), // san_type
-    f(24500,7,2,b'm',361,4,255,b'S',0,0), // matcher
-    f(44724,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(44713,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24500,7,2,b'm',362,4,255,b'S',0,0), // matcher
+    f(44721,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(44783,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
-    f(44800,11,2,b'm',102,12,255,b'S',0,0), // private_key
-    f(44926,8,3,b'm',102,12,255,b'R',44811,115), // password
-    f(44934,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
-    f(45036,28,5,b'm',102,2,255,b'R',44945,91), // signed_certificate_timestamp
-    f(45134,20,6,b'm',65535,4,255,b'R',45064,70), // private_key_provider
+    f(44780,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
+    f(44797,11,2,b'm',102,12,255,b'S',0,0), // private_key
+    f(44923,8,3,b'm',102,12,255,b'R',44808,115), // password
+    f(44931,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
+    f(45033,28,5,b'm',102,2,255,b'R',44942,91), // signed_certificate_timestamp
+    f(45131,20,6,b'm',65535,4,255,b'R',45061,70), // private_key_provider
     f(14487,17,7,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(45229,6,8,b'm',102,12,255,b'R',45154,75), // pkcs12
-    f(42746,10,9,b'm',325,4,255,b'R',45235,118), // tls_params
+    f(45226,6,8,b'm',102,12,255,b'R',45151,75), // pkcs12
+    f(42743,10,9,b'm',326,4,255,b'R',45232,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(45404,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
-    f(45423,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
+    f(45401,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
+    f(45420,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(45498,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(45526,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(45554,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(45567,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(45578,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(45709,19,6,b'e',65535,2,255,b'R',45598,111), // compliance_policies
+    f(45495,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(45523,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(45551,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(45564,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(45575,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(45706,19,6,b'e',65535,2,255,b'R',45595,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(45790,4,1,b'm',102,10,255,b'S',0,0), // keys
+    f(45787,4,1,b'm',102,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(43835,18,1,b'm',315,4,255,b'S',0,0), // common_tls_context
-    f(45854,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45942,19,3,b'b',65535,0,255,b'R',45857,85), // allow_renegotiation
-    f(45961,16,4,b'm',401,4,255,b'S',0,0), // max_session_keys
-    f(46067,21,5,b'm',388,4,255,b'I',45977,90), // enforce_rsa_key_usage
-    f(46088,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46101,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(43832,18,1,b'm',316,4,255,b'S',0,0), // common_tls_context
+    f(45851,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45939,19,3,b'b',65535,0,255,b'R',45854,85), // allow_renegotiation
+    f(45958,16,4,b'm',402,4,255,b'S',0,0), // max_session_keys
+    f(46064,21,5,b'm',389,4,255,b'I',45974,90), // enforce_rsa_key_usage
+    f(46085,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46098,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9658,28,1,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
     f(10283,30,2,b'm',151,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46178,20,3,b'm',330,4,0,b'S',0,0), // explicit_http_config
-    f(46198,30,4,b'm',331,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46228,11,5,b'm',329,4,0,b'S',0,0), // auto_config
-    f(33574,12,6,b'm',257,2,255,b'R',46239,82), // http_filters
-    f(46321,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
+    f(46175,20,3,b'm',331,4,0,b'S',0,0), // explicit_http_config
+    f(46195,30,4,b'm',332,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46225,11,5,b'm',330,4,0,b'S',0,0), // auto_config
+    f(33603,12,6,b'm',258,2,255,b'R',46236,82), // http_filters
+    f(46318,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
     f(7371,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(27290,23,9,b'm',211,2,255,b'R',0,0), // request_mirror_policies
     f(26944,11,10,b'm',204,2,255,b'R',0,0), // hash_policy
@@ -4204,165 +4209,165 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34400,22,3,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
-    f(46414,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34429,22,3,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
+    f(46411,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9218,21,1,b'm',113,4,0,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,0,b'S',0,0), // http2_protocol_options
-    f(34400,22,3,b'm',65535,4,0,b'R',34377,23), // http3_protocol_options
+    f(34429,22,3,b'm',65535,4,0,b'R',34406,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34400,22,3,b'm',65535,4,255,b'R',34377,23), // http3_protocol_options
+    f(34429,22,3,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
-    f(46646,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(46654,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(46678,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(46704,25,5,b'm',333,1,255,b'S',0,0), // initial_resource_versions
-    f(46729,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46743,12,7,b'm',404,4,255,b'S',0,0), // error_detail
-    f(46755,27,8,b'm',344,2,255,b'S',0,0), // resource_locators_subscribe
-    f(46782,29,9,b'm',344,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(46643,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(46651,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(46675,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(46701,25,5,b'm',334,1,255,b'S',0,0), // initial_resource_versions
+    f(46726,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46740,12,7,b'm',405,4,255,b'S',0,0), // error_detail
+    f(46752,27,8,b'm',345,2,255,b'S',0,0), // resource_locators_subscribe
+    f(46779,29,9,b'm',345,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46937,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46956,9,2,b'm',341,2,255,b'S',0,0), // resources
-    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46965,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46970,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46987,13,7,b'm',101,4,255,b'S',0,0), // control_plane
-    f(47000,22,8,b'm',346,2,255,b'S',0,0), // removed_resource_names
-    f(47022,15,9,b'm',343,2,255,b'S',0,0), // resource_errors
+    f(46934,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46953,9,2,b'm',342,2,255,b'S',0,0), // resources
+    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46962,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46967,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46984,13,7,b'm',101,4,255,b'S',0,0), // control_plane
+    f(46997,22,8,b'm',347,2,255,b'S',0,0), // removed_resource_names
+    f(47019,15,9,b'm',344,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',124,4,255,b'S',0,0), // node
-    f(47080,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46729,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46743,12,6,b'm',404,4,255,b'S',0,0), // error_detail
-    f(47094,17,7,b'm',344,2,255,b'S',0,0), // resource_locators
+    f(47077,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46726,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(46740,12,6,b'm',405,4,255,b'S',0,0), // error_detail
+    f(47091,17,7,b'm',345,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46956,9,2,b'm',387,2,255,b'S',0,0), // resources
-    f(47155,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(46646,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46965,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46987,13,6,b'm',101,4,255,b'S',0,0), // control_plane
-    f(47022,15,7,b'm',343,2,255,b'S',0,0), // resource_errors
+    f(46953,9,2,b'm',388,2,255,b'S',0,0), // resources
+    f(47152,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46962,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46984,13,6,b'm',101,4,255,b'S',0,0), // control_plane
+    f(47019,15,7,b'm',344,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47215,10,1,b'm',339,4,0,b'S',0,0), // constraint
-    f(47225,14,2,b'm',338,4,0,b'S',0,0), // or_constraints
-    f(47239,15,3,b'm',338,4,0,b'S',0,0), // and_constraints
-    f(47254,15,4,b'm',337,4,0,b'S',0,0), // not_constraints
+    f(47212,10,1,b'm',340,4,0,b'S',0,0), // constraint
+    f(47222,14,2,b'm',339,4,0,b'S',0,0), // or_constraints
+    f(47236,15,3,b'm',339,4,0,b'S',0,0), // and_constraints
+    f(47251,15,4,b'm',338,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(47338,11,1,b'm',337,2,255,b'S',0,0), // constraints
+    f(47335,11,1,b'm',338,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(47420,6,3,b'm',340,4,0,b'S',0,0), // exists
+    f(47417,6,3,b'm',341,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(47539,8,2,b'm',387,4,255,b'S',0,0), // resource
+    f(47536,8,2,b'm',388,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(47547,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28190,3,6,b'm',391,4,255,b'S',0,0), // ttl
-    f(47554,13,7,b'm',342,4,255,b'S',0,0), // cache_control
-    f(47567,13,8,b'm',346,4,255,b'S',0,0), // resource_name
+    f(47544,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28190,3,6,b'm',392,4,255,b'S',0,0), // ttl
+    f(47551,13,7,b'm',343,4,255,b'S',0,0), // cache_control
+    f(47564,13,8,b'm',347,4,255,b'S',0,0), // resource_name
     f(9603,8,9,b'm',121,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(47628,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(47625,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(47567,13,1,b'm',346,4,255,b'S',0,0), // resource_name
-    f(46743,12,2,b'm',404,4,255,b'S',0,0), // error_detail
+    f(47564,13,1,b'm',347,4,255,b'S',0,0), // resource_name
+    f(46740,12,2,b'm',405,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17867,18,2,b'm',345,1,255,b'S',0,0), // dynamic_parameters
+    f(17867,18,2,b'm',346,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47826,29,2,b'm',337,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(47823,29,2,b'm',338,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47887,5,2,b'm',398,4,255,b'S',0,0), // layer
+    f(47884,5,2,b'm',399,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(47928,6,1,b'm',405,2,255,b'S',0,0), // ranges
+    f(47925,6,1,b'm',406,2,255,b'S',0,0), // ranges
     f(25206,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(47969,5,1,b'm',376,4,0,b'S',0,0), // range
-    f(47974,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(47966,5,1,b'm',377,4,0,b'S',0,0), // range
+    f(47971,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25194,12,2,b'm',361,4,0,b'S',0,0), // string_match
-    f(48019,13,3,b'm',348,4,0,b'S',0,0), // address_match
+    f(25194,12,2,b'm',362,4,0,b'S',0,0), // string_match
+    f(48016,13,3,b'm',349,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48114,6,1,b'm',362,4,0,b'S',0,0), // one_of
+    f(48111,6,1,b'm',363,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48159,8,1,b'm',361,2,255,b'S',0,0), // patterns
+    f(48156,8,1,b'm',362,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',355,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',362,4,255,b'S',0,0), // value
-    f(48204,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',356,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',363,4,255,b'S',0,0), // value
+    f(48201,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12757,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(48290,14,1,b'm',362,2,255,b'S',0,0), // value_matchers
+    f(48287,14,1,b'm',363,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',361,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',362,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(48382,7,1,b'm',359,4,255,b'S',0,0), // pattern
-    f(48389,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(48379,7,1,b'm',360,4,255,b'S',0,0), // pattern
+    f(48386,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(48499,10,1,b'm',360,4,0,b'I',48435,64), // google_re2
+    f(48496,10,1,b'm',361,4,0,b'I',48432,64), // google_re2
     f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(48553,16,1,b'm',401,4,255,b'I',6831,36), // max_program_size
+    f(48550,16,1,b'm',402,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(47974,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29305,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48604,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29352,10,5,b'm',359,4,0,b'S',0,0), // safe_regex
-    f(48610,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48621,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24786,6,8,b'm',408,4,0,b'R',48629,52), // custom
+    f(47971,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29334,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48601,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29381,10,5,b'm',360,4,0,b'S',0,0), // safe_regex
+    f(48607,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48618,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24786,6,8,b'm',409,4,0,b'R',48626,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(48715,10,1,b'm',363,4,0,b'S',0,0), // null_match
-    f(48725,12,2,b'm',349,4,0,b'S',0,0), // double_match
-    f(25194,12,3,b'm',361,4,0,b'S',0,0), // string_match
-    f(48737,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(48712,10,1,b'm',364,4,0,b'S',0,0), // null_match
+    f(48722,12,2,b'm',350,4,0,b'S',0,0), // double_match
+    f(25194,12,3,b'm',362,4,0,b'S',0,0), // string_match
+    f(48734,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
     f(25432,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(48747,10,6,b'm',352,4,0,b'S',0,0), // list_match
-    f(22873,8,7,b'm',356,4,0,b'S',0,0), // or_match
+    f(48744,10,6,b'm',353,4,0,b'S',0,0), // list_match
+    f(22873,8,7,b'm',357,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',365,2,255,b'I',6831,36), // path
+    f(131,4,2,b'm',366,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12757,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(48881,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(48878,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(48921,7,1,b'm',369,4,0,b'I',6831,36), // request
-    f(25765,5,2,b'm',370,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',367,4,0,b'I',6831,36), // cluster
-    f(48928,4,4,b'm',368,4,0,b'I',6831,36), // host
+    f(48918,7,1,b'm',370,4,0,b'I',6831,36), // request
+    f(25765,5,2,b'm',371,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',368,4,0,b'I',6831,36), // cluster
+    f(48925,4,4,b'm',369,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49130,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49133,7,2,b'm',374,4,0,b'I',6831,36), // literal
-    f(49140,11,3,b'm',372,4,0,b'I',6831,36), // environment
-    f(49151,14,4,b'm',373,4,0,b'I',6831,36), // request_header
-    f(9603,8,5,b'm',375,4,0,b'I',6831,36), // metadata
+    f(49127,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49130,7,2,b'm',375,4,0,b'I',6831,36), // literal
+    f(49137,11,3,b'm',373,4,0,b'I',6831,36), // environment
+    f(49148,14,4,b'm',374,4,0,b'I',6831,36), // request_header
+    f(9603,8,5,b'm',376,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
@@ -4373,41 +4378,41 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(49325,4,1,b'm',366,4,255,b'I',6831,36), // kind
-    f(12281,12,2,b'm',364,4,255,b'I',6831,36), // metadata_key
+    f(49322,4,1,b'm',367,4,255,b'I',6831,36), // kind
+    f(12281,12,2,b'm',365,4,255,b'I',6831,36), // metadata_key
     f(18544,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(49354,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(49359,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(49351,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(49356,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(49393,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(49402,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(49390,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(49399,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24734,9,1,b'm',380,4,0,b'I',6831,36), // source_ip
-    f(24774,12,2,b'm',379,4,0,b'I',6831,36), // filter_state
+    f(24734,9,1,b'm',381,4,0,b'I',6831,36), // source_ip
+    f(24774,12,2,b'm',380,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(49530,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(49527,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(49354,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(49359,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(49351,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(49356,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(49354,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(49359,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(49351,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(49356,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(49632,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(49644,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(49656,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(49629,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(49641,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(49653,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18262,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(49686,15,2,b'm',401,4,255,b'S',0,0), // tokens_per_fill
-    f(49701,13,3,b'm',391,4,255,b'S',0,0), // fill_interval
+    f(49683,15,2,b'm',402,4,255,b'S',0,0), // tokens_per_fill
+    f(49698,13,3,b'm',392,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(46646,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(46643,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4416,8 +4421,8 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(49835,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49842,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49832,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49839,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4426,467 +4431,467 @@ pub(crate) static FIELDS: [FieldRow; 1626] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49971,6,1,b'm',403,2,255,b'S',0,0), // values
+    f(49968,6,1,b'm',404,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(50026,6,1,b'm',399,1,255,b'S',0,0), // fields
+    f(50023,6,1,b'm',400,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',403,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(49835,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49842,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(49832,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(49839,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50166,10,1,b'e',53,4,0,b'S',0,0), // null_value
-    f(50176,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50188,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50200,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50210,12,5,b'm',398,4,0,b'S',0,0), // struct_value
-    f(50222,10,6,b'm',396,4,0,b'S',0,0), // list_value
+    f(50163,10,1,b'e',53,4,0,b'S',0,0), // null_value
+    f(50173,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50185,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50197,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50207,12,5,b'm',399,4,0,b'S',0,0), // struct_value
+    f(50219,10,6,b'm',397,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(49530,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50249,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',387,2,255,b'S',0,0), // details
+    f(49527,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50246,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',388,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',401,4,255,b'S',0,0), // prefix_len
+    f(14223,10,2,b'm',402,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(50302,6,1,b'm',407,1,255,b'S',0,0), // params
+    f(50299,6,1,b'm',408,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',387,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(50404,12,1,b'm',410,4,0,b'S',0,0), // matcher_list
-    f(50416,12,2,b'm',415,4,0,b'S',0,0), // matcher_tree
-    f(50428,11,3,b'm',418,4,255,b'S',0,0), // on_no_match
+    f(50401,12,1,b'm',411,4,0,b'S',0,0), // matcher_list
+    f(50413,12,2,b'm',416,4,0,b'S',0,0), // matcher_tree
+    f(50425,11,3,b'm',419,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(50478,8,1,b'm',411,2,255,b'S',0,0), // matchers
+    f(50475,8,1,b'm',412,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(50538,9,1,b'm',412,4,255,b'S',0,0), // predicate
-    f(50547,8,2,b'm',418,4,255,b'S',0,0), // on_match
+    f(50535,9,1,b'm',413,4,255,b'S',0,0), // predicate
+    f(50544,8,2,b'm',419,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(50604,16,1,b'm',414,4,0,b'S',0,0), // single_predicate
-    f(50620,10,2,b'm',413,4,0,b'S',0,0), // or_matcher
-    f(50630,11,3,b'm',413,4,0,b'S',0,0), // and_matcher
-    f(50641,11,4,b'm',412,4,0,b'S',0,0), // not_matcher
+    f(50601,16,1,b'm',415,4,0,b'S',0,0), // single_predicate
+    f(50617,10,2,b'm',414,4,0,b'S',0,0), // or_matcher
+    f(50627,11,3,b'm',414,4,0,b'S',0,0), // and_matcher
+    f(50638,11,4,b'm',413,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(50538,9,1,b'm',412,2,255,b'S',0,0), // predicate
+    f(50535,9,1,b'm',413,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(50780,5,1,b'm',408,4,255,b'S',0,0), // input
-    f(50785,11,2,b'm',421,4,0,b'S',0,0), // value_match
-    f(50796,12,3,b'm',408,4,0,b'S',0,0), // custom_match
+    f(50777,5,1,b'm',409,4,255,b'S',0,0), // input
+    f(50782,11,2,b'm',422,4,0,b'S',0,0), // value_match
+    f(50793,12,3,b'm',409,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(50780,5,1,b'm',408,4,255,b'S',0,0), // input
-    f(50847,15,2,b'm',416,4,0,b'S',0,0), // exact_match_map
-    f(50862,16,3,b'm',416,4,0,b'S',0,0), // prefix_match_map
-    f(50796,12,4,b'm',408,4,0,b'R',50878,55), // custom_match
+    f(50777,5,1,b'm',409,4,255,b'S',0,0), // input
+    f(50844,15,2,b'm',417,4,0,b'S',0,0), // exact_match_map
+    f(50859,16,3,b'm',417,4,0,b'S',0,0), // prefix_match_map
+    f(50793,12,4,b'm',409,4,0,b'R',50875,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(50981,3,1,b'm',417,1,255,b'S',0,0), // map
+    f(50978,3,1,b'm',418,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24500,7,1,b'm',409,4,0,b'S',0,0), // matcher
-    f(24306,6,2,b'm',408,4,0,b'S',0,0), // action
-    f(51114,13,3,b'b',65535,0,255,b'R',51076,38), // keep_matching
+    f(24500,7,1,b'm',410,4,0,b'S',0,0), // matcher
+    f(24306,6,2,b'm',409,4,0,b'S',0,0), // action
+    f(51111,13,3,b'b',65535,0,255,b'R',51073,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(48499,10,1,b'm',420,4,0,b'S',0,0), // google_re2
+    f(48496,10,1,b'm',421,4,0,b'S',0,0), // google_re2
     f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(47974,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29305,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48604,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29352,10,5,b'm',419,4,0,b'S',0,0), // safe_regex
-    f(48610,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48621,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24786,6,8,b'm',408,4,0,b'R',48629,52), // custom
+    f(47971,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29334,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48601,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29381,10,5,b'm',420,4,0,b'S',0,0), // safe_regex
+    f(48607,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48618,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24786,6,8,b'm',409,4,0,b'R',48626,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 54] = [
-    e(51234,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(51331,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(51394,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(51441,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(51500,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(51571,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(51615,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(51668,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(51912,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(52033,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52121,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52223,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(52310,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(52390,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(52519,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(52609,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(52744,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(52779,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(52917,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(52974,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53073,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53123,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53208,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53248,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(53297,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(53419,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(53503,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(53566,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(53658,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(53712,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(53759,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(53798,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(53922,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(54023,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54092,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(54379,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(54434,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(54535,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(54653,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(54759,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(54930,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(55043,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55239,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(55384,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(55477,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(55596,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(55732,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(55836,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(55963,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56084,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56206,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(56309,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(56382,24,208,57), // envoy.type.v3.StatusCode
-    e(57200,25,265,1), // google.protobuf.NullValue
+    e(51231,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(51328,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(51391,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(51438,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(51497,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(51568,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(51612,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(51665,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(51909,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(52030,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52118,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52220,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(52307,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(52387,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(52516,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(52606,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(52741,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(52776,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(52914,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(52971,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53070,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53120,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53205,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53245,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(53294,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(53416,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(53500,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(53563,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(53655,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(53709,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(53756,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(53795,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(53919,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(54020,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54089,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(54376,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(54431,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(54532,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(54650,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(54756,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(54927,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(55040,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55236,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(55381,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(55474,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(55593,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(55729,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(55833,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(55960,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56081,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56203,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(56306,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(56379,24,208,57), // envoy.type.v3.StatusCode
+    e(57197,25,265,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 266] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51269,7,0), // UNKNOWN
-    v(51276,9,1), // REQUESTED
-    v(51285,14,2), // DOES_NOT_EXIST
-    v(51299,5,3), // ACKED
-    v(51304,6,4), // NACKED
-    v(51310,14,5), // RECEIVED_ERROR
-    v(51324,7,6), // TIMEOUT
+    v(51266,7,0), // UNKNOWN
+    v(51273,9,1), // REQUESTED
+    v(51282,14,2), // DOES_NOT_EXIST
+    v(51296,5,3), // ACKED
+    v(51301,6,4), // NACKED
+    v(51307,14,5), // RECEIVED_ERROR
+    v(51321,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(51378,7,0), // Gradual
-    v(51385,9,1), // Immediate
+    v(51375,7,0), // Gradual
+    v(51382,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(51437,2,0), // v4
-    v(51439,2,1), // v6
+    v(51434,2,0), // v4
+    v(51436,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(51479,5,0), // Serve
-    v(51484,8,1), // Validate
-    v(51492,8,2), // InitOnly
+    v(51476,5,0), // Serve
+    v(51481,8,1), // Validate
+    v(51489,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(51531,4,0), // LIVE
-    v(51535,8,1), // DRAINING
-    v(51543,16,2), // PRE_INITIALIZING
-    v(51559,12,3), // INITIALIZING
+    v(51528,4,0), // LIVE
+    v(51532,8,1), // DRAINING
+    v(51540,16,2), // PRE_INITIALIZING
+    v(51556,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(51603,7,0), // COUNTER
-    v(51610,5,1), // GAUGE
+    v(51600,7,0), // COUNTER
+    v(51607,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(51660,2,0), // EQ
-    v(51662,2,1), // GE
-    v(51664,2,2), // LE
-    v(51666,2,3), // NE
+    v(51657,2,0), // EQ
+    v(51659,2,1), // GE
+    v(51661,2,2), // LE
+    v(51663,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(51717,2,0), // OK
-    v(51719,8,1), // CANCELED
-    v(51269,7,2), // UNKNOWN
-    v(51727,16,3), // INVALID_ARGUMENT
-    v(51743,17,4), // DEADLINE_EXCEEDED
-    v(51760,9,5), // NOT_FOUND
-    v(51769,14,6), // ALREADY_EXISTS
-    v(51783,17,7), // PERMISSION_DENIED
-    v(51800,18,8), // RESOURCE_EXHAUSTED
-    v(51818,19,9), // FAILED_PRECONDITION
-    v(51837,7,10), // ABORTED
-    v(51844,12,11), // OUT_OF_RANGE
-    v(51856,13,12), // UNIMPLEMENTED
-    v(51869,8,13), // INTERNAL
-    v(51877,11,14), // UNAVAILABLE
-    v(51888,9,15), // DATA_LOSS
-    v(51897,15,16), // UNAUTHENTICATED
+    v(51714,2,0), // OK
+    v(51716,8,1), // CANCELED
+    v(51266,7,2), // UNKNOWN
+    v(51724,16,3), // INVALID_ARGUMENT
+    v(51740,17,4), // DEADLINE_EXCEEDED
+    v(51757,9,5), // NOT_FOUND
+    v(51766,14,6), // ALREADY_EXISTS
+    v(51780,17,7), // PERMISSION_DENIED
+    v(51797,18,8), // RESOURCE_EXHAUSTED
+    v(51815,19,9), // FAILED_PRECONDITION
+    v(51834,7,10), // ABORTED
+    v(51841,12,11), // OUT_OF_RANGE
+    v(51853,13,12), // UNIMPLEMENTED
+    v(51866,8,13), // INTERNAL
+    v(51874,11,14), // UNAVAILABLE
+    v(51885,9,15), // DATA_LOSS
+    v(51894,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(51973,14,0), // REQUEST_HEADER
-    v(51987,15,1), // REQUEST_TRAILER
-    v(52002,15,2), // RESPONSE_HEADER
-    v(52017,16,3), // RESPONSE_TRAILER
+    v(51970,14,0), // REQUEST_HEADER
+    v(51984,15,1), // REQUEST_TRAILER
+    v(51999,15,2), // RESPONSE_HEADER
+    v(52014,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51269,7,0), // UNKNOWN
-    v(52096,4,1), // KILL
-    v(52100,9,2), // MULTIKILL
-    v(52109,8,3), // MEGAMISS
-    v(52117,4,4), // MISS
+    v(51266,7,0), // UNKNOWN
+    v(52093,4,1), // KILL
+    v(52097,9,2), // MULTIKILL
+    v(52106,8,3), // MEGAMISS
+    v(52114,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52177,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52200,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52174,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52197,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52268,6,0), // STATIC
-    v(52274,10,1), // STRICT_DNS
-    v(52284,11,2), // LOGICAL_DNS
-    v(52295,3,3), // EDS
-    v(52298,12,4), // ORIGINAL_DST
+    v(52265,6,0), // STATIC
+    v(52271,10,1), // STRICT_DNS
+    v(52281,11,2), // LOGICAL_DNS
+    v(52292,3,3), // EDS
+    v(52295,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(52357,4,0), // AUTO
-    v(52361,7,1), // V4_ONLY
-    v(52368,7,2), // V6_ONLY
-    v(52375,12,3), // V4_PREFERRED
-    v(52387,3,4), // ALL
+    v(52354,4,0), // AUTO
+    v(52358,7,1), // V4_ONLY
+    v(52365,7,2), // V6_ONLY
+    v(52372,12,3), // V4_PREFERRED
+    v(52384,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(52430,11,0), // ROUND_ROBIN
-    v(52441,13,1), // LEAST_REQUEST
-    v(52454,9,2), // RING_HASH
-    v(52463,6,3), // RANDOM
-    v(52469,6,5), // MAGLEV
-    v(52475,16,6), // CLUSTER_PROVIDED
-    v(52491,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(52427,11,0), // ROUND_ROBIN
+    v(52438,13,1), // LEAST_REQUEST
+    v(52451,9,2), // RING_HASH
+    v(52460,6,3), // RANDOM
+    v(52466,6,5), // MAGLEV
+    v(52472,16,6), // CLUSTER_PROVIDED
+    v(52488,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(52594,7,0), // DEFAULT
-    v(52601,2,1), // V4
-    v(52603,2,2), // V6
-    v(52605,4,3), // PIPE
-    v(51869,8,4), // INTERNAL
+    v(52591,7,0), // DEFAULT
+    v(52598,2,1), // V4
+    v(52600,2,2), // V6
+    v(52602,4,3), // PIPE
+    v(51866,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(52653,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(52690,4,1), // REST
-    v(52694,4,2), // GRPC
-    v(52698,10,3), // DELTA_GRPC
-    v(52708,15,5), // AGGREGATED_GRPC
-    v(52723,21,6), // AGGREGATED_DELTA_GRPC
+    v(52650,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(52687,4,1), // REST
+    v(52691,4,2), // GRPC
+    v(52695,10,3), // DELTA_GRPC
+    v(52705,15,5), // AGGREGATED_GRPC
+    v(52720,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(52357,4,0), // AUTO
-    v(52775,2,1), // V2
-    v(52777,2,2), // V3
+    v(52354,4,0), // AUTO
+    v(52772,2,1), // V2
+    v(52774,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(52836,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(52859,13,1), // ADD_IF_ABSENT
-    v(52872,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(52898,19,3), // OVERWRITE_IF_EXISTS
+    v(52833,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(52856,13,1), // ADD_IF_ABSENT
+    v(52869,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(52895,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51269,7,0), // UNKNOWN
-    v(52950,7,1), // HEALTHY
-    v(52957,9,2), // UNHEALTHY
-    v(51535,8,3), // DRAINING
-    v(51324,7,4), // TIMEOUT
-    v(52966,8,5), // DEGRADED
+    v(51266,7,0), // UNKNOWN
+    v(52947,7,1), // HEALTHY
+    v(52954,9,2), // UNHEALTHY
+    v(51532,8,3), // DRAINING
+    v(51321,7,4), // TIMEOUT
+    v(52963,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(53043,5,0), // ALLOW
-    v(53048,14,1), // REJECT_REQUEST
-    v(53062,11,2), // DROP_HEADER
+    v(53040,5,0), // ALLOW
+    v(53045,14,1), // REJECT_REQUEST
+    v(53059,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53121,2,0), // V1
-    v(52775,2,1), // V2
+    v(53118,2,0), // V1
+    v(52772,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53190,11,0), // INCLUDE_ALL
-    v(53201,7,1), // INCLUDE
+    v(53187,11,0), // INCLUDE_ALL
+    v(53198,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(52594,7,0), // DEFAULT
-    v(53244,4,1), // HIGH
+    v(52591,7,0), // DEFAULT
+    v(53241,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(53291,3,0), // TCP
-    v(53294,3,1), // UDP
+    v(53288,3,0), // TCP
+    v(53291,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(53346,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(53375,22,1), // SOCKET_IP_VERSION_IPV4
-    v(53397,22,2), // SOCKET_IP_VERSION_IPV6
+    v(53343,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(53372,22,1), // SOCKET_IP_VERSION_IPV4
+    v(53394,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(53464,13,0), // STATE_PREBIND
-    v(53477,11,1), // STATE_BOUND
-    v(53488,15,2), // STATE_LISTENING
+    v(53461,13,0), // STATE_PREBIND
+    v(53474,11,1), // STATE_BOUND
+    v(53485,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(53540,11,0), // UNSPECIFIED
-    v(53551,7,1), // INBOUND
-    v(53558,8,2), // OUTBOUND
+    v(53537,11,0), // UNSPECIFIED
+    v(53548,7,1), // INBOUND
+    v(53555,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(53628,3,0), // ANY
-    v(53631,19,1), // SAME_IP_OR_LOOPBACK
-    v(53650,8,2), // EXTERNAL
+    v(53625,3,0), // ANY
+    v(53628,19,1), // SAME_IP_OR_LOOPBACK
+    v(53647,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(52594,7,0), // DEFAULT
-    v(53701,11,1), // MODIFY_ONLY
+    v(52591,7,0), // DEFAULT
+    v(53698,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(53747,7,0), // DYNAMIC
-    v(53754,5,1), // ROUTE
+    v(53744,7,0), // DYNAMIC
+    v(53751,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(53043,5,0), // ALLOW
-    v(53791,4,1), // DENY
-    v(53795,3,2), // LOG
+    v(53040,5,0), // ALLOW
+    v(53788,4,1), // DENY
+    v(53792,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(53855,17,0), // MOVED_PERMANENTLY
-    v(53872,5,1), // FOUND
-    v(53877,9,2), // SEE_OTHER
-    v(53886,18,3), // TEMPORARY_REDIRECT
-    v(53904,18,4), // PERMANENT_REDIRECT
+    v(53852,17,0), // MOVED_PERMANENTLY
+    v(53869,5,1), // FOUND
+    v(53874,9,2), // SEE_OTHER
+    v(53883,18,3), // TEMPORARY_REDIRECT
+    v(53901,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(53983,19,0), // SERVICE_UNAVAILABLE
-    v(51760,9,1), // NOT_FOUND
-    v(54002,21,2), // INTERNAL_SERVER_ERROR
+    v(53980,19,0), // SERVICE_UNAVAILABLE
+    v(51757,9,1), // NOT_FOUND
+    v(53999,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54075,4,0), // NONE
-    v(54079,13,1), // EXTERNAL_ONLY
-    v(52387,3,2), // ALL
+    v(54072,4,0), // NONE
+    v(54076,13,1), // EXTERNAL_ONLY
+    v(52384,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54129,6,0), // NotSet
-    v(54135,20,1), // TcpUpstreamConnected
-    v(54155,11,2), // TcpPeriodic
-    v(54166,16,3), // TcpConnectionEnd
-    v(54182,15,4), // DownstreamStart
-    v(54197,18,5), // DownstreamPeriodic
-    v(54215,13,6), // DownstreamEnd
-    v(54228,17,7), // UpstreamPoolReady
-    v(54245,16,8), // UpstreamPeriodic
-    v(54261,11,9), // UpstreamEnd
-    v(54272,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(54311,26,11), // UdpTunnelUpstreamConnected
-    v(54337,11,12), // UdpPeriodic
-    v(54348,13,13), // UdpSessionEnd
-    v(54361,18,14), // TcpConnectionStart
+    v(54126,6,0), // NotSet
+    v(54132,20,1), // TcpUpstreamConnected
+    v(54152,11,2), // TcpPeriodic
+    v(54163,16,3), // TcpConnectionEnd
+    v(54179,15,4), // DownstreamStart
+    v(54194,18,5), // DownstreamPeriodic
+    v(54212,13,6), // DownstreamEnd
+    v(54225,17,7), // UpstreamPoolReady
+    v(54242,16,8), // UpstreamPeriodic
+    v(54258,11,9), // UpstreamEnd
+    v(54269,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(54308,26,11), // UdpTunnelUpstreamConnected
+    v(54334,11,12), // UdpPeriodic
+    v(54345,13,13), // UdpSessionEnd
+    v(54358,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(53540,11,0), // UNSPECIFIED
-    v(52357,4,1), // AUTO
-    v(52361,7,2), // V4_ONLY
-    v(52368,7,3), // V6_ONLY
-    v(52375,12,4), // V4_PREFERRED
-    v(52387,3,5), // ALL
+    v(53537,11,0), // UNSPECIFIED
+    v(52354,4,1), // AUTO
+    v(52358,7,2), // V4_ONLY
+    v(52365,7,3), // V6_ONLY
+    v(52372,12,4), // V4_PREFERRED
+    v(52384,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54075,4,0), // NONE
-    v(54521,4,1), // ONCE
-    v(54525,10,2), // TRANSITIVE
+    v(54072,4,0), // NONE
+    v(54518,4,1), // ONCE
+    v(54522,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(53540,11,0), // UNSPECIFIED
-    v(54633,14,1), // SANITIZED_UTF8
-    v(54647,6,2), // BASE64
+    v(53537,11,0), // UNSPECIFIED
+    v(54630,14,1), // SANITIZED_UTF8
+    v(54644,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(52357,4,0), // AUTO
-    v(54744,5,1), // HTTP1
-    v(54749,5,2), // HTTP2
-    v(54754,5,3), // HTTP3
+    v(52354,4,0), // AUTO
+    v(54741,5,1), // HTTP1
+    v(54746,5,2), // HTTP2
+    v(54751,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(54865,8,0), // SANITIZE
-    v(54873,12,1), // FORWARD_ONLY
-    v(54885,14,2), // APPEND_FORWARD
-    v(54899,12,3), // SANITIZE_SET
-    v(54911,19,4), // ALWAYS_FORWARD_ONLY
+    v(54862,8,0), // SANITIZE
+    v(54870,12,1), // FORWARD_ONLY
+    v(54882,14,2), // APPEND_FORWARD
+    v(54896,12,3), // SANITIZE_SET
+    v(54908,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(55035,4,0), // TEXT
-    v(55039,4,1), // JSON
+    v(55032,4,0), // TEXT
+    v(55036,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55153,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55184,14,1), // KEEP_UNCHANGED
-    v(53048,14,2), // REJECT_REQUEST
-    v(55198,21,3), // UNESCAPE_AND_REDIRECT
-    v(55219,20,4), // UNESCAPE_AND_FORWARD
+    v(55150,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55181,14,1), // KEEP_UNCHANGED
+    v(53045,14,2), // REJECT_REQUEST
+    v(55195,21,3), // UNESCAPE_AND_REDIRECT
+    v(55216,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(55347,9,0), // OVERWRITE
-    v(55356,16,1), // APPEND_IF_ABSENT
-    v(55372,12,2), // PASS_THROUGH
+    v(55344,9,0), // OVERWRITE
+    v(55353,16,1), // APPEND_IF_ABSENT
+    v(55369,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(55445,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(55467,10,1), // CONTINUOUS
+    v(55442,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(55464,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(55542,9,0), // IMMEDIATE
-    v(55551,18,1), // ON_DOWNSTREAM_DATA
-    v(55569,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(55539,9,0), // IMMEDIATE
+    v(55548,18,1), // ON_DOWNSTREAM_DATA
+    v(55566,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(55695,17,0), // HEALTHY_HOSTS_NUM
-    v(55712,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(55692,17,0), // HEALTHY_HOSTS_NUM
+    v(55709,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(55818,9,0), // N_CHOICES
-    v(55827,9,1), // FULL_SCAN
+    v(55815,9,0), // N_CHOICES
+    v(55824,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(55929,18,0), // VERIFY_TRUST_CHAIN
-    v(55947,16,1), // ACCEPT_UNTRUSTED
+    v(55926,18,0), // VERIFY_TRUST_CHAIN
+    v(55944,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(56042,16,0), // LENIENT_STAPLING
-    v(56058,15,1), // STRICT_STAPLING
-    v(56073,11,2), // MUST_STAPLE
+    v(56039,16,0), // LENIENT_STAPLING
+    v(56055,15,1), // STRICT_STAPLING
+    v(56070,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56155,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56175,5,1), // EMAIL
-    v(56180,3,2), // DNS
-    v(56183,3,3), // URI
-    v(56186,10,4), // IP_ADDRESS
-    v(56196,10,5), // OTHER_NAME
+    v(56152,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56172,5,1), // EMAIL
+    v(56177,3,2), // DNS
+    v(56180,3,3), // URI
+    v(56183,10,4), // IP_ADDRESS
+    v(56193,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(56273,8,0), // TLS_AUTO
-    v(56281,7,1), // TLSv1_0
-    v(56288,7,2), // TLSv1_1
-    v(56295,7,3), // TLSv1_2
-    v(56302,7,4), // TLSv1_3
+    v(56270,8,0), // TLS_AUTO
+    v(56278,7,1), // TLSv1_0
+    v(56285,7,2), // TLSv1_1
+    v(56292,7,3), // TLSv1_2
+    v(56299,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(56356,7,0), // HUNDRED
-    v(56363,12,1), // TEN_THOUSAND
-    v(56375,7,2), // MILLION
+    v(56353,7,0), // HUNDRED
+    v(56360,12,1), // TEN_THOUSAND
+    v(56372,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(56406,5,0), // Empty
-    v(56411,8,100), // Continue
-    v(51717,2,200), // OK
-    v(56419,7,201), // Created
-    v(56426,8,202), // Accepted
-    v(56434,27,203), // NonAuthoritativeInformation
-    v(56461,9,204), // NoContent
-    v(56470,12,205), // ResetContent
-    v(56482,14,206), // PartialContent
-    v(56496,11,207), // MultiStatus
-    v(56507,15,208), // AlreadyReported
-    v(56522,6,226), // IMUsed
-    v(56528,15,300), // MultipleChoices
-    v(56543,16,301), // MovedPermanently
-    v(56559,5,302), // Found
-    v(56564,8,303), // SeeOther
-    v(56572,11,304), // NotModified
-    v(56583,8,305), // UseProxy
-    v(56591,17,307), // TemporaryRedirect
-    v(56608,17,308), // PermanentRedirect
-    v(56625,10,400), // BadRequest
-    v(56635,12,401), // Unauthorized
-    v(56647,15,402), // PaymentRequired
-    v(56662,9,403), // Forbidden
-    v(56671,8,404), // NotFound
-    v(56679,16,405), // MethodNotAllowed
-    v(56695,13,406), // NotAcceptable
-    v(56708,27,407), // ProxyAuthenticationRequired
-    v(56735,14,408), // RequestTimeout
-    v(56749,8,409), // Conflict
-    v(56757,4,410), // Gone
-    v(56761,14,411), // LengthRequired
-    v(56775,18,412), // PreconditionFailed
-    v(56793,15,413), // PayloadTooLarge
-    v(56808,10,414), // URITooLong
-    v(56818,20,415), // UnsupportedMediaType
-    v(56838,19,416), // RangeNotSatisfiable
-    v(56857,17,417), // ExpectationFailed
-    v(56874,18,421), // MisdirectedRequest
-    v(56892,19,422), // UnprocessableEntity
-    v(56911,6,423), // Locked
-    v(56917,16,424), // FailedDependency
-    v(56933,15,426), // UpgradeRequired
-    v(56948,20,428), // PreconditionRequired
-    v(56968,15,429), // TooManyRequests
-    v(56983,27,431), // RequestHeaderFieldsTooLarge
-    v(57010,19,500), // InternalServerError
-    v(57029,14,501), // NotImplemented
-    v(57043,10,502), // BadGateway
-    v(57053,18,503), // ServiceUnavailable
-    v(57071,14,504), // GatewayTimeout
-    v(57085,23,505), // HTTPVersionNotSupported
-    v(57108,21,506), // VariantAlsoNegotiates
-    v(57129,19,507), // InsufficientStorage
-    v(57148,12,508), // LoopDetected
-    v(57160,11,510), // NotExtended
-    v(57171,29,511), // NetworkAuthenticationRequired
+    v(56403,5,0), // Empty
+    v(56408,8,100), // Continue
+    v(51714,2,200), // OK
+    v(56416,7,201), // Created
+    v(56423,8,202), // Accepted
+    v(56431,27,203), // NonAuthoritativeInformation
+    v(56458,9,204), // NoContent
+    v(56467,12,205), // ResetContent
+    v(56479,14,206), // PartialContent
+    v(56493,11,207), // MultiStatus
+    v(56504,15,208), // AlreadyReported
+    v(56519,6,226), // IMUsed
+    v(56525,15,300), // MultipleChoices
+    v(56540,16,301), // MovedPermanently
+    v(56556,5,302), // Found
+    v(56561,8,303), // SeeOther
+    v(56569,11,304), // NotModified
+    v(56580,8,305), // UseProxy
+    v(56588,17,307), // TemporaryRedirect
+    v(56605,17,308), // PermanentRedirect
+    v(56622,10,400), // BadRequest
+    v(56632,12,401), // Unauthorized
+    v(56644,15,402), // PaymentRequired
+    v(56659,9,403), // Forbidden
+    v(56668,8,404), // NotFound
+    v(56676,16,405), // MethodNotAllowed
+    v(56692,13,406), // NotAcceptable
+    v(56705,27,407), // ProxyAuthenticationRequired
+    v(56732,14,408), // RequestTimeout
+    v(56746,8,409), // Conflict
+    v(56754,4,410), // Gone
+    v(56758,14,411), // LengthRequired
+    v(56772,18,412), // PreconditionFailed
+    v(56790,15,413), // PayloadTooLarge
+    v(56805,10,414), // URITooLong
+    v(56815,20,415), // UnsupportedMediaType
+    v(56835,19,416), // RangeNotSatisfiable
+    v(56854,17,417), // ExpectationFailed
+    v(56871,18,421), // MisdirectedRequest
+    v(56889,19,422), // UnprocessableEntity
+    v(56908,6,423), // Locked
+    v(56914,16,424), // FailedDependency
+    v(56930,15,426), // UpgradeRequired
+    v(56945,20,428), // PreconditionRequired
+    v(56965,15,429), // TooManyRequests
+    v(56980,27,431), // RequestHeaderFieldsTooLarge
+    v(57007,19,500), // InternalServerError
+    v(57026,14,501), // NotImplemented
+    v(57040,10,502), // BadGateway
+    v(57050,18,503), // ServiceUnavailable
+    v(57068,14,504), // GatewayTimeout
+    v(57082,23,505), // HTTPVersionNotSupported
+    v(57105,21,506), // VariantAlsoNegotiates
+    v(57126,19,507), // InsufficientStorage
+    v(57145,12,508), // LoopDetected
+    v(57157,11,510), // NotExtended
+    v(57168,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(57225,10,0), // NULL_VALUE
+    v(57222,10,0), // NULL_VALUE
 ];
