@@ -81,6 +81,7 @@ pub(super) enum Protocol {
     Http1,
     Http2,
     Tcp,
+    Udp,
 }
 
 /// TLS of a scripted server.
@@ -336,6 +337,8 @@ pub(super) struct Open {
     pub(super) at: Option<std::net::IpAddr>,
     /// A path in the proxy's folder (or `@name`) instead of a listener's address.
     pub(super) unix: Option<String>,
+    /// Datagrams: each step sends one.
+    pub(super) udp: bool,
     /// Bytes before everything (a PROXY header, say), also before TLS.
     pub(super) first: Option<String>,
     pub(super) first_hex: Option<String>,

@@ -17,6 +17,7 @@ use super::tls::Certificates;
 mod http;
 mod http2;
 mod tcp;
+mod udp;
 
 /// All servers of one side. They end on drop.
 pub(super) struct Upstreams {
@@ -85,20 +86,36 @@ impl Upstreams {
     ) -> Result<Self> {
         let (seen, gates) = (Arc::new(Seen::default()), Arc::new(Gates::default()));
         let mut refusing = Vec::new();
-        let mut listeners = Vec::new();
+        let (mut listeners, mut datagrams) = (Vec::new(), Vec::new());
         for (name, script) in scripts {
             let ip = script.address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
             let address = SocketAddr::new(ip, 0);
             names.set(format!("{name}.address"), ip.to_string());
             let domain = socket2::Domain::for_address(address);
-            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+            let kind = match script.protocol {
+                Protocol::Udp => socket2::Type::DGRAM,
+                _ => socket2::Type::STREAM,
+            };
+            let socket = socket2::Socket::new(domain, kind, None)?;
             socket
                 .bind(&address.into())
                 .with_context(|| format!("upstreams.{name}.address"))?;
             let bound = socket.local_addr()?.as_socket().context("no IP address")?;
             names.port(name, bound.port());
             if script.refuses {
+                if script.protocol == Protocol::Udp {
+                    // It takes datagrams of one peer; the system refuses all others.
+                    let nobody = SocketAddr::new(ip, 9);
+                    socket.connect(&nobody.into())?;
+                }
                 refusing.push(socket);
+            } else if script.protocol == Protocol::Udp {
+                socket.set_nonblocking(true)?;
+                datagrams.push((
+                    name,
+                    script,
+                    tokio::net::UdpSocket::from_std(socket.into())?,
+                ));
             } else {
                 socket.listen(1024)?;
                 socket.set_nonblocking(true)?;
@@ -110,8 +127,8 @@ impl Upstreams {
             }
         }
         let mut tasks = Vec::new();
-        for (name, script, listener) in listeners {
-            let server = Arc::new(Server {
+        let server_of = |name: &String, script: &Upstream| {
+            Arc::new(Server {
                 name: name.clone(),
                 answers: script.answers.clone(),
                 left: Mutex::new(script.answers.iter().map(|answer| answer.times).collect()),
@@ -119,7 +136,13 @@ impl Upstreams {
                 seen: Arc::clone(&seen),
                 gates: Arc::clone(&gates),
                 names: names.clone(),
-            });
+            })
+        };
+        for (name, script, socket) in datagrams {
+            tasks.push(tokio::spawn(udp::serve(socket, server_of(name, script))));
+        }
+        for (name, script, listener) in listeners {
+            let server = server_of(name, script);
             let tls = match &script.tls {
                 None => None,
                 Some(tls) => Some(
@@ -307,6 +330,6 @@ async fn speak(
             drop(socket);
             http2::serve(stream, server, count).await
         }
-        Protocol::Tcp => tcp::serve(stream, socket, server).await,
+        Protocol::Tcp | Protocol::Udp => tcp::serve(stream, socket, server).await,
     }
 }

@@ -13,6 +13,7 @@ use super::listener_filter::ListenerFilter;
 use super::network::ConnectionFilter;
 use super::socket_option::SocketOptions;
 use super::tcp_proxy::TcpProxy;
+use super::udp::UdpListener;
 use crate::listener::filter_chain_match::FilterChainIndex;
 use crate::runtime_layer::Number;
 use crate::tls::server::ServerContext;
@@ -30,7 +31,9 @@ pub struct Listener {
     pub bind_to_port: bool,
     /// `use_original_dst`: hand over to the listener of the original destination.
     pub hand_over: bool,
-    /// `listener_filters`, in order.
+    /// It listens for datagrams; then it has no filter chains.
+    pub udp: Option<Box<UdpListener>>,
+    /// `listener_filters`, in order; those of connections.
     pub filters: Vec<ListenerFilter>,
     /// `listener_filters_timeout`: 15 s unless set; `None` (a zero) waits for ever.
     pub listener_filters_timeout: Option<Duration>,
@@ -119,6 +122,8 @@ pub struct ListenAddress {
     pub options: SocketOptions,
     /// Outbound: the client is the application beside us.
     pub same_host: bool,
+    /// `protocol` is UDP.
+    pub udp: bool,
 }
 
 impl ListenAddress {
@@ -138,6 +143,7 @@ impl ListenAddress {
             keepalive: None,
             options: SocketOptions::default(),
             same_host: false,
+            udp: false,
         }
     }
 }

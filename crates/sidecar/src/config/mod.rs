@@ -27,3 +27,4 @@ pub mod socket_option;
 pub mod source;
 pub mod tcp_proxy;
 pub mod tls;
+pub mod udp;

@@ -258,10 +258,13 @@ impl Manager {
     /// Sockets of two listeners would share an address without a word (SO_REUSEPORT).
     fn check_addresses(&self, name: &Arc<str>, listener: &Listener) -> Result<(), ConfigError> {
         for (other, entry) in self.listeners.iter().filter(|(other, _)| *other != name) {
+            let shares =
+                |taken: &&Arc<ActiveListener>| taken.config.udp.is_some() == listener.udp.is_some();
             for taken in entry
                 .warming
                 .iter()
                 .chain(&entry.active)
+                .filter(shares)
                 .flat_map(|taken| taken.addresses())
             {
                 let wants = listener.addresses.iter().any(|a| a.address == taken);

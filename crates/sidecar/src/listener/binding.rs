@@ -77,10 +77,12 @@ impl Binding {
         let mut sockets: Vec<Option<Socket>> = Vec::with_capacity(workers);
         for _ in 0..workers {
             let socket = match sockets.first().and_then(Option::as_ref) {
-                Some(shared) if !wanted.reuse_port => shared.try_clone().map_err(fail)?,
-                _ => socket::open(&bound, &wanted).map_err(fail)?,
+                // The datagrams of one client must reach one worker, which has its session.
+                Some(_) if !wanted.reuse_port && wanted.udp => None,
+                Some(shared) if !wanted.reuse_port => Some(shared.try_clone().map_err(fail)?),
+                _ => Some(socket::open(&bound, &wanted).map_err(fail)?),
             };
-            sockets.push(Some(socket));
+            sockets.push(socket);
         }
         Ok(Arc::new(Binding {
             balance: wanted

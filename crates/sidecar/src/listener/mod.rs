@@ -20,5 +20,6 @@ mod socket;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 pub use running::Listeners;

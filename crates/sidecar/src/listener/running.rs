@@ -16,6 +16,7 @@ use super::connection::ChainDrain;
 use super::filter_stats::{self, FilterStats};
 use super::socket::Acceptor;
 use super::stats::ListenerStats;
+use super::udp;
 use crate::config::address::Address;
 use crate::config::listener::{FilterChain, Listener};
 use crate::runtime::snapshot::ListenerSet;
@@ -198,6 +199,12 @@ impl Listeners {
             let Some(socket) = binding.take(worker.index) else {
                 continue;
             };
+            if active.config.udp.is_some() {
+                let stop = Rc::new(Notify::new());
+                loops.push((binding.clone(), stop.clone()));
+                udp::start(worker, running, socket, &stop);
+                continue;
+            }
             let acceptor = match Acceptor::new(socket, binding.address()) {
                 Ok(acceptor) => acceptor,
                 Err(error) => {
@@ -214,7 +221,12 @@ impl Listeners {
     fn index(&self) {
         let mut table = self.table.borrow_mut();
         table.clear();
-        for running in self.running.borrow().values() {
+        // Nobody hands connections over to a listener of datagrams.
+        let running = self.running.borrow();
+        for running in running
+            .values()
+            .filter(|running| running.config().udp.is_none())
+        {
             let addresses = running.version().active.addresses();
             for address in addresses.iter().filter_map(Address::socket) {
                 table.insert(address, running.clone());

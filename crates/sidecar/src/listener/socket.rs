@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use socket2::{Domain, Protocol, SockAddr, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use super::udp::datagram;
 use crate::config::address::Address;
 use crate::config::listener::ListenAddress;
 use crate::config::socket_option::SocketState;
@@ -46,20 +47,20 @@ pub fn choose_port(wanted: &ListenAddress) -> io::Result<Option<(SocketAddr, Raw
     };
     let socket = bind_alone(address, wanted, false)?;
     // With its port, others that share it may join.
-    socket.set_reuse_address(true)?;
+    socket.set_reuse_address(!wanted.udp)?;
     socket.set_reuse_port(wanted.reuse_port)?;
     let bound = socket.local_addr()?.as_socket();
     Ok(bound.map(|bound| (bound, socket)))
 }
 
 fn bind_alone(address: SocketAddr, wanted: &ListenAddress, reuse: bool) -> io::Result<RawSocket> {
-    let domain = Domain::for_address(address);
-    let socket = RawSocket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = new_socket(address, wanted)?;
     if address.is_ipv6() {
         socket.set_only_v6(!wanted.ipv4_compat)?;
     }
-    // Connections of an earlier process that are closing are not in the way.
-    socket.set_reuse_address(reuse)?;
+    // Connections of an earlier process that are closing are not in the way. There are none of
+    // datagrams, of which it would let two programs share.
+    socket.set_reuse_address(reuse && !wanted.udp)?;
     before_bind(&socket, wanted, address.is_ipv6())?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -69,28 +70,26 @@ fn bind_alone(address: SocketAddr, wanted: &ListenAddress, reuse: bool) -> io::R
 pub fn open(address: &Address, wanted: &ListenAddress) -> io::Result<RawSocket> {
     match address {
         Address::Socket(address) => {
-            let protocol = match wanted.multipath {
-                true => Protocol::MPTCP,
-                false => Protocol::TCP,
-            };
-            let domain = Domain::for_address(*address);
-            let socket = RawSocket::new(domain, Type::STREAM, Some(protocol))?;
+            let socket = new_socket(*address, wanted)?;
             if address.is_ipv6() {
                 // Each family has a socket of its own, unless it is asked for otherwise.
                 socket.set_only_v6(!wanted.ipv4_compat)?;
             }
-            socket.set_reuse_address(true)?;
+            socket.set_reuse_address(!wanted.udp)?;
             socket.set_reuse_port(wanted.reuse_port)?;
             socket.set_nonblocking(true)?;
             // What it accepts inherits both.
-            if wanted.same_host {
+            if wanted.same_host && !wanted.udp {
                 expect_same_host(&socket);
             }
-            if let Some(keepalive) = &wanted.keepalive {
+            if let Some(keepalive) = wanted.keepalive.as_ref().filter(|_| !wanted.udp) {
                 socket.set_tcp_keepalive(&keepalive_options(keepalive))?;
             }
             let ipv6 = address.is_ipv6();
             before_bind(&socket, wanted, ipv6)?;
+            if wanted.udp && address.ip().is_unspecified() {
+                datagram::tell_destinations(&socket, ipv6)?;
+            }
             apply(&socket, wanted, SocketState::Prebind, Some(ipv6))?;
             socket.bind(&(*address).into())?;
             apply(&socket, wanted, SocketState::Bound, Some(ipv6))?;
@@ -112,6 +111,15 @@ pub fn open(address: &Address, wanted: &ListenAddress) -> io::Result<RawSocket> 
             Ok(socket)
         }
     }
+}
+
+fn new_socket(address: SocketAddr, wanted: &ListenAddress) -> io::Result<RawSocket> {
+    let (kind, protocol) = match (wanted.udp, wanted.multipath) {
+        (true, _) => (Type::DGRAM, Protocol::UDP),
+        (false, true) => (Type::STREAM, Protocol::MPTCP),
+        (false, false) => (Type::STREAM, Protocol::TCP),
+    };
+    RawSocket::new(Domain::for_address(address), kind, Some(protocol))
 }
 
 /// What decides which addresses can be bound.
@@ -163,6 +171,9 @@ fn unix_address(path: &Path) -> io::Result<SockAddr> {
 pub fn listen(socket: &RawSocket, wanted: &ListenAddress) -> io::Result<()> {
     let backlog = wanted.backlog.unwrap_or(LONGEST_BACKLOG);
     let ipv6 = wanted.address.socket().map(|address| address.is_ipv6());
+    if wanted.udp {
+        return apply(socket, wanted, SocketState::Listening, ipv6);
+    }
     if let (Some(length), Some(_)) = (wanted.fast_open, ipv6) {
         let length = i32::try_from(length).unwrap_or(i32::MAX);
         socket_option::set_number(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, length)?;

@@ -22,9 +22,9 @@ use super::host::Host;
 use super::pool::solitary;
 use super::shared::ClusterShared;
 use super::stats::ClusterStats;
-use super::target::{ClusterContext, TcpGuard};
+use super::target::{ClusterContext, Target, TcpGuard};
 use crate::config::cluster::{self, ClusterDiscovery, Priority};
-use crate::config::endpoint::{Endpoint, LoadAssignment};
+use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment};
 use crate::discovery::slot::Slot;
 use crate::http::message::Version;
 use crate::tls::overrides::Overrides;
@@ -40,6 +40,8 @@ pub struct Cluster {
     random: Rc<RefCell<SmallRng>>,
     /// Whether this worker reports what is the same on all.
     reports: Cell<bool>,
+    /// How often other endpoints were taken over.
+    generation: Cell<u64>,
     drained: Cell<bool>,
     tending: AbortHandle,
 }
@@ -110,6 +112,7 @@ impl Cluster {
             context,
             random,
             reports: Cell::new(reports),
+            generation: Cell::new(0),
             drained: Cell::new(false),
         });
         cluster.refresh();
@@ -221,7 +224,10 @@ impl Cluster {
         }
     }
 
-    fn choose(&self, destination: Option<SocketAddr>) -> Result<Rc<Host>, UpstreamError> {
+    pub(super) fn choose(
+        &self,
+        destination: Option<SocketAddr>,
+    ) -> Result<Rc<Host>, UpstreamError> {
         self.refresh();
         let stats = &self.context.stats;
         let host = match &mut *self.endpoints.borrow_mut() {
@@ -260,7 +266,27 @@ impl Cluster {
         };
         // What it held is dropped after the borrow: connections that close call back.
         if let Some(replaced) = replaced {
+            self.generation.set(self.generation.get() + 1);
             self.report_membership(&replaced);
+        }
+    }
+
+    /// What pools and guards need.
+    pub(super) fn context(&self) -> &Rc<ClusterContext> {
+        &self.context
+    }
+
+    /// Another number whenever other endpoints were taken over.
+    pub fn generation(&self) -> u64 {
+        self.refresh();
+        self.generation.get()
+    }
+
+    /// What discovery says of the health of an endpoint; `None` where it has left.
+    pub fn health(&self, target: &Rc<Target>) -> Option<HealthStatus> {
+        match &*self.endpoints.borrow() {
+            Endpoints::Assigned(_, assigned) => assigned.health(target),
+            Endpoints::Destinations(_) => Some(HealthStatus::Healthy),
         }
     }
 

@@ -152,6 +152,14 @@ impl Assigned {
         self.balancer.is_panicking()
     }
 
+    /// What discovery says of the health of an endpoint; `None` where it has left.
+    pub fn health(&self, target: &Rc<Target>) -> Option<HealthStatus> {
+        let endpoints = self.seen.as_ref()?.endpoints();
+        let mut both = self.hosts.iter().zip(endpoints);
+        both.find(|(host, _)| Rc::ptr_eq(host.target(), target))
+            .map(|(_, endpoint)| endpoint.health)
+    }
+
     /// All of them.
     pub fn hosts(&self) -> &[Rc<Host>] {
         &self.hosts

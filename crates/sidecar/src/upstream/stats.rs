@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::datagrams::DatagramStats;
 use super::lb::zones::{Choice, Problem};
 use crate::config::cluster::Priority;
 use crate::telemetry::metrics::{Family, Scope, Stats};
@@ -211,6 +212,11 @@ impl ClusterStats {
     /// A counter that is seldom needed, looked up by its name.
     pub fn named(&self, name: &'static str) -> Counter {
         self.scope.counter(name)
+    }
+
+    /// Those of datagrams, for the clusters that have any.
+    pub(super) fn datagrams(&self) -> DatagramStats {
+        DatagramStats::new(&self.scope)
     }
 
     /// Counts the head of a final response.

@@ -66,6 +66,56 @@ impl Inbox {
     }
 }
 
+/// Datagrams to and from one address, as a stream of what is in them.
+struct Datagrams(tokio::net::UdpSocket);
+
+impl Datagrams {
+    async fn new(address: SocketAddr, open: &Open) -> Result<Self> {
+        let ours = open.from.unwrap_or(match address {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+        let socket = tokio::net::UdpSocket::bind((ours, 0)).await?;
+        let theirs = open.at.unwrap_or(address.ip());
+        socket.connect((theirs, address.port())).await?;
+        Ok(Self(socket))
+    }
+}
+
+impl AsyncRead for Datagrams {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = self.0.poll_recv(cx, buffer);
+        // Nothing read would be the end of a stream.
+        if polled.is_ready() && buffer.filled().len() == before {
+            buffer.put_slice(b"<empty>");
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Datagrams {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_send(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Connects; a second handle of a TCP socket comes with it.
 ///
 /// # Errors
@@ -90,6 +140,9 @@ pub(super) async fn dial(
         }
         Target::Tcp(address) => *address,
     };
+    if open.udp {
+        return Ok((Box::new(Datagrams::new(address, open).await?), None));
+    }
     let address = open
         .at
         .map_or(address, |ip| SocketAddr::new(ip, address.port()));

@@ -255,42 +255,34 @@ pub fn ip(value: &str, field: &str) -> Result<IpAddr> {
     })
 }
 
-/// A TCP address. Port 0 is let through only where `zero_port` says so.
+/// An address and port. Port 0 is let through only where `zero_port` says so.
 pub fn socket_address(value: &core::SocketAddress, zero_port: bool) -> Result<SocketAddr> {
-    is_tcp(value)?;
+    is_plain(value)?;
     let address = ip(&value.address, "address")?;
     Ok(SocketAddr::new(address, number(value, zero_port)?))
 }
 
 /// A `SocketAddress` whose address may be a name.
 pub fn host_and_port(value: &core::SocketAddress) -> Result<(&str, u16)> {
-    is_tcp(value)?;
+    is_plain(value)?;
     Ok((named(&value.address, "address")?, number(value, false)?))
 }
 
 /// A `SocketAddress` to listen on: the system may choose the port, and `ipv4_compat` is the
 /// caller's matter.
 pub fn listener_socket_address(value: &core::SocketAddress) -> Result<SocketAddr> {
-    is_of_tcp(value)?;
+    enumeration::<core::socket_address::Protocol>(value.protocol, "protocol")?;
     let address = ip(&value.address, "address")?;
     Ok(SocketAddr::new(address, number(value, true)?))
 }
 
-fn is_tcp(value: &core::SocketAddress) -> Result<()> {
-    is_of_tcp(value)?;
+/// An address that is not a listener's. Which protocol is spoken to it is told by what uses it, as in Envoy.
+fn is_plain(value: &core::SocketAddress) -> Result<()> {
+    enumeration::<core::socket_address::Protocol>(value.protocol, "protocol")?;
     refuse(
         value.ipv4_compat,
         "ipv4_compat",
         "is for the addresses of listeners",
-    )
-}
-
-fn is_of_tcp(value: &core::SocketAddress) -> Result<()> {
-    let protocol: core::socket_address::Protocol = enumeration(value.protocol, "protocol")?;
-    refuse(
-        protocol != core::socket_address::Protocol::Tcp,
-        "protocol",
-        "only TCP is supported",
     )
 }
 

@@ -14,7 +14,7 @@ use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, each, enumeration, flag, named, refuse, timeout, uint,
 };
-use super::{access_log, filter_chain, listener_address, listener_filter, matching};
+use super::{access_log, filter_chain, listener_address, listener_filter, matching, udp};
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener::{FilterChain, Listener, TrafficDirection};
 use crate::config::listener_filter::{FilterKind, ListenerFilter};
@@ -36,7 +36,9 @@ pub fn build(
     context: &dyn Context,
 ) -> Result<Listener> {
     let direction = direction(proto);
-    let has_chain = !proto.filter_chains.is_empty() || proto.default_filter_chain.is_some();
+    let is_udp = udp::is_udp(&proto.address);
+    let has_chain =
+        is_udp || !proto.filter_chains.is_empty() || proto.default_filter_chain.is_some();
     let (
         addresses,
         direction,
@@ -46,6 +48,7 @@ pub fn build(
         filters,
         timeout,
         access_log,
+        udp,
         (),
     ) = (
         listener_address::build(
@@ -65,13 +68,17 @@ pub fn build(
             .map(|chain| filter_chain::build(chain, "default", context).map(Arc::new))
             .transpose()
             .within("default_filter_chain"),
-        listener_filter::build(&proto.listener_filters),
+        match is_udp {
+            true => Ok(Vec::new()),
+            false => listener_filter::build(&proto.listener_filters),
+        },
         timeout(
             &proto.listener_filters_timeout,
             Some(LISTENER_FILTERS_TIMEOUT),
             "listener_filters_timeout",
         ),
         access_log::build(&proto.access_log),
+        udp::build(proto),
         refuse(
             !has_chain,
             "filter_chains",
@@ -121,6 +128,7 @@ pub fn build(
         addresses,
         bind_to_port: bind.or(older_bind).unwrap_or(true),
         hand_over,
+        udp: udp.map(Box::new),
         filters,
         listener_filters_timeout: timeout,
         continue_on_timeout: proto.continue_on_listener_filters_timeout,

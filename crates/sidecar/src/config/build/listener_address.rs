@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::config::listener::v3::listener::connection_balance_c
 use super::fields::{
     Within as _, each, flag, keepalive, listener_socket_address, named, none_of, refuse, uint,
 };
-use super::socket_option;
+use super::{socket_option, udp};
 use crate::config::address::Address;
 use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::listener::{ListenAddress, TrafficDirection};
@@ -30,6 +30,7 @@ pub fn build(
         transparent: flag(&proto.transparent),
         freebind: flag(&proto.freebind),
         multipath: proto.enable_mptcp,
+        udp: udp::is_udp(&proto.address),
         reuse_port: flag(&proto.enable_reuse_port).unwrap_or(true),
         exact_balance: problems.take(exact_balance(proto)),
         keepalive: problems.take(keepalive_of(&proto.tcp_keepalive)),
@@ -46,6 +47,11 @@ pub fn build(
         "additional_addresses",
         &proto.additional_addresses,
         |additional| {
+            refuse(
+                udp::is_udp(&additional.address) != common.udp,
+                "address.socket_address.protocol",
+                "must be that of `address`: a listener is either of connections or of datagrams",
+            )?;
             let mut common = common.clone();
             if let Some(own) = &additional.socket_options {
                 let options = socket_option::build(&own.socket_options, "socket_options");

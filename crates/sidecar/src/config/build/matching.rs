@@ -87,6 +87,15 @@ pub const NETWORK_FILTER: Place = Place(&[
     ENVIRONMENT,
 ]);
 
+/// Inputs of a datagram.
+pub const DATAGRAM: Place = Place(&[
+    DESTINATION_IP,
+    DESTINATION_PORT,
+    SOURCE_IP,
+    SOURCE_PORT,
+    ENVIRONMENT,
+]);
+
 /// Inputs of a request that looks for its route: headers alone, as in Envoy.
 pub const REQUEST: Place = Place(&[Extension {
     type_name: "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",

@@ -51,6 +51,7 @@ pub mod struct_value;
 mod tls;
 mod tls_parameters;
 mod transport_socket;
+mod udp;
 mod upstream_protocol;
 mod uri_template;
 mod validation_context;

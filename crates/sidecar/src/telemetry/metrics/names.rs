@@ -28,6 +28,7 @@ impl Family {
             Family::TlsInspector => "tls_inspector",
             Family::HttpInspector => "http_inspector",
             Family::Filesystem => "filesystem",
+            Family::Udp => "udp",
         }
     }
 
@@ -39,6 +40,7 @@ impl Family {
             Family::Tcp => Some("envoy_tcp_prefix"),
             Family::Listener | Family::ListenerWorker => Some("envoy_listener_address"),
             Family::Sds => Some("envoy_secret"),
+            Family::Udp => Some("envoy_udp_prefix"),
             Family::ConnectionLimit => Some("envoy_connection_limit_prefix"),
             Family::LocalRateLimit => Some("envoy_local_network_ratelimit_prefix"),
             Family::ListenerRateLimit => Some("envoy_local_listener_ratelimit_prefix"),

@@ -60,6 +60,8 @@ pub enum Family {
     HttpRoutes,
     /// `filesystem.`, without a subject
     Filesystem,
+    /// `udp.<stat_prefix>.`
+    Udp,
 }
 
 type Key = (Family, Arc<str>);

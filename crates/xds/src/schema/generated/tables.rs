@@ -748,6 +748,9 @@ the value is the same on every connection; use value\
 format_string\
 envoy.config.core.v3.TransportSocket\
 envoy.config.core.v3.TypedExtensionConfig\
+envoy.config.core.v3.UdpSocketConfig\
+max_rx_datagram_size\
+prefer_gro\
 envoy.config.core.v3.UpstreamHttpProtocolOptions\
 auto_sni\
 auto_san_validation\
@@ -821,7 +824,6 @@ tcp_fast_open_queue_length\
 listener_filters_timeout\
 traffic_direction\
 continue_on_listener_filters_timeout\
-only TCP and Unix sockets are listened on: leave UDP (and QUIC) to its own way round the proxy, or terminate it elsewhere\
 udp_listener_config\
 it serves an embedding program\'s own calls, and nothing embeds this process\
 api_listener\
@@ -859,6 +861,12 @@ any_match\
 destination_port_range\
 envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet\
 rules\
+envoy.config.listener.v3.UdpListenerConfig\
+downstream_socket_config\
+QUIC is not spoken: give HTTP a listener of TCP with HTTP/2, or pass QUIC\'s datagrams on with udp_proxy\
+quic_options\
+each datagram is sent by itself; leave it out\
+udp_packet_packet_writer_config\
 envoy.config.metrics.v3.HistogramBucketSettings\
 buckets\
 bins\
@@ -1336,6 +1344,18 @@ request_id_metadata_key\
 operators that come from extensions are not supported; use the built-in ones\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight\
+envoy.extensions.filters.udp.udp_proxy.v3.Route\
+envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig\
+use_original_src_ip\
+hash_policies\
+upstream_socket_config\
+use_per_packet_load_balancing\
+proxy_access_log\
+no filter of sessions is built in: choose the cluster with the matcher\
+session_filters\
+datagrams are not carried in HTTP (CONNECT-UDP): give the cluster endpoints that can be reached by UDP\
+a session is logged when it ends; idle_timeout bounds how long that takes\
+envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy\
 envoy.extensions.formatter.metadata.v3.Metadata\
 envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery\
 envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\
@@ -2036,7 +2056,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 423] = [
+pub(crate) static MESSAGES: [MessageRow; 428] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2188,284 +2208,289 @@ pub(crate) static MESSAGES: [MessageRow; 423] = [
     m(19489,29,610,3), // envoy.config.core.v3.TlvEntry
     m(19583,36,613,2), // envoy.config.core.v3.TransportSocket
     m(19619,41,615,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19660,48,617,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(19817,37,620,2), // envoy.config.core.v3.WatchedDirectory
-    m(19866,46,622,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(19942,66,626,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20008,53,628,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20142,66,632,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20223,33,634,5), // envoy.config.endpoint.v3.Endpoint
-    m(20330,51,639,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20381,51,640,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20459,35,644,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20536,44,649,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20788,42,657,3), // envoy.config.listener.v3.AdditionalAddress
-    m(20830,31,660,3), // envoy.config.listener.v3.Filter
-    m(20920,36,663,7), // envoy.config.listener.v3.FilterChain
-    m(21098,41,670,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21313,33,681,37), // envoy.config.listener.v3.Listener
-    m(22444,57,718,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22645,70,721,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22715,46,721,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22761,39,722,4), // envoy.config.listener.v3.ListenerFilter
-    m(22815,58,726,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22930,67,731,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23002,47,732,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23060,35,735,5), // envoy.config.metrics.v3.StatsConfig
-    m(23423,36,740,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23497,36,743,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23557,44,746,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23638,39,747,3), // envoy.config.overload.v3.OverloadAction
-    m(23834,40,750,5), // envoy.config.overload.v3.OverloadManager
-    m(24076,40,755,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24116,38,757,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24191,41,759,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24232,32,760,3), // envoy.config.overload.v3.Trigger
-    m(24279,27,763,2), // envoy.config.rbac.v3.Action
-    m(24312,31,765,14), // envoy.config.rbac.v3.Permission
-    m(24559,35,779,1), // envoy.config.rbac.v3.Permission.Set
-    m(24594,27,780,5), // envoy.config.rbac.v3.Policy
-    m(24678,30,785,14), // envoy.config.rbac.v3.Principal
-    m(24792,44,799,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(24850,34,800,1), // envoy.config.rbac.v3.Principal.Set
-    m(24887,25,801,3), // envoy.config.rbac.v3.RBAC
-    m(25053,39,804,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25092,36,806,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25159,35,808,3), // envoy.config.route.v3.CookieMatcher
-    m(25218,31,811,2), // envoy.config.route.v3.Decorator
-    m(25267,42,813,3), // envoy.config.route.v3.DirectResponseAction
-    m(25330,34,816,3), // envoy.config.route.v3.FilterConfig
-    m(25375,35,819,11), // envoy.config.route.v3.HeaderMatcher
-    m(25528,43,830,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25571,36,833,10), // envoy.config.route.v3.RedirectAction
-    m(25738,27,843,19), // envoy.config.route.v3.Route
-    m(26469,53,862,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26522,33,864,37), // envoy.config.route.v3.RouteAction
-    m(27830,44,901,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27979,65,907,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28044,51,908,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28203,60,912,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28263,51,914,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28325,59,916,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28384,51,917,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28484,53,920,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28624,47,927,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28704,61,930,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(28796,40,932,19), // envoy.config.route.v3.RouteConfiguration
-    m(29199,66,951,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29265,31,953,1), // envoy.config.route.v3.RouteList
-    m(29302,32,954,15), // envoy.config.route.v3.RouteMatch
-    m(29575,47,969,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29622,54,969,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29676,55,969,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29749,29,971,6), // envoy.config.route.v3.Tracing
-    m(29853,36,977,2), // envoy.config.route.v3.VirtualCluster
-    m(29889,33,979,24), // envoy.config.route.v3.VirtualHost
-    m(30150,59,1003,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30209,37,1005,5), // envoy.config.route.v3.WeightedCluster
-    m(30334,51,1010,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30451,75,1020,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30526,53,1020,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30602,57,1025,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30659,57,1026,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30716,43,1027,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30811,55,1035,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30866,68,1037,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31126,63,1043,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31198,71,1045,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31269,58,1046,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31509,46,1051,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31968,71,1061,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32103,56,1063,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32236,52,1065,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32306,54,1068,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32425,65,1072,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32490,67,1072,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32584,61,1075,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32645,65,1075,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32829,78,1081,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32928,70,1084,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33012,63,1086,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33325,68,1091,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33398,58,1095,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33464,45,1096,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33509,81,1096,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34971,105,1156,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35076,101,1158,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35221,103,1161,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35347,109,1163,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35478,95,1170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35634,70,1173,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35704,76,1178,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35787,63,1180,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35880,78,1182,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35958,74,1183,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36077,66,1188,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36152,45,1192,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36273,59,1200,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36394,58,1203,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36452,54,1203,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37141,74,1226,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37240,70,1229,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37496,70,1239,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37566,84,1240,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37650,47,1243,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37697,63,1243,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37760,77,1243,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(37837,79,1244,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37975,60,1247,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38052,66,1250,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38123,76,1251,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38199,67,1251,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38266,92,1253,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(38358,85,1253,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38502,100,1259,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(38610,66,1260,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(38676,70,1263,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38796,57,1269,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38853,66,1270,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38919,70,1272,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38989,75,1273,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39064,69,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39133,71,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39204,70,1273,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(39274,67,1273,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(39346,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(39412,64,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(39476,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(39542,66,1275,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(39608,73,1275,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39681,58,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(39739,59,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(39798,58,1275,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(39856,49,1275,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39989,69,1277,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(40362,81,1289,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(40494,73,1291,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40858,66,1300,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40937,70,1301,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41028,61,1302,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41132,55,1304,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(41296,70,1306,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(41382,88,1307,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(41503,64,1308,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(41636,78,1310,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(41714,83,1311,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41985,58,1315,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42043,70,1315,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(42685,58,1331,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(43573,95,1346,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(43770,62,1350,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44186,67,1361,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(44279,79,1363,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(44456,57,1366,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(44523,48,1368,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(44650,63,1373,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(44724,56,1376,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(45350,51,1385,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(45440,55,1388,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(45725,62,1394,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(45791,60,1395,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46121,54,1402,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(46342,69,1413,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(46444,73,1417,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(46517,78,1420,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(46595,48,1423,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(46808,77,1432,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(46885,49,1434,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47034,43,1442,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47108,44,1449,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47158,54,1456,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47266,69,1460,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(47346,71,1461,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(47423,78,1464,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(47501,35,1464,8), // envoy.service.discovery.v3.Resource
-    m(47577,48,1472,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(47637,40,1473,2), // envoy.service.discovery.v3.ResourceError
-    m(47677,42,1475,2), // envoy.service.discovery.v3.ResourceLocator
-    m(47719,65,1477,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(47784,39,1479,2), // envoy.service.discovery.v3.ResourceName
-    m(47852,32,1481,2), // envoy.service.runtime.v3.Runtime
-    m(47889,36,1483,2), // envoy.type.matcher.v3.AddressMatcher
-    m(47931,35,1485,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(47976,40,1487,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48029,49,1490,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48078,33,1491,1), // envoy.type.matcher.v3.ListMatcher
-    m(48117,39,1492,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48164,37,1493,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48207,49,1497,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48256,31,1498,1), // envoy.type.matcher.v3.OrMatcher
-    m(48301,33,1499,1), // envoy.type.matcher.v3.PathMatcher
-    m(48334,45,1500,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(48398,34,1502,2), // envoy.type.matcher.v3.RegexMatcher
-    m(48506,44,1504,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(48566,35,1505,7), // envoy.type.matcher.v3.StringMatcher
-    m(48678,34,1512,7), // envoy.type.matcher.v3.ValueMatcher
-    m(48754,44,1519,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(48798,34,1519,2), // envoy.type.metadata.v3.MetadataKey
-    m(48832,46,1521,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(48883,35,1523,4), // envoy.type.metadata.v3.MetadataKind
-    m(48929,43,1527,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48972,40,1527,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49012,43,1527,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49055,41,1527,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49096,31,1527,6), // envoy.type.tracing.v3.CustomTag
-    m(49162,43,1533,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49205,38,1535,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49243,39,1537,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(49282,40,1538,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(49326,25,1541,2), // envoy.type.v3.DoubleRange
-    m(49359,31,1543,2), // envoy.type.v3.FractionalPercent
-    m(49410,24,1545,2), // envoy.type.v3.HashPolicy
-    m(49434,36,1547,1), // envoy.type.v3.HashPolicy.FilterState
-    m(49470,33,1548,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(49503,24,1548,1), // envoy.type.v3.HttpStatus
-    m(49531,24,1549,2), // envoy.type.v3.Int32Range
-    m(49555,24,1551,2), // envoy.type.v3.Int64Range
-    m(49579,21,1553,1), // envoy.type.v3.Percent
-    m(49600,29,1554,3), // envoy.type.v3.SemanticVersion
-    m(49658,25,1557,3), // envoy.type.v3.TokenBucket
-    m(49711,19,1560,2), // google.protobuf.Any
-    m(49730,25,1562,1), // google.protobuf.BoolValue
-    m(49755,26,1563,1), // google.protobuf.BytesValue
-    m(49781,27,1564,1), // google.protobuf.DoubleValue
-    m(49808,24,1565,2), // google.protobuf.Duration
-    m(49844,21,1567,0), // google.protobuf.Empty
-    m(49865,26,1567,1), // google.protobuf.FloatValue
-    m(49891,26,1568,1), // google.protobuf.Int32Value
-    m(49917,26,1569,1), // google.protobuf.Int64Value
-    m(49943,25,1570,1), // google.protobuf.ListValue
-    m(49974,27,1571,1), // google.protobuf.StringValue
-    m(50001,22,1572,1), // google.protobuf.Struct
-    m(50029,34,1573,2), // google.protobuf.Struct.FieldsEntry
-    m(50063,25,1575,2), // google.protobuf.Timestamp
-    m(50088,27,1577,1), // google.protobuf.UInt32Value
-    m(50115,27,1578,1), // google.protobuf.UInt64Value
-    m(50142,21,1579,6), // google.protobuf.Value
-    m(50229,17,1585,3), // google.rpc.Status
-    m(50253,21,1588,2), // xds.core.v3.CidrRange
-    m(50274,25,1590,1), // xds.core.v3.ContextParams
-    m(50305,37,1591,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(50342,32,1593,2), // xds.core.v3.TypedExtensionConfig
-    m(50374,27,1595,3), // xds.type.matcher.v3.Matcher
-    m(50436,39,1598,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(50483,52,1599,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(50552,49,1601,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(50649,63,1605,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(50712,65,1606,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(50805,39,1609,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(50930,48,1613,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(50981,57,1614,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(51038,35,1616,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51124,32,1619,2), // xds.type.matcher.v3.RegexMatcher
-    m(51156,42,1621,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51198,33,1621,7), // xds.type.matcher.v3.StringMatcher
+    m(19660,36,617,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19726,48,619,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19883,37,622,2), // envoy.config.core.v3.WatchedDirectory
+    m(19932,46,624,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20008,66,628,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20074,53,630,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20208,66,634,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20289,33,636,5), // envoy.config.endpoint.v3.Endpoint
+    m(20396,51,641,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20447,51,642,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20525,35,646,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20602,44,651,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20854,42,659,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20896,31,662,3), // envoy.config.listener.v3.Filter
+    m(20986,36,665,7), // envoy.config.listener.v3.FilterChain
+    m(21164,41,672,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21379,33,683,37), // envoy.config.listener.v3.Listener
+    m(22389,57,720,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22590,70,723,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22660,46,723,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22706,39,724,4), // envoy.config.listener.v3.ListenerFilter
+    m(22760,58,728,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22875,67,733,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(22947,42,734,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23204,47,737,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23262,35,740,5), // envoy.config.metrics.v3.StatsConfig
+    m(23625,36,745,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23699,36,748,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23759,44,751,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23840,39,752,3), // envoy.config.overload.v3.OverloadAction
+    m(24036,40,755,5), // envoy.config.overload.v3.OverloadManager
+    m(24278,40,760,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24318,38,762,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24393,41,764,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24434,32,765,3), // envoy.config.overload.v3.Trigger
+    m(24481,27,768,2), // envoy.config.rbac.v3.Action
+    m(24514,31,770,14), // envoy.config.rbac.v3.Permission
+    m(24761,35,784,1), // envoy.config.rbac.v3.Permission.Set
+    m(24796,27,785,5), // envoy.config.rbac.v3.Policy
+    m(24880,30,790,14), // envoy.config.rbac.v3.Principal
+    m(24994,44,804,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25052,34,805,1), // envoy.config.rbac.v3.Principal.Set
+    m(25089,25,806,3), // envoy.config.rbac.v3.RBAC
+    m(25255,39,809,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25294,36,811,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25361,35,813,3), // envoy.config.route.v3.CookieMatcher
+    m(25420,31,816,2), // envoy.config.route.v3.Decorator
+    m(25469,42,818,3), // envoy.config.route.v3.DirectResponseAction
+    m(25532,34,821,3), // envoy.config.route.v3.FilterConfig
+    m(25577,35,824,11), // envoy.config.route.v3.HeaderMatcher
+    m(25730,43,835,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25773,36,838,10), // envoy.config.route.v3.RedirectAction
+    m(25940,27,848,19), // envoy.config.route.v3.Route
+    m(26671,53,867,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26724,33,869,37), // envoy.config.route.v3.RouteAction
+    m(28032,44,906,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28181,65,912,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28246,51,913,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28405,60,917,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28465,51,919,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28527,59,921,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28586,51,922,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28686,53,925,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28826,47,932,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28906,61,935,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(28998,40,937,19), // envoy.config.route.v3.RouteConfiguration
+    m(29401,66,956,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29467,31,958,1), // envoy.config.route.v3.RouteList
+    m(29504,32,959,15), // envoy.config.route.v3.RouteMatch
+    m(29777,47,974,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29824,54,974,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29878,55,974,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29951,29,976,6), // envoy.config.route.v3.Tracing
+    m(30055,36,982,2), // envoy.config.route.v3.VirtualCluster
+    m(30091,33,984,24), // envoy.config.route.v3.VirtualHost
+    m(30352,59,1008,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30411,37,1010,5), // envoy.config.route.v3.WeightedCluster
+    m(30536,51,1015,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30653,75,1025,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30728,53,1025,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30804,57,1030,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30861,57,1031,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30918,43,1032,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31013,55,1040,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31068,68,1042,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31328,63,1048,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31400,71,1050,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31471,58,1051,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31711,46,1056,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32170,71,1066,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32305,56,1068,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32438,52,1070,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32508,54,1073,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32627,65,1077,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32692,67,1077,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32786,61,1080,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32847,65,1080,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33031,78,1086,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33130,70,1089,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33214,63,1091,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33527,68,1096,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33600,58,1100,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33666,45,1101,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33711,81,1101,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35173,105,1161,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35278,101,1163,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35423,103,1166,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35549,109,1168,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35680,95,1175,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35836,70,1178,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35906,76,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35989,63,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36082,78,1187,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36160,74,1188,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36279,66,1193,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36354,45,1197,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36475,59,1205,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36596,58,1208,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36654,54,1208,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37343,74,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37442,70,1234,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37698,70,1244,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37768,84,1245,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37852,47,1248,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(37899,56,1249,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38314,67,1262,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38381,47,1264,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38428,63,1264,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38491,77,1264,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38568,79,1265,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38706,60,1268,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38783,66,1271,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38854,76,1272,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38930,67,1272,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38997,92,1274,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39089,85,1274,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39233,100,1280,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39341,66,1281,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39407,70,1284,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39527,57,1290,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39584,66,1291,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39650,70,1293,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(39720,75,1294,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39795,69,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39864,71,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39935,70,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40005,67,1294,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40077,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40143,64,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40207,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40273,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40339,73,1296,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40412,58,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40470,59,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40529,58,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40587,49,1296,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(40720,69,1298,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41093,81,1310,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41225,73,1312,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41589,66,1321,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41668,70,1322,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41759,61,1323,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41863,55,1325,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42027,70,1327,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42113,88,1328,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42234,64,1329,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42367,78,1331,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42445,83,1332,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(42716,58,1336,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42774,70,1336,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(43416,58,1352,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44304,95,1367,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44501,62,1371,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44917,67,1382,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45010,79,1384,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45187,57,1387,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45254,48,1389,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45381,63,1394,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(45455,56,1397,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46081,51,1406,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46171,55,1409,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46456,62,1415,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46522,60,1416,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46852,54,1423,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47073,69,1434,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47175,73,1438,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47248,78,1441,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47326,48,1444,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47539,77,1453,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47616,49,1455,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47765,43,1463,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47839,44,1470,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47889,54,1477,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47997,69,1481,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48077,71,1482,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48154,78,1485,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48232,35,1485,8), // envoy.service.discovery.v3.Resource
+    m(48308,48,1493,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48368,40,1494,2), // envoy.service.discovery.v3.ResourceError
+    m(48408,42,1496,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48450,65,1498,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48515,39,1500,2), // envoy.service.discovery.v3.ResourceName
+    m(48583,32,1502,2), // envoy.service.runtime.v3.Runtime
+    m(48620,36,1504,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48662,35,1506,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48707,40,1508,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48760,49,1511,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48809,33,1512,1), // envoy.type.matcher.v3.ListMatcher
+    m(48848,39,1513,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48895,37,1514,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48938,49,1518,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48987,31,1519,1), // envoy.type.matcher.v3.OrMatcher
+    m(49032,33,1520,1), // envoy.type.matcher.v3.PathMatcher
+    m(49065,45,1521,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49129,34,1523,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49237,44,1525,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49297,35,1526,7), // envoy.type.matcher.v3.StringMatcher
+    m(49409,34,1533,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49485,44,1540,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49529,34,1540,2), // envoy.type.metadata.v3.MetadataKey
+    m(49563,46,1542,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49614,35,1544,4), // envoy.type.metadata.v3.MetadataKind
+    m(49660,43,1548,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49703,40,1548,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49743,43,1548,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49786,41,1548,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49827,31,1548,6), // envoy.type.tracing.v3.CustomTag
+    m(49893,43,1554,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49936,38,1556,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49974,39,1558,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50013,40,1559,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50057,25,1562,2), // envoy.type.v3.DoubleRange
+    m(50090,31,1564,2), // envoy.type.v3.FractionalPercent
+    m(50141,24,1566,2), // envoy.type.v3.HashPolicy
+    m(50165,36,1568,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50201,33,1569,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50234,24,1569,1), // envoy.type.v3.HttpStatus
+    m(50262,24,1570,2), // envoy.type.v3.Int32Range
+    m(50286,24,1572,2), // envoy.type.v3.Int64Range
+    m(50310,21,1574,1), // envoy.type.v3.Percent
+    m(50331,29,1575,3), // envoy.type.v3.SemanticVersion
+    m(50389,25,1578,3), // envoy.type.v3.TokenBucket
+    m(50442,19,1581,2), // google.protobuf.Any
+    m(50461,25,1583,1), // google.protobuf.BoolValue
+    m(50486,26,1584,1), // google.protobuf.BytesValue
+    m(50512,27,1585,1), // google.protobuf.DoubleValue
+    m(50539,24,1586,2), // google.protobuf.Duration
+    m(50575,21,1588,0), // google.protobuf.Empty
+    m(50596,26,1588,1), // google.protobuf.FloatValue
+    m(50622,26,1589,1), // google.protobuf.Int32Value
+    m(50648,26,1590,1), // google.protobuf.Int64Value
+    m(50674,25,1591,1), // google.protobuf.ListValue
+    m(50705,27,1592,1), // google.protobuf.StringValue
+    m(50732,22,1593,1), // google.protobuf.Struct
+    m(50760,34,1594,2), // google.protobuf.Struct.FieldsEntry
+    m(50794,25,1596,2), // google.protobuf.Timestamp
+    m(50819,27,1598,1), // google.protobuf.UInt32Value
+    m(50846,27,1599,1), // google.protobuf.UInt64Value
+    m(50873,21,1600,6), // google.protobuf.Value
+    m(50960,17,1606,3), // google.rpc.Status
+    m(50984,21,1609,2), // xds.core.v3.CidrRange
+    m(51005,25,1611,1), // xds.core.v3.ContextParams
+    m(51036,37,1612,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(51073,32,1614,2), // xds.core.v3.TypedExtensionConfig
+    m(51105,27,1616,3), // xds.type.matcher.v3.Matcher
+    m(51167,39,1619,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(51214,52,1620,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(51283,49,1622,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(51380,63,1626,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(51443,65,1627,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(51536,39,1630,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(51661,48,1634,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(51712,57,1635,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(51769,35,1637,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51855,32,1640,2), // xds.type.matcher.v3.RegexMatcher
+    m(51887,42,1642,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51929,33,1642,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1628] = [
+pub(crate) static FIELDS: [FieldRow; 1649] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2474,20 +2499,20 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',401,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',401,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',406,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',406,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',401,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',401,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',406,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',406,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',385,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',390,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',385,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',390,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',68,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2500,13 +2525,13 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',388,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',393,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',388,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',393,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2522,9 +2547,9 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',392,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',392,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',392,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',397,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',397,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',397,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2548,19 +2573,19 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',388,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',393,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',388,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',393,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',388,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',393,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2575,11 +2600,11 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',385,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',390,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',385,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',390,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',120,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2600,23 +2625,23 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',388,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',393,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',388,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',393,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',388,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',393,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',388,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',393,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2624,19 +2649,19 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',401,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',388,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',393,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',401,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',388,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',393,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',392,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',392,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',397,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',397,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',124,4,255,b'S',0,0), // node
@@ -2650,14 +2675,14 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',388,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',401,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',393,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',406,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2683,7 +2708,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',198,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',200,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3789,5,1,b'e',34,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2694,7 +2719,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',378,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',383,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2706,7 +2731,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(4297,14,4,b'm',141,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',362,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',367,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2714,17 +2739,17 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',392,4,255,b'I',4643,70), // stats_flush_interval
+    f(4713,20,7,b'm',397,4,255,b'I',4643,70), // stats_flush_interval
     f(4801,8,8,b'm',65,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4868,12,13,b'm',174,4,255,b'S',0,0), // stats_config
+    f(4868,12,13,b'm',176,4,255,b'S',0,0), // stats_config
     f(4925,10,14,b'm',95,4,255,b'R',4880,45), // hds_config
-    f(4935,16,15,b'm',179,4,255,b'S',0,0), // overload_manager
+    f(4935,16,15,b'm',181,4,255,b'S',0,0), // overload_manager
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',403,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',408,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5163,20,21,b'm',150,2,255,b'R',5128,35), // bootstrap_extensions
     f(5256,14,22,b'm',100,2,255,b'R',5183,73), // config_sources
@@ -2747,12 +2772,12 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',392,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',397,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',399,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',404,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
@@ -2763,11 +2788,11 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',392,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',397,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7216,9,1,b'm',166,2,255,b'S',0,0), // listeners
+    f(7216,9,1,b'm',167,2,255,b'S',0,0), // listeners
     f(7225,8,2,b'm',71,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',322,2,255,b'S',0,0), // secrets
+    f(7233,7,3,b'm',327,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7280,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7371,17,2,b'm',56,4,255,b'I',7298,73), // outlier_detection
@@ -2786,13 +2811,13 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(7760,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7814,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7830,23,2,b'm',392,4,255,b'I',6831,36), // memory_release_interval
-    f(7853,23,3,b'm',403,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7876,28,4,b'm',402,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7830,23,2,b'm',397,4,255,b'I',6831,36), // memory_release_interval
+    f(7853,23,3,b'm',408,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7876,28,4,b'm',407,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
     f(7904,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7966,12,2,b'm',399,4,0,b'S',0,0), // static_layer
+    f(7966,12,2,b'm',404,4,0,b'S',0,0), // static_layer
     f(7978,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(7988,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(7999,10,5,b'm',64,4,0,b'S',0,0), // rtds_layer
@@ -2805,12 +2830,12 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(8200,11,2,b'm',100,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8245,12,1,b'm',392,4,255,b'I',6831,36), // miss_timeout
-    f(8257,16,2,b'm',392,4,255,b'I',6831,36), // megamiss_timeout
-    f(8273,12,3,b'm',392,4,255,b'I',6831,36), // kill_timeout
-    f(8285,17,4,b'm',392,4,255,b'I',6831,36), // multikill_timeout
-    f(8302,19,5,b'm',385,4,255,b'I',6831,36), // multikill_threshold
-    f(8321,23,6,b'm',392,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8245,12,1,b'm',397,4,255,b'I',6831,36), // miss_timeout
+    f(8257,16,2,b'm',397,4,255,b'I',6831,36), // megamiss_timeout
+    f(8273,12,3,b'm',397,4,255,b'I',6831,36), // kill_timeout
+    f(8285,17,4,b'm',397,4,255,b'I',6831,36), // multikill_timeout
+    f(8302,19,5,b'm',390,4,255,b'I',6831,36), // multikill_threshold
+    f(8321,23,6,b'm',397,4,255,b'I',6831,36), // max_kill_timeout_jitter
     f(8344,7,7,b'm',66,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
@@ -2823,34 +2848,34 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(8524,19,2,b'm',69,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8593,15,2,b'm',402,4,255,b'S',0,0), // max_connections
-    f(8608,20,3,b'm',402,4,255,b'S',0,0), // max_pending_requests
-    f(8628,12,4,b'm',402,4,255,b'S',0,0), // max_requests
-    f(8640,11,5,b'm',402,4,255,b'S',0,0), // max_retries
+    f(8593,15,2,b'm',407,4,255,b'S',0,0), // max_connections
+    f(8608,20,3,b'm',407,4,255,b'S',0,0), // max_pending_requests
+    f(8628,12,4,b'm',407,4,255,b'S',0,0), // max_requests
+    f(8640,11,5,b'm',407,4,255,b'S',0,0), // max_retries
     f(8651,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8726,20,7,b'm',402,4,255,b'I',8666,60), // max_connection_pools
+    f(8726,20,7,b'm',407,4,255,b'I',8666,60), // max_connection_pools
     f(8746,12,8,b'm',70,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8820,14,1,b'm',385,4,255,b'S',0,0), // budget_percent
-    f(8834,21,2,b'm',402,4,255,b'S',0,0), // min_retry_concurrency
-    f(8932,15,3,b'm',392,4,255,b'R',8855,77), // budget_interval
+    f(8820,14,1,b'm',390,4,255,b'S',0,0), // budget_percent
+    f(8834,21,2,b'm',407,4,255,b'S',0,0), // min_retry_concurrency
+    f(8932,15,3,b'm',397,4,255,b'R',8855,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(8978,18,3,b'm',77,4,255,b'S',0,0), // eds_cluster_config
-    f(8996,15,4,b'm',392,4,255,b'S',0,0), // connect_timeout
-    f(9079,33,5,b'm',402,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
+    f(8996,15,4,b'm',397,4,255,b'S',0,0), // connect_timeout
+    f(9079,33,5,b'm',407,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
     f(9112,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9178,13,8,b'm',65535,2,255,b'R',9121,57), // health_checks
-    f(9191,27,9,b'm',402,4,255,b'S',0,0), // max_requests_per_connection
+    f(9191,27,9,b'm',407,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',68,4,255,b'S',0,0), // circuit_breakers
     f(9218,21,13,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,14,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(9261,16,16,b'm',392,4,255,b'S',0,0), // dns_refresh_rate
+    f(9261,16,16,b'm',397,4,255,b'S',0,0), // dns_refresh_rate
     f(9277,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9294,13,18,b'm',93,2,255,b'S',0,0), // dns_resolvers
     f(7371,17,19,b'm',65535,4,255,b'R',9307,58), // outlier_detection
-    f(9365,16,20,b'm',392,4,255,b'S',0,0), // cleanup_interval
+    f(9365,16,20,b'm',397,4,255,b'S',0,0), // cleanup_interval
     f(7388,20,21,b'm',97,4,255,b'S',0,0), // upstream_bind_config
     f(9450,16,22,b'm',65535,4,255,b'R',9381,69), // lb_subset_config
     f(9534,19,23,b'm',65535,4,1,b'R',9466,68), // ring_hash_lb_config
@@ -2863,7 +2888,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(9686,27,30,b'm',89,4,255,b'S',0,0), // upstream_connection_options
     f(9820,40,31,b'b',65535,0,255,b'I',9713,107), // close_connections_on_host_health_failure
     f(9923,29,32,b'b',65535,0,255,b'I',9860,63), // ignore_health_on_host_removal
-    f(9952,15,33,b'm',153,4,255,b'S',0,0), // load_assignment
+    f(9952,15,33,b'm',154,4,255,b'S',0,0), // load_assignment
     f(9967,22,34,b'm',79,4,1,b'S',0,0), // original_dst_lb_config
     f(9989,32,36,b'm',85,1,255,b'S',0,0), // typed_extension_protocol_options
     f(10021,23,37,b'm',78,4,1,b'S',0,0), // least_request_lb_config
@@ -2875,7 +2900,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(10235,24,43,b'm',84,2,255,b'S',0,0), // transport_socket_matches
     f(10259,24,44,b'm',81,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5105,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10283,30,46,b'm',151,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10283,30,46,b'm',152,4,255,b'S',0,0), // upstream_http_protocol_options
     f(10339,21,47,b'b',65535,0,255,b'I',10313,26), // track_timeout_budgets
     f(10429,15,48,b'm',150,4,255,b'R',10360,69), // upstream_config
     f(10473,19,49,b'm',88,4,255,b'I',10444,29), // track_cluster_stats
@@ -2883,67 +2908,67 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(10554,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10660,16,52,b'm',65535,4,1,b'R',10595,65), // maglev_lb_config
     f(5684,21,53,b'm',103,4,255,b'S',0,0), // dns_resolution_config
-    f(10676,21,54,b'm',389,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10676,21,54,b'm',394,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5705,25,55,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10697,21,56,b'm',82,4,1,b'S',0,0), // round_robin_lb_config
     f(10718,27,57,b's',65535,2,255,b'R',10167,58), // lrs_report_endpoint_metrics
-    f(10745,10,58,b'm',392,4,255,b'S',0,0), // dns_jitter
-    f(10783,24,59,b'm',410,4,255,b'R',10755,28), // transport_socket_matcher
-    f(10882,44,60,b'm',392,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
-    f(10949,13,61,b'm',175,4,255,b'I',10926,23), // stats_matcher
+    f(10745,10,58,b'm',397,4,255,b'S',0,0), // dns_jitter
+    f(10783,24,59,b'm',415,4,255,b'R',10755,28), // transport_socket_matcher
+    f(10882,44,60,b'm',397,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
+    f(10949,13,61,b'm',177,4,255,b'I',10926,23), // stats_matcher
     f(11028,16,62,b'm',65535,4,255,b'R',10962,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11090,23,1,b'm',385,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11090,23,1,b'm',390,4,255,b'S',0,0), // healthy_panic_threshold
     f(11113,20,2,b'm',75,4,0,b'S',0,0), // zone_aware_lb_config
     f(11133,27,3,b'm',74,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11212,19,4,b'm',392,4,255,b'I',11160,52), // update_merge_window
+    f(11212,19,4,b'm',397,4,255,b'I',11160,52), // update_merge_window
     f(11283,31,5,b'b',65535,0,255,b'I',11231,52), // ignore_new_hosts_until_first_hc
     f(11314,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11422,28,7,b'm',73,4,255,b'I',11350,72), // consistent_hashing_lb_config
     f(11549,20,8,b'm',112,4,255,b'I',11450,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11641,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11665,19,2,b'm',402,4,255,b'I',6831,36), // hash_balance_factor
+    f(11665,19,2,b'm',407,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',385,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',403,4,255,b'S',0,0), // min_cluster_size
+    f(11819,15,1,b'm',390,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',408,4,255,b'S',0,0), // min_cluster_size
     f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11968,10,1,b'm',100,4,255,b'S',0,0), // eds_config
     f(11978,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12042,12,1,b'm',402,4,255,b'S',0,0), // choice_count
+    f(12042,12,1,b'm',407,4,255,b'S',0,0), // choice_count
     f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
     f(12073,17,3,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12141,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12156,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12172,22,3,b'm',402,4,255,b'S',0,0), // upstream_port_override
-    f(12281,12,4,b'm',365,4,255,b'R',12194,87), // metadata_key
+    f(12172,22,3,b'm',407,4,255,b'S',0,0), // upstream_port_override
+    f(12281,12,4,b'm',370,4,255,b'R',12194,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12341,29,1,b'm',391,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12370,27,2,b'm',391,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12397,27,3,b'm',355,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12341,29,1,b'm',396,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12370,27,2,b'm',396,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12397,27,3,b'm',360,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12073,17,1,b'm',83,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12589,17,1,b'm',392,4,255,b'S',0,0), // slow_start_window
+    f(12589,17,1,b'm',397,4,255,b'S',0,0), // slow_start_window
     f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',385,4,255,b'S',0,0), // min_weight_percent
+    f(12616,18,3,b'm',390,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12686,5,2,b'm',399,4,255,b'S',0,0), // match
+    f(12686,5,2,b'm',404,4,255,b'S',0,0), // match
     f(9553,16,3,b'm',149,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12803,8,1,b'm',87,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2958,13 +2983,13 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(13134,21,3,b'm',90,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13224,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13252,26,2,b'm',402,4,255,b'S',0,0), // first_address_family_count
+    f(13252,26,2,b'm',407,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13330,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13336,6,2,b'm',111,4,0,b'S',0,0), // append
     f(13342,15,3,b'm',92,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13423,11,1,b'm',362,4,255,b'S',0,0), // key_matcher
+    f(13423,11,1,b'm',367,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13462,14,1,b'm',140,4,0,b'S',0,0), // socket_address
     f(13476,4,2,b'm',127,4,0,b'S',0,0), // pipe
@@ -2973,35 +2998,35 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13617,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13669,13,2,b's',65535,2,255,b'R',13625,44), // cluster_names
-    f(13727,13,3,b'm',392,4,255,b'I',13682,45), // refresh_delay
+    f(13727,13,3,b'm',397,4,255,b'I',13682,45), // refresh_delay
     f(13740,13,4,b'm',108,2,255,b'S',0,0), // grpc_services
-    f(13753,15,5,b'm',392,4,255,b'I',13682,45), // request_timeout
+    f(13753,15,5,b'm',397,4,255,b'I',13682,45), // request_timeout
     f(13829,19,6,b'm',130,4,255,b'I',13768,61), // rate_limit_settings
     f(13848,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13878,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13899,17,9,b'm',150,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13983,14,1,b'm',140,4,255,b'S',0,0), // source_address
-    f(13997,8,2,b'm',389,4,255,b'S',0,0), // freebind
+    f(13997,8,2,b'm',394,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',141,2,255,b'S',0,0), // socket_options
     f(14005,27,4,b'm',140,2,255,b'S',0,0), // additional_source_addresses
     f(14032,22,5,b'm',107,2,255,b'S',0,0), // extra_source_addresses
     f(14054,22,6,b'm',150,4,255,b'S',0,0), // local_address_selector
     f(14119,27,7,b'b',65535,0,255,b'R',14076,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',386,4,255,b'S',0,0), // version
-    f(9603,8,2,b'm',399,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',391,4,255,b'S',0,0), // version
+    f(9603,8,2,b'm',404,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',402,4,255,b'S',0,0), // prefix_len
+    f(14223,10,2,b'm',407,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14266,17,2,b'm',95,4,0,b'S',0,0), // api_config_source
     f(14283,3,3,b'm',94,4,0,b'S',0,0), // ads
-    f(14286,21,4,b'm',392,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14286,21,4,b'm',397,4,255,b'S',0,0), // initial_fetch_timeout
     f(14307,4,5,b'm',139,4,0,b'S',0,0), // self
     f(14311,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14331,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
@@ -3013,7 +3038,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(14442,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
     f(14454,13,3,b's',65535,4,0,b'S',0,0), // inline_string
     f(14467,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14487,17,5,b'm',152,4,255,b'S',0,0), // watched_directory
+    f(14487,17,5,b'm',153,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
     f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
     f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
@@ -3035,14 +3060,14 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.config.core.v3.GrpcService
     f(14828,10,1,b'm',109,4,0,b'S',0,0), // envoy_grpc
     f(14867,11,2,b'm',65535,4,0,b'R',14838,29), // google_grpc
-    f(14912,7,3,b'm',392,4,255,b'I',14878,34), // timeout
+    f(14912,7,3,b'm',397,4,255,b'I',14878,34), // timeout
     f(14919,16,5,b'm',110,2,255,b'S',0,0), // initial_metadata
     f(14935,12,6,b'm',131,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15001,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(14935,12,3,b'm',131,4,255,b'I',15010,53), // retry_policy
-    f(15063,26,4,b'm',402,4,255,b'S',0,0), // max_receive_message_length
+    f(15063,26,4,b'm',407,4,255,b'S',0,0), // max_receive_message_length
     f(15137,18,5,b'b',65535,0,255,b'I',15089,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -3050,66 +3075,66 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(15187,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',110,4,255,b'S',0,0), // header
-    f(13336,6,2,b'm',389,4,255,b'S',0,0), // append
+    f(13336,6,2,b'm',394,4,255,b'S',0,0), // append
     f(15234,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15247,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15340,18,1,b'm',389,4,255,b'S',0,0), // allow_absolute_url
+    f(15340,18,1,b'm',394,4,255,b'S',0,0), // allow_absolute_url
     f(15358,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15372,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15396,17,4,b'm',114,4,255,b'S',0,0), // header_key_format
     f(15413,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15486,20,6,b'b',65535,0,255,b'R',15428,58), // allow_chunked_length
-    f(15506,45,7,b'm',389,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15506,45,7,b'm',394,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
     f(15551,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15614,16,9,b'm',389,4,255,b'I',15575,39), // use_balsa_parser
+    f(15614,16,9,b'm',394,4,255,b'I',15575,39), // use_balsa_parser
     f(15630,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15689,22,11,b'm',362,2,255,b'R',15650,39), // ignore_http_11_upgrade
+    f(15689,22,11,b'm',367,2,255,b'R',15650,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15768,17,1,b'm',115,4,0,b'S',0,0), // proper_case_words
     f(15830,18,8,b'm',150,4,0,b'I',15785,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15962,16,1,b'm',402,4,255,b'S',0,0), // hpack_table_size
-    f(15978,22,2,b'm',402,4,255,b'S',0,0), // max_concurrent_streams
-    f(16000,26,3,b'm',402,4,255,b'S',0,0), // initial_stream_window_size
-    f(16026,30,4,b'm',402,4,255,b'S',0,0), // initial_connection_window_size
+    f(15962,16,1,b'm',407,4,255,b'S',0,0), // hpack_table_size
+    f(15978,22,2,b'm',407,4,255,b'S',0,0), // max_concurrent_streams
+    f(16000,26,3,b'm',407,4,255,b'S',0,0), // initial_stream_window_size
+    f(16026,30,4,b'm',407,4,255,b'S',0,0), // initial_connection_window_size
     f(16056,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16124,14,6,b'b',65535,0,255,b'R',16069,55), // allow_metadata
-    f(16172,19,7,b'm',402,4,255,b'I',16138,34), // max_outbound_frames
-    f(16236,27,8,b'm',402,4,255,b'I',16191,45), // max_outbound_control_frames
-    f(16304,49,9,b'm',402,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16399,38,10,b'm',402,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
-    f(16506,52,11,b'm',402,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16172,19,7,b'm',407,4,255,b'I',16138,34), // max_outbound_frames
+    f(16236,27,8,b'm',407,4,255,b'I',16191,45), // max_outbound_control_frames
+    f(16304,49,9,b'm',407,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16399,38,10,b'm',407,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
+    f(16506,52,11,b'm',407,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(16598,38,12,b'b',65535,0,255,b'I',16558,40), // stream_error_on_invalid_http_messaging
     f(16683,26,13,b'm',65535,2,255,b'R',16636,47), // custom_settings_parameters
-    f(15506,45,14,b'm',389,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
+    f(15506,45,14,b'm',394,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
     f(16709,20,15,b'm',119,4,255,b'S',0,0), // connection_keepalive
-    f(16767,17,16,b'm',389,4,255,b'I',16729,38), // use_oghttp2_codec
-    f(16845,17,17,b'm',403,4,255,b'I',16784,61), // max_metadata_size
-    f(16899,23,18,b'm',389,4,255,b'I',16862,37), // enable_huffman_encoding
-    f(16922,24,19,b'm',402,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16985,17,20,b'm',389,4,255,b'I',16946,39), // disallow_obs_text
-    f(17044,18,21,b'm',403,4,255,b'I',17002,42), // stream_reset_burst
-    f(17062,17,22,b'm',403,4,255,b'I',17002,42), // stream_reset_rate
+    f(16767,17,16,b'm',394,4,255,b'I',16729,38), // use_oghttp2_codec
+    f(16845,17,17,b'm',408,4,255,b'I',16784,61), // max_metadata_size
+    f(16899,23,18,b'm',394,4,255,b'I',16862,37), // enable_huffman_encoding
+    f(16922,24,19,b'm',407,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16985,17,20,b'm',394,4,255,b'I',16946,39), // disallow_obs_text
+    f(17044,18,21,b'm',408,4,255,b'I',17002,42), // stream_reset_burst
+    f(17062,17,22,b'm',408,4,255,b'I',17002,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17119,12,1,b'm',392,4,255,b'S',0,0), // idle_timeout
-    f(17131,17,2,b'm',402,4,255,b'S',0,0), // max_headers_count
-    f(17148,23,3,b'm',392,4,255,b'S',0,0), // max_connection_duration
-    f(17171,19,4,b'm',392,4,255,b'S',0,0), // max_stream_duration
+    f(17119,12,1,b'm',397,4,255,b'S',0,0), // idle_timeout
+    f(17131,17,2,b'm',407,4,255,b'S',0,0), // max_headers_count
+    f(17148,23,3,b'm',397,4,255,b'S',0,0), // max_connection_duration
+    f(17171,19,4,b'm',397,4,255,b'S',0,0), // max_stream_duration
     f(17190,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9191,27,6,b'm',402,4,255,b'S',0,0), // max_requests_per_connection
-    f(17239,23,7,b'm',402,4,255,b'R',17221,18), // max_response_headers_kb
-    f(17262,30,8,b'm',385,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9191,27,6,b'm',407,4,255,b'S',0,0), // max_requests_per_connection
+    f(17239,23,7,b'm',407,4,255,b'R',17221,18), // max_response_headers_kb
+    f(17262,30,8,b'm',390,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17330,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17383,8,1,b'm',392,4,255,b'S',0,0), // interval
-    f(14912,7,2,b'm',392,4,255,b'S',0,0), // timeout
-    f(17391,15,3,b'm',385,4,255,b'S',0,0), // interval_jitter
-    f(17466,24,4,b'm',392,4,255,b'R',17406,60), // connection_idle_interval
+    f(17383,8,1,b'm',397,4,255,b'S',0,0), // interval
+    f(14912,7,2,b'm',397,4,255,b'S',0,0), // timeout
+    f(17391,15,3,b'm',390,4,255,b'S',0,0), // interval_jitter
+    f(17466,24,4,b'm',397,4,255,b'R',17406,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17519,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17525,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3119,14 +3144,14 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(17615,21,2,b'm',123,1,255,b'I',17581,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17764,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9603,8,3,b'm',399,4,255,b'S',0,0), // metadata
+    f(9603,8,3,b'm',404,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',120,4,255,b'S',0,0), // locality
     f(17766,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17781,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3137,11 +3162,11 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(17867,18,12,b'm',125,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',407,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',412,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14487,17,2,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(17970,13,3,b'm',392,4,255,b'R',0,0), // poll_interval
+    f(14487,17,2,b'm',153,4,255,b'S',0,0), // watched_directory
+    f(17970,13,3,b'm',397,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3153,29 +3178,29 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(18206,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18216,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18262,10,1,b'm',402,4,255,b'I',6831,36), // max_tokens
-    f(18272,9,2,b'm',391,4,255,b'I',6831,36), // fill_rate
+    f(18262,10,1,b'm',407,4,255,b'I',6831,36), // max_tokens
+    f(18272,9,2,b'm',396,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18313,14,1,b'm',96,4,255,b'I',6831,36), // retry_back_off
-    f(18327,11,2,b'm',402,4,255,b'I',6831,36), // num_retries
+    f(18327,11,2,b'm',407,4,255,b'I',6831,36), // num_retries
     f(18338,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
     f(18346,14,4,b'm',133,4,255,b'I',6831,36), // retry_priority
     f(18360,20,5,b'm',132,2,255,b'I',6831,36), // retry_host_predicate
     f(18380,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',388,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',393,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',388,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',393,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18544,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18544,13,1,b'm',389,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',394,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18544,13,1,b'm',378,4,255,b'S',0,0), // default_value
+    f(18544,13,1,b'm',383,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18544,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3211,817 +3236,843 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     f(4297,14,1,b'm',141,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',399,4,0,b'S',0,0), // json_format
+    f(6754,11,2,b'm',404,4,0,b'S',0,0), // json_format
     f(19296,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19313,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19325,18,5,b'm',102,4,0,b'S',0,0), // text_format_source
     f(19343,10,6,b'm',150,2,255,b'S',0,0), // formatters
     f(19389,19,7,b'm',118,4,255,b'I',19353,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19441,16,1,b'm',402,4,255,b'S',0,0), // keepalive_probes
-    f(19457,14,2,b'm',402,4,255,b'S',0,0), // keepalive_time
-    f(19471,18,3,b'm',402,4,255,b'S',0,0), // keepalive_interval
+    f(19441,16,1,b'm',407,4,255,b'S',0,0), // keepalive_probes
+    f(19457,14,2,b'm',407,4,255,b'S',0,0), // keepalive_time
+    f(19471,18,3,b'm',407,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19570,13,3,b'm',146,4,255,b'R',19518,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
+    // envoy.config.core.v3.UdpSocketConfig
+    f(19696,20,1,b'm',408,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19716,10,2,b'm',394,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19708,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19716,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19793,24,3,b's',65535,0,255,b'I',19735,58), // override_auto_sni_header
+    f(19774,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19782,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19859,24,3,b's',65535,0,255,b'I',19801,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(19854,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19920,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(19912,9,2,b'm',161,2,255,b'S',0,0), // endpoints
-    f(19921,6,4,b'm',155,4,255,b'S',0,0), // policy
-    f(19927,15,5,b'm',154,1,255,b'S',0,0), // named_endpoints
+    f(19978,9,2,b'm',162,2,255,b'S',0,0), // endpoints
+    f(19987,6,4,b'm',156,4,255,b'S',0,0), // policy
+    f(19993,15,5,b'm',155,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',157,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',158,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20061,14,2,b'm',156,2,255,b'S',0,0), // drop_overloads
-    f(20075,23,3,b'm',402,4,255,b'S',0,0), // overprovisioning_factor
-    f(20098,20,4,b'm',392,4,255,b'S',0,0), // endpoint_stale_after
-    f(20118,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20127,14,2,b'm',157,2,255,b'S',0,0), // drop_overloads
+    f(20141,23,3,b'm',407,4,255,b'S',0,0), // overprovisioning_factor
+    f(20164,20,4,b'm',397,4,255,b'S',0,0), // endpoint_stale_after
+    f(20184,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
     f(14717,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20208,15,2,b'm',378,4,255,b'S',0,0), // drop_percentage
+    f(20274,15,2,b'm',383,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
-    f(20256,19,2,b'm',159,4,255,b'I',11231,52), // health_check_config
+    f(20322,19,2,b'm',160,4,255,b'I',11231,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20275,20,4,b'm',158,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20295,35), // observability_name
+    f(20341,20,4,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20361,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
     f(18834,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
     f(1960,7,3,b'm',93,4,255,b'I',6831,36), // address
-    f(20432,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(20498,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20494,8,1,b'm',157,4,0,b'S',0,0), // endpoint
+    f(20560,8,1,b'm',158,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9603,8,3,b'm',121,4,255,b'S',0,0), // metadata
-    f(20502,21,4,b'm',402,4,255,b'S',0,0), // load_balancing_weight
-    f(20523,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(20568,21,4,b'm',407,4,255,b'S',0,0), // load_balancing_weight
+    f(20589,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',120,4,255,b'S',0,0), // locality
-    f(20580,12,2,b'm',160,2,255,b'S',0,0), // lb_endpoints
-    f(20502,21,3,b'm',402,4,255,b'S',0,0), // load_balancing_weight
+    f(20646,12,2,b'm',161,2,255,b'S',0,0), // lb_endpoints
+    f(20568,21,3,b'm',407,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20626,9,6,b'm',402,4,255,b'I',20592,34), // proximity
-    f(20651,23,7,b'm',65535,4,0,b'R',20635,16), // load_balancer_endpoints
-    f(20725,28,8,b'm',65535,4,0,b'R',20674,51), // leds_cluster_locality_config
-    f(9603,8,9,b'm',121,4,255,b'I',20753,35), // metadata
+    f(20692,9,6,b'm',407,4,255,b'I',20658,34), // proximity
+    f(20717,23,7,b'm',65535,4,0,b'R',20701,16), // load_balancer_endpoints
+    f(20791,28,8,b'm',65535,4,0,b'R',20740,51), // leds_cluster_locality_config
+    f(9603,8,9,b'm',121,4,255,b'I',20819,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',145,4,255,b'S',0,0), // socket_options
     f(13028,13,3,b'm',147,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
-    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
+    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
+    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(20956,18,1,b'm',165,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',163,2,255,b'S',0,0), // filters
-    f(21012,15,4,b'm',389,4,255,b'R',20974,38), // use_proxy_proto
-    f(9603,8,5,b'm',121,4,255,b'I',21027,39), // metadata
+    f(21022,18,1,b'm',166,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',164,2,255,b'S',0,0), // filters
+    f(21078,15,4,b'm',394,4,255,b'R',21040,38), // use_proxy_proto
+    f(9603,8,5,b'm',121,4,255,b'I',21093,39), // metadata
     f(9553,16,6,b'm',149,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21066,32,9,b'm',392,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21132,32,9,b'm',397,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21139,13,3,b'm',99,2,255,b'S',0,0), // prefix_ranges
-    f(21152,14,4,b's',65535,0,255,b'R',20592,34), // address_suffix
-    f(21166,10,5,b'm',402,4,255,b'R',20592,34), // suffix_len
-    f(21176,20,6,b'm',99,2,255,b'S',0,0), // source_prefix_ranges
-    f(21196,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21208,16,8,b'm',402,4,255,b'S',0,0), // destination_port
-    f(21224,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21242,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21263,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21275,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21286,27,13,b'm',99,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21205,13,3,b'm',99,2,255,b'S',0,0), // prefix_ranges
+    f(21218,14,4,b's',65535,0,255,b'R',20658,34), // address_suffix
+    f(21232,10,5,b'm',407,4,255,b'R',20658,34), // suffix_len
+    f(21242,20,6,b'm',99,2,255,b'S',0,0), // source_prefix_ranges
+    f(21262,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21274,16,8,b'm',407,4,255,b'S',0,0), // destination_port
+    f(21290,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21308,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21329,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21341,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21352,27,13,b'm',99,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',93,4,255,b'S',0,0), // address
-    f(21346,13,3,b'm',164,2,255,b'S',0,0), // filter_chains
-    f(21359,16,4,b'm',389,4,255,b'S',0,0), // use_original_dst
-    f(9079,33,5,b'm',402,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9603,8,6,b'm',121,4,255,b'I',21375,35), // metadata
-    f(21410,13,7,b'm',169,4,255,b'S',0,0), // deprecated_v1
-    f(21423,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21433,16,9,b'm',170,2,255,b'S',0,0), // listener_filters
-    f(21449,11,10,b'm',389,4,255,b'S',0,0), // transparent
-    f(13997,8,11,b'm',389,4,255,b'S',0,0), // freebind
-    f(21460,26,12,b'm',402,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21412,13,3,b'm',165,2,255,b'S',0,0), // filter_chains
+    f(21425,16,4,b'm',394,4,255,b'S',0,0), // use_original_dst
+    f(9079,33,5,b'm',407,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9603,8,6,b'm',121,4,255,b'I',21441,35), // metadata
+    f(21476,13,7,b'm',170,4,255,b'S',0,0), // deprecated_v1
+    f(21489,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21499,16,9,b'm',171,2,255,b'S',0,0), // listener_filters
+    f(21515,11,10,b'm',394,4,255,b'S',0,0), // transparent
+    f(13997,8,11,b'm',394,4,255,b'S',0,0), // freebind
+    f(21526,26,12,b'm',407,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',141,2,255,b'S',0,0), // socket_options
-    f(21486,24,15,b'm',392,4,255,b'S',0,0), // listener_filters_timeout
-    f(21510,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21527,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21684,19,18,b'm',65535,4,255,b'R',21563,121), // udp_listener_config
-    f(21778,12,19,b'm',65535,4,255,b'R',21703,75), // api_listener
-    f(21790,25,20,b'm',167,4,255,b'S',0,0), // connection_balance_config
-    f(21887,10,21,b'b',65535,0,255,b'I',21815,72), // reuse_port
+    f(21552,24,15,b'm',397,4,255,b'S',0,0), // listener_filters_timeout
+    f(21576,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21593,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21629,19,18,b'm',174,4,255,b'S',0,0), // udp_listener_config
+    f(21723,12,19,b'm',65535,4,255,b'R',21648,75), // api_listener
+    f(21735,25,20,b'm',168,4,255,b'S',0,0), // connection_balance_config
+    f(21832,10,21,b'b',65535,0,255,b'I',21760,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21897,16,24,b'm',402,4,255,b'S',0,0), // tcp_backlog_size
-    f(21913,20,25,b'm',164,4,255,b'S',0,0), // default_filter_chain
-    f(21933,12,26,b'm',389,4,255,b'S',0,0), // bind_to_port
-    f(22096,17,27,b'm',65535,4,0,b'R',21945,151), // internal_listener
-    f(22113,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22124,17,29,b'm',389,4,255,b'S',0,0), // enable_reuse_port
-    f(22141,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(21842,16,24,b'm',407,4,255,b'S',0,0), // tcp_backlog_size
+    f(21858,20,25,b'm',165,4,255,b'S',0,0), // default_filter_chain
+    f(21878,12,26,b'm',394,4,255,b'S',0,0), // bind_to_port
+    f(22041,17,27,b'm',65535,4,0,b'R',21890,151), // internal_listener
+    f(22058,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22069,17,29,b'm',394,4,255,b'S',0,0), // enable_reuse_port
+    f(22086,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22153,20,32,b'm',410,4,255,b'S',0,0), // filter_chain_matcher
-    f(20275,20,33,b'm',162,2,255,b'S',0,0), // additional_addresses
-    f(22173,42,34,b'm',402,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22215,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22321,11,36,b'm',65535,4,255,b'R',22238,83), // fcds_config
+    f(22098,20,32,b'm',415,4,255,b'S',0,0), // filter_chain_matcher
+    f(20341,20,33,b'm',163,2,255,b'S',0,0), // additional_addresses
+    f(22118,42,34,b'm',407,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22160,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22266,11,36,b'm',65535,4,255,b'R',22183,83), // fcds_config
     f(13028,13,37,b'm',147,4,255,b'S',0,0), // tcp_keepalive
-    f(10882,44,38,b'm',392,4,255,b'R',22332,112), // per_connection_buffer_high_watermark_timeout
-    f(10949,13,39,b'm',175,4,255,b'I',10926,23), // stats_matcher
+    f(10882,44,38,b'm',397,4,255,b'R',22277,112), // per_connection_buffer_high_watermark_timeout
+    f(10949,13,39,b'm',177,4,255,b'I',10926,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22501,13,1,b'm',168,4,0,b'S',0,0), // exact_balance
-    f(22611,14,2,b'm',150,4,0,b'R',22514,97), // extend_balance
-    f(22625,20,3,b'm',65535,4,0,b'R',22514,97), // cpu_locality_balance
+    f(22446,13,1,b'm',169,4,0,b'S',0,0), // exact_balance
+    f(22556,14,2,b'm',150,4,0,b'R',22459,97), // extend_balance
+    f(22570,20,3,b'm',65535,4,0,b'R',22459,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21933,12,1,b'm',389,4,255,b'S',0,0), // bind_to_port
+    f(21878,12,1,b'm',394,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
-    f(22800,15,4,b'm',171,4,255,b'S',0,0), // filter_disabled
-    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
+    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
+    f(22745,15,4,b'm',172,4,255,b'S',0,0), // filter_disabled
+    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22873,8,1,b'm',172,4,0,b'S',0,0), // or_match
-    f(22881,9,2,b'm',172,4,0,b'S',0,0), // and_match
-    f(22890,9,3,b'm',171,4,0,b'S',0,0), // not_match
-    f(22899,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22908,22,5,b'm',383,4,0,b'S',0,0), // destination_port_range
+    f(22818,8,1,b'm',173,4,0,b'S',0,0), // or_match
+    f(22826,9,2,b'm',173,4,0,b'S',0,0), // and_match
+    f(22835,9,3,b'm',172,4,0,b'S',0,0), // not_match
+    f(22844,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22853,22,5,b'm',388,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(22997,5,1,b'm',171,2,255,b'S',0,0), // rules
+    f(22942,5,1,b'm',172,2,255,b'S',0,0), // rules
+    // envoy.config.listener.v3.UdpListenerConfig
+    f(22989,24,5,b'm',151,4,255,b'S',0,0), // downstream_socket_config
+    f(23116,12,7,b'm',65535,4,255,b'R',23013,103), // quic_options
+    f(23173,31,8,b'm',150,4,255,b'R',23128,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12686,5,1,b'm',362,4,255,b'I',6831,36), // match
-    f(23049,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23056,4,3,b'm',402,4,255,b'I',6831,36), // bins
+    f(12686,5,1,b'm',367,4,255,b'I',6831,36), // match
+    f(23251,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23258,4,3,b'm',407,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23095,10,1,b'm',176,2,255,b'S',0,0), // stats_tags
-    f(23188,20,2,b'm',389,4,255,b'I',23105,83), // use_all_default_tags
-    f(10949,13,3,b'm',175,4,255,b'S',0,0), // stats_matcher
-    f(23322,25,4,b'm',173,2,255,b'I',23208,114), // histogram_bucket_settings
-    f(23396,27,5,b'm',389,4,255,b'I',23347,49), // allow_default_tag_overrides
+    f(23297,10,1,b'm',178,2,255,b'S',0,0), // stats_tags
+    f(23390,20,2,b'm',394,4,255,b'I',23307,83), // use_all_default_tags
+    f(10949,13,3,b'm',177,4,255,b'S',0,0), // stats_matcher
+    f(23524,25,4,b'm',175,2,255,b'I',23410,114), // histogram_bucket_settings
+    f(23598,27,5,b'm',394,4,255,b'I',23549,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23459,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23469,14,2,b'm',354,4,0,b'S',0,0), // exclusion_list
-    f(23483,14,3,b'm',354,4,0,b'S',0,0), // inclusion_list
+    f(23661,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23671,14,2,b'm',359,4,0,b'S',0,0), // exclusion_list
+    f(23685,14,3,b'm',359,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23533,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23541,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23546,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23735,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23743,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23748,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23601,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(23803,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23677,8,2,b'm',183,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',388,4,255,b'I',23685,149), // typed_config
+    f(23879,8,2,b'm',185,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',393,4,255,b'I',23887,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23874,16,1,b'm',392,4,255,b'S',0,0), // refresh_interval
-    f(23890,17,2,b'm',180,2,255,b'S',0,0), // resource_monitors
-    f(8344,7,3,b'm',178,2,255,b'S',0,0), // actions
-    f(23975,21,4,b'm',177,4,255,b'I',23907,68), // buffer_factory_config
-    f(24061,15,5,b'm',65535,2,255,b'R',23996,65), // loadshed_points
+    f(24076,16,1,b'm',397,4,255,b'S',0,0), // refresh_interval
+    f(24092,17,2,b'm',182,2,255,b'S',0,0), // resource_monitors
+    f(8344,7,3,b'm',180,2,255,b'S',0,0), // actions
+    f(24177,21,4,b'm',179,4,255,b'I',24109,68), // buffer_factory_config
+    f(24263,15,5,b'm',65535,2,255,b'R',24198,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',388,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24154,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24171,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24356,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24373,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24264,9,2,b'm',182,4,0,b'S',0,0), // threshold
-    f(24273,6,3,b'm',181,4,0,b'S',0,0), // scaled
+    f(24466,9,2,b'm',184,4,0,b'S',0,0), // threshold
+    f(24475,6,3,b'm',183,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24306,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24508,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24343,9,1,b'm',186,4,0,b'S',0,0), // and_rules
-    f(24352,8,2,b'm',186,4,0,b'S',0,0), // or_rules
-    f(24360,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3744,6,4,b'm',198,4,0,b'S',0,0), // header
-    f(24363,14,5,b'm',99,4,0,b'S',0,0), // destination_ip
-    f(21208,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9603,8,7,b'm',355,4,0,b'S',0,0), // metadata
-    f(24377,8,8,b'm',185,4,0,b'S',0,0), // not_rule
-    f(24385,21,9,b'm',362,4,0,b'S',0,0), // requested_server_name
-    f(24406,8,10,b'm',358,4,0,b'S',0,0), // url_path
-    f(22908,22,11,b'm',383,4,0,b'S',0,0), // destination_port_range
-    f(24500,7,12,b'm',150,4,0,b'R',24414,86), // matcher
-    f(24531,12,13,b'm',150,4,0,b'R',24507,24), // uri_template
-    f(24543,16,14,b'm',193,4,0,b'S',0,0), // sourced_metadata
+    f(24545,9,1,b'm',188,4,0,b'S',0,0), // and_rules
+    f(24554,8,2,b'm',188,4,0,b'S',0,0), // or_rules
+    f(24562,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3744,6,4,b'm',200,4,0,b'S',0,0), // header
+    f(24565,14,5,b'm',99,4,0,b'S',0,0), // destination_ip
+    f(21274,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9603,8,7,b'm',360,4,0,b'S',0,0), // metadata
+    f(24579,8,8,b'm',187,4,0,b'S',0,0), // not_rule
+    f(24587,21,9,b'm',367,4,0,b'S',0,0), // requested_server_name
+    f(24608,8,10,b'm',363,4,0,b'S',0,0), // url_path
+    f(22853,22,11,b'm',388,4,0,b'S',0,0), // destination_port_range
+    f(24702,7,12,b'm',150,4,0,b'R',24616,86), // matcher
+    f(24733,12,13,b'm',150,4,0,b'R',24709,24), // uri_template
+    f(24745,16,14,b'm',195,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(22997,5,1,b'm',185,2,255,b'S',0,0), // rules
+    f(22942,5,1,b'm',187,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24621,11,1,b'm',185,2,255,b'S',0,0), // permissions
-    f(24632,10,2,b'm',188,2,255,b'S',0,0), // principals
-    f(24642,9,3,b'm',65535,4,255,b'R',0,0), // condition
-    f(24651,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
-    f(24668,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    f(24823,11,1,b'm',187,2,255,b'S',0,0), // permissions
+    f(24834,10,2,b'm',190,2,255,b'S',0,0), // principals
+    f(24844,9,3,b'm',65535,4,255,b'R',0,0), // condition
+    f(24853,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
+    f(24870,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(24708,7,1,b'm',190,4,0,b'S',0,0), // and_ids
-    f(24715,6,2,b'm',190,4,0,b'S',0,0), // or_ids
-    f(24360,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(24721,13,4,b'm',189,4,0,b'S',0,0), // authenticated
-    f(24734,9,5,b'm',99,4,0,b'S',0,0), // source_ip
-    f(3744,6,6,b'm',198,4,0,b'S',0,0), // header
-    f(9603,8,7,b'm',355,4,0,b'S',0,0), // metadata
-    f(24743,6,8,b'm',188,4,0,b'S',0,0), // not_id
-    f(24406,8,9,b'm',358,4,0,b'S',0,0), // url_path
-    f(24749,16,10,b'm',99,4,0,b'S',0,0), // direct_remote_ip
-    f(24765,9,11,b'm',99,4,0,b'S',0,0), // remote_ip
-    f(24774,12,12,b'm',351,4,0,b'S',0,0), // filter_state
-    f(24543,16,13,b'm',193,4,0,b'S',0,0), // sourced_metadata
-    f(24786,6,14,b'm',150,4,0,b'S',0,0), // custom
+    f(24910,7,1,b'm',192,4,0,b'S',0,0), // and_ids
+    f(24917,6,2,b'm',192,4,0,b'S',0,0), // or_ids
+    f(24562,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24923,13,4,b'm',191,4,0,b'S',0,0), // authenticated
+    f(24936,9,5,b'm',99,4,0,b'S',0,0), // source_ip
+    f(3744,6,6,b'm',200,4,0,b'S',0,0), // header
+    f(9603,8,7,b'm',360,4,0,b'S',0,0), // metadata
+    f(24945,6,8,b'm',190,4,0,b'S',0,0), // not_id
+    f(24608,8,9,b'm',363,4,0,b'S',0,0), // url_path
+    f(24951,16,10,b'm',99,4,0,b'S',0,0), // direct_remote_ip
+    f(24967,9,11,b'm',99,4,0,b'S',0,0), // remote_ip
+    f(24976,12,12,b'm',356,4,0,b'S',0,0), // filter_state
+    f(24745,16,13,b'm',195,4,0,b'S',0,0), // sourced_metadata
+    f(24988,6,14,b'm',150,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(24836,14,2,b'm',362,4,255,b'S',0,0), // principal_name
+    f(25038,14,2,b'm',367,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(24884,3,1,b'm',188,2,255,b'S',0,0), // ids
+    f(25086,3,1,b'm',190,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24306,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12803,8,2,b'm',192,1,255,b'S',0,0), // policies
-    f(25032,21,3,b'm',65535,4,255,b'R',24912,120), // audit_logging_options
+    f(24508,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12803,8,2,b'm',194,1,255,b'S',0,0), // policies
+    f(25234,21,3,b'm',65535,4,255,b'R',25114,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',187,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',189,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25128,16,1,b'm',355,4,255,b'S',0,0), // metadata_matcher
-    f(25144,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25330,16,1,b'm',360,4,255,b'S',0,0), // metadata_matcher
+    f(25346,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25194,12,2,b'm',362,4,255,b'S',0,0), // string_match
-    f(25206,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25396,12,2,b'm',367,4,255,b'S',0,0), // string_match
+    f(25408,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25249,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25258,9,2,b'm',389,4,255,b'I',6831,36), // propagate
+    f(25451,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(25460,9,2,b'm',394,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25309,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25315,4,2,b'm',102,4,255,b'S',0,0), // body
-    f(25319,11,3,b'm',146,4,255,b'S',0,0), // body_format
+    f(25511,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25517,4,2,b'm',102,4,255,b'S',0,0), // body
+    f(25521,11,3,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7714,6,1,b'm',388,4,255,b'S',0,0), // config
-    f(25364,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7714,6,1,b'm',393,4,255,b'S',0,0), // config
+    f(25566,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14740,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25410,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25421,11,6,b'm',384,4,0,b'S',0,0), // range_match
-    f(25432,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25206,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25445,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25457,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25469,16,11,b'm',360,4,0,b'S',0,0), // safe_regex_match
-    f(25485,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25194,12,13,b'm',362,4,0,b'S',0,0), // string_match
-    f(25499,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25612,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25623,11,6,b'm',389,4,0,b'S',0,0), // range_match
+    f(25634,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25408,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25647,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25659,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25671,16,11,b'm',365,4,0,b'S',0,0), // safe_regex_match
+    f(25687,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25396,12,13,b'm',367,4,0,b'S',0,0), // string_match
+    f(25701,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25194,12,5,b'm',362,4,0,b'S',0,0), // string_match
-    f(25432,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25396,12,5,b'm',367,4,0,b'S',0,0), // string_match
+    f(25634,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25607,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25620,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25633,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(25646,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25660,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25674,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25685,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25700,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25713,13,9,b'm',359,4,1,b'S',0,0), // regex_rewrite
-    f(25726,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25809,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25822,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25835,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(25848,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25862,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25876,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25887,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25902,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25915,13,9,b'm',364,4,1,b'S',0,0), // regex_rewrite
+    f(25928,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12686,5,1,b'm',217,4,255,b'S',0,0), // match
-    f(25765,5,2,b'm',203,4,0,b'S',0,0), // route
-    f(25770,8,3,b'm',200,4,0,b'S',0,0), // redirect
-    f(9603,8,4,b'm',121,4,255,b'I',25778,32), // metadata
-    f(25880,9,5,b'm',195,4,255,b'I',25810,70), // decorator
-    f(25889,15,7,b'm',196,4,0,b'S',0,0), // direct_response
-    f(25904,22,9,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(25926,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(25949,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25975,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26000,23,13,b'm',202,1,255,b'S',0,0), // typed_per_filter_config
+    f(12686,5,1,b'm',219,4,255,b'S',0,0), // match
+    f(25967,5,2,b'm',205,4,0,b'S',0,0), // route
+    f(25972,8,3,b'm',202,4,0,b'S',0,0), // redirect
+    f(9603,8,4,b'm',121,4,255,b'I',25980,32), // metadata
+    f(26082,9,5,b'm',197,4,255,b'I',26012,70), // decorator
+    f(26091,15,7,b'm',198,4,0,b'S',0,0), // direct_response
+    f(26106,22,9,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(26128,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(26151,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26177,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26202,23,13,b'm',204,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',221,4,255,b'I',26023,35), // tracing
-    f(26141,30,16,b'm',402,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
-    f(26243,13,17,b'm',65535,4,0,b'R',26171,72), // filter_action
-    f(26305,21,18,b'm',65535,4,0,b'R',26256,49), // non_forwarding_action
-    f(22113,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26326,25,20,b'm',403,4,255,b'I',26058,83), // request_body_buffer_limit
-    f(26453,16,21,b'm',150,2,255,b'R',26351,102), // route_specifiers
+    f(4856,7,15,b'm',223,4,255,b'I',26225,35), // tracing
+    f(26343,30,16,b'm',407,4,255,b'I',26260,83), // per_request_buffer_limit_bytes
+    f(26445,13,17,b'm',65535,4,0,b'R',26373,72), // filter_action
+    f(26507,21,18,b'm',65535,4,0,b'R',26458,49), // non_forwarding_action
+    f(22058,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26528,25,20,b'm',408,4,255,b'I',26260,83), // request_body_buffer_limit
+    f(26655,16,21,b'm',150,2,255,b'R',26553,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26555,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26569,17,3,b'm',225,4,0,b'S',0,0), // weighted_clusters
-    f(26645,14,4,b'm',121,4,255,b'I',26586,59), // metadata_match
-    f(25660,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26659,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26679,17,7,b'm',389,4,1,b'S',0,0), // auto_host_rewrite
-    f(14912,7,8,b'm',392,4,255,b'S',0,0), // timeout
-    f(14935,12,9,b'm',65535,4,255,b'R',26696,103), // retry_policy
+    f(26757,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26771,17,3,b'm',227,4,0,b'S',0,0), // weighted_clusters
+    f(26847,14,4,b'm',121,4,255,b'I',26788,59), // metadata_match
+    f(25862,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26861,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26881,17,7,b'm',394,4,1,b'S',0,0), // auto_host_rewrite
+    f(14912,7,8,b'm',397,4,255,b'S',0,0), // timeout
+    f(14935,12,9,b'm',65535,4,255,b'R',26898,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26868,11,13,b'm',65535,2,255,b'R',26799,69), // rate_limits
-    f(26922,22,14,b'm',389,4,255,b'I',26879,43), // include_vh_rate_limits
-    f(26944,11,15,b'm',204,2,255,b'S',0,0), // hash_policy
-    f(27044,4,17,b'm',65535,4,255,b'R',26955,89), // cors
-    f(27048,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27079,16,23,b'm',392,4,255,b'S',0,0), // max_grpc_timeout
-    f(17119,12,24,b'm',392,4,255,b'S',0,0), // idle_timeout
-    f(27095,15,25,b'm',212,2,255,b'S',0,0), // upgrade_configs
-    f(27142,24,26,b'e',65535,0,255,b'R',27110,32), // internal_redirect_action
-    f(27240,12,27,b'm',65535,4,255,b'R',27166,74), // hedge_policy
-    f(27252,19,28,b'm',392,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27271,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27290,23,30,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(27313,22,31,b'm',402,4,255,b'R',27110,32), // max_internal_redirects
-    f(25713,13,32,b'm',359,4,255,b'S',0,0), // regex_rewrite
-    f(27370,25,33,b'm',388,4,255,b'R',27335,35), // retry_policy_typed_config
-    f(27395,24,34,b'm',65535,4,255,b'R',27110,32), // internal_redirect_policy
-    f(27419,23,35,b'm',359,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17171,19,36,b'm',210,4,255,b'S',0,0), // max_stream_duration
-    f(27526,24,37,b's',65535,4,0,b'R',27442,84), // cluster_specifier_plugin
-    f(27550,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27573,31,39,b'm',65535,4,0,b'R',27442,84), // inline_cluster_specifier_plugin
-    f(27699,17,40,b'm',150,4,255,b'I',27604,95), // early_data_policy
-    f(27716,19,41,b'm',150,4,255,b'S',0,0), // path_rewrite_policy
-    f(27805,13,42,b'm',392,4,255,b'I',27735,70), // flush_timeout
-    f(27818,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25726,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27070,11,13,b'm',65535,2,255,b'R',27001,69), // rate_limits
+    f(27124,22,14,b'm',394,4,255,b'I',27081,43), // include_vh_rate_limits
+    f(27146,11,15,b'm',206,2,255,b'S',0,0), // hash_policy
+    f(27246,4,17,b'm',65535,4,255,b'R',27157,89), // cors
+    f(27250,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27281,16,23,b'm',397,4,255,b'S',0,0), // max_grpc_timeout
+    f(17119,12,24,b'm',397,4,255,b'S',0,0), // idle_timeout
+    f(27297,15,25,b'm',214,2,255,b'S',0,0), // upgrade_configs
+    f(27344,24,26,b'e',65535,0,255,b'R',27312,32), // internal_redirect_action
+    f(27442,12,27,b'm',65535,4,255,b'R',27368,74), // hedge_policy
+    f(27454,19,28,b'm',397,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27473,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27492,23,30,b'm',213,2,255,b'S',0,0), // request_mirror_policies
+    f(27515,22,31,b'm',407,4,255,b'R',27312,32), // max_internal_redirects
+    f(25915,13,32,b'm',364,4,255,b'S',0,0), // regex_rewrite
+    f(27572,25,33,b'm',393,4,255,b'R',27537,35), // retry_policy_typed_config
+    f(27597,24,34,b'm',65535,4,255,b'R',27312,32), // internal_redirect_policy
+    f(27621,23,35,b'm',364,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17171,19,36,b'm',212,4,255,b'S',0,0), // max_stream_duration
+    f(27728,24,37,b's',65535,4,0,b'R',27644,84), // cluster_specifier_plugin
+    f(27752,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27775,31,39,b'm',65535,4,0,b'R',27644,84), // inline_cluster_specifier_plugin
+    f(27901,17,40,b'm',150,4,255,b'I',27806,95), // early_data_policy
+    f(27918,19,41,b'm',150,4,255,b'S',0,0), // path_rewrite_policy
+    f(28007,13,42,b'm',397,4,255,b'I',27937,70), // flush_timeout
+    f(28020,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25928,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',208,4,0,b'S',0,0), // header
-    f(27874,6,2,b'm',206,4,0,b'S',0,0), // cookie
-    f(27880,21,3,b'm',205,4,0,b'S',0,0), // connection_properties
-    f(27901,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27909,15,5,b'm',209,4,0,b'S',0,0), // query_parameter
-    f(24774,12,6,b'm',65535,4,0,b'R',27924,55), // filter_state
+    f(3744,6,1,b'm',210,4,0,b'S',0,0), // header
+    f(28076,6,2,b'm',208,4,0,b'S',0,0), // cookie
+    f(28082,21,3,b'm',207,4,0,b'S',0,0), // connection_properties
+    f(28103,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28111,15,5,b'm',211,4,0,b'S',0,0), // query_parameter
+    f(24976,12,6,b'm',65535,4,0,b'R',28126,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(24734,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(24936,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28190,3,2,b'm',392,4,255,b'I',28095,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28095,95), // path
-    f(28193,10,4,b'm',207,2,255,b'I',28095,95), // attributes
+    f(28392,3,2,b'm',397,4,255,b'I',28297,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28297,95), // path
+    f(28395,10,4,b'm',209,2,255,b'I',28297,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25713,13,2,b'm',359,4,255,b'S',0,0), // regex_rewrite
+    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25915,13,2,b'm',364,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17171,19,1,b'm',392,4,255,b'S',0,0), // max_stream_duration
-    f(28435,23,2,b'm',392,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28458,26,3,b'm',392,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17171,19,1,b'm',397,4,255,b'S',0,0), // max_stream_duration
+    f(28637,23,2,b'm',397,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28660,26,3,b'm',397,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28537,16,3,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(28553,13,4,b'm',389,4,255,b'I',26023,35), // trace_sampled
-    f(26555,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28566,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28599,25,7,b'm',91,2,255,b'S',0,0), // request_headers_mutations
-    f(26659,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28739,16,3,b'm',136,4,255,b'S',0,0), // runtime_fraction
+    f(28755,13,4,b'm',394,4,255,b'I',26225,35), // trace_sampled
+    f(26757,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28768,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28801,25,7,b'm',91,2,255,b'S',0,0), // request_headers_mutations
+    f(26861,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28683,7,2,b'm',389,4,255,b'S',0,0), // enabled
-    f(28690,14,3,b'm',213,4,255,b'S',0,0), // connect_config
+    f(28873,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28885,7,2,b'm',394,4,255,b'S',0,0), // enabled
+    f(28892,14,3,b'm',215,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(28765,21,1,b'm',128,4,255,b'S',0,0), // proxy_protocol_config
-    f(28786,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(28967,21,1,b'm',128,4,255,b'S',0,0), // proxy_protocol_config
+    f(28988,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28836,13,2,b'm',223,2,255,b'S',0,0), // virtual_hosts
-    f(28849,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25926,23,4,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(25949,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25904,22,6,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(28870,17,7,b'm',389,4,255,b'S',0,0), // validate_clusters
-    f(25975,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28983,4,9,b'm',65535,4,255,b'R',28887,96), // vhds
-    f(28987,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29022,35,11,b'm',402,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29057,25,12,b'm',65535,2,255,b'R',27442,84), // cluster_specifier_plugins
-    f(27290,23,13,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(29082,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29110,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26000,23,16,b'm',215,1,255,b'S',0,0), // typed_per_filter_config
-    f(9603,8,17,b'm',121,4,255,b'I',29149,38), // metadata
-    f(29187,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26453,16,19,b'm',150,2,255,b'R',26351,102), // route_specifiers
+    f(29038,13,2,b'm',225,2,255,b'S',0,0), // virtual_hosts
+    f(29051,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26128,23,4,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(26151,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26106,22,6,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(29072,17,7,b'm',394,4,255,b'S',0,0), // validate_clusters
+    f(26177,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29185,4,9,b'm',65535,4,255,b'R',29089,96), // vhds
+    f(29189,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29224,35,11,b'm',407,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29259,25,12,b'm',65535,2,255,b'R',27644,84), // cluster_specifier_plugins
+    f(27492,23,13,b'm',213,2,255,b'S',0,0), // request_mirror_policies
+    f(29284,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29312,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26202,23,16,b'm',217,1,255,b'S',0,0), // typed_per_filter_config
+    f(9603,8,17,b'm',121,4,255,b'I',29351,38), // metadata
+    f(29389,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26655,16,19,b'm',150,2,255,b'R',26553,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29296,6,1,b'm',201,2,255,b'S',0,0), // routes
+    f(29498,6,1,b'm',203,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29334,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29536,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29340,14,4,b'm',389,4,255,b'S',0,0), // case_sensitive
-    f(29354,7,6,b'm',198,2,255,b'S',0,0), // headers
-    f(29361,16,7,b'm',199,2,255,b'S',0,0), // query_parameters
-    f(29377,4,8,b'm',219,4,255,b'S',0,0), // grpc
-    f(28537,16,9,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(29381,10,10,b'm',360,4,0,b'S',0,0), // safe_regex
-    f(29391,11,11,b'm',220,4,255,b'S',0,0), // tls_context
-    f(29402,15,12,b'm',218,4,0,b'S',0,0), // connect_matcher
-    f(29514,16,13,b'm',355,2,255,b'R',29417,97), // dynamic_metadata
-    f(29530,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29551,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
-    f(24774,12,16,b'm',351,2,255,b'S',0,0), // filter_state
-    f(29568,7,17,b'm',194,2,255,b'S',0,0), // cookies
+    f(29542,14,4,b'm',394,4,255,b'S',0,0), // case_sensitive
+    f(29556,7,6,b'm',200,2,255,b'S',0,0), // headers
+    f(29563,16,7,b'm',201,2,255,b'S',0,0), // query_parameters
+    f(29579,4,8,b'm',221,4,255,b'S',0,0), // grpc
+    f(28739,16,9,b'm',136,4,255,b'S',0,0), // runtime_fraction
+    f(29583,10,10,b'm',365,4,0,b'S',0,0), // safe_regex
+    f(29593,11,11,b'm',222,4,255,b'S',0,0), // tls_context
+    f(29604,15,12,b'm',220,4,0,b'S',0,0), // connect_matcher
+    f(29716,16,13,b'm',360,2,255,b'R',29619,97), // dynamic_metadata
+    f(29732,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29753,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
+    f(24976,12,16,b'm',356,2,255,b'S',0,0), // filter_state
+    f(29770,7,17,b'm',196,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29731,9,1,b'm',389,4,255,b'S',0,0), // presented
-    f(29740,9,2,b'm',389,4,255,b'S',0,0), // validated
+    f(29933,9,1,b'm',394,4,255,b'S',0,0), // presented
+    f(29942,9,2,b'm',394,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29778,15,1,b'm',378,4,255,b'I',6831,36), // client_sampling
-    f(29793,15,2,b'm',378,4,255,b'I',6831,36), // random_sampling
-    f(29808,16,3,b'm',378,4,255,b'I',6831,36), // overall_sampling
-    f(29824,11,4,b'm',372,2,255,b'I',6831,36), // custom_tags
-    f(25249,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29835,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29980,15,1,b'm',383,4,255,b'I',6831,36), // client_sampling
+    f(29995,15,2,b'm',383,4,255,b'I',6831,36), // random_sampling
+    f(30010,16,3,b'm',383,4,255,b'I',6831,36), // overall_sampling
+    f(30026,11,4,b'm',377,2,255,b'I',6831,36), // custom_tags
+    f(25451,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(30037,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29354,7,4,b'm',198,2,255,b'S',0,0), // headers
+    f(29556,7,4,b'm',200,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29922,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29296,6,3,b'm',201,2,255,b'S',0,0), // routes
-    f(29929,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(29940,16,5,b'm',222,2,255,b'S',0,0), // virtual_clusters
-    f(26868,11,6,b'm',65535,2,255,b'R',26799,69), // rate_limits
-    f(25904,22,7,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(27044,4,8,b'm',65535,4,255,b'R',26955,89), // cors
-    f(25926,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(25949,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25975,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29956,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26000,23,15,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
-    f(14935,12,16,b'm',65535,4,255,b'R',26696,103), // retry_policy
-    f(27240,12,17,b'm',65535,4,255,b'R',27166,74), // hedge_policy
-    f(26141,30,18,b'm',402,4,255,b'I',26058,83), // per_request_buffer_limit_bytes
-    f(29985,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27370,25,20,b'm',388,4,255,b'R',27335,35), // retry_policy_typed_config
-    f(24500,7,21,b'm',410,4,255,b'S',0,0), // matcher
-    f(27290,23,22,b'm',211,2,255,b'S',0,0), // request_mirror_policies
-    f(30080,31,23,b'b',65535,0,255,b'I',30018,62), // include_is_timeout_retry_header
-    f(9603,8,24,b'm',121,4,255,b'I',30111,39), // metadata
-    f(26326,25,25,b'm',403,4,255,b'I',26058,83), // request_body_buffer_limit
-    f(26453,16,26,b'm',150,2,255,b'R',26351,102), // route_specifiers
+    f(30124,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29498,6,3,b'm',203,2,255,b'S',0,0), // routes
+    f(30131,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(30142,16,5,b'm',224,2,255,b'S',0,0), // virtual_clusters
+    f(27070,11,6,b'm',65535,2,255,b'R',27001,69), // rate_limits
+    f(26106,22,7,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(27246,4,8,b'm',65535,4,255,b'R',27157,89), // cors
+    f(26128,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(26151,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26177,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30158,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26202,23,15,b'm',226,1,255,b'S',0,0), // typed_per_filter_config
+    f(14935,12,16,b'm',65535,4,255,b'R',26898,103), // retry_policy
+    f(27442,12,17,b'm',65535,4,255,b'R',27368,74), // hedge_policy
+    f(26343,30,18,b'm',407,4,255,b'I',26260,83), // per_request_buffer_limit_bytes
+    f(30187,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27572,25,20,b'm',393,4,255,b'R',27537,35), // retry_policy_typed_config
+    f(24702,7,21,b'm',415,4,255,b'S',0,0), // matcher
+    f(27492,23,22,b'm',213,2,255,b'S',0,0), // request_mirror_policies
+    f(30282,31,23,b'b',65535,0,255,b'I',30220,62), // include_is_timeout_retry_header
+    f(9603,8,24,b'm',121,4,255,b'I',30313,39), // metadata
+    f(26528,25,25,b'm',408,4,255,b'I',26260,83), // request_body_buffer_limit
+    f(26655,16,26,b'm',150,2,255,b'R',26553,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',388,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',226,2,255,b'S',0,0), // clusters
-    f(30246,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30307,12,3,b'm',402,4,255,b'I',30264,43), // total_weight
-    f(28314,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30319,15,5,b'm',389,4,0,b'S',0,0), // use_hash_policy
+    f(7225,8,1,b'm',228,2,255,b'S',0,0), // clusters
+    f(30448,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30509,12,3,b'm',407,4,255,b'I',30466,43), // total_weight
+    f(28516,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30521,15,5,b'm',394,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',402,4,255,b'S',0,0), // weight
-    f(26645,14,3,b'm',121,4,255,b'I',26586,59), // metadata_match
-    f(25904,22,4,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(25926,23,5,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(25949,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25975,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26000,23,10,b'm',65535,1,255,b'R',30385,66), // typed_per_filter_config
-    f(26659,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26555,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',407,4,255,b'S',0,0), // weight
+    f(26847,14,3,b'm',121,4,255,b'I',26788,59), // metadata_match
+    f(26106,22,4,b'm',111,2,255,b'S',0,0), // request_headers_to_add
+    f(26128,23,5,b'm',111,2,255,b'S',0,0), // response_headers_to_add
+    f(26151,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26177,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26202,23,10,b'm',65535,1,255,b'R',30587,66), // typed_per_filter_config
+    f(26861,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26757,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30579,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',399,4,0,b'S',0,0), // json_format
-    f(30585,17,4,b'm',399,4,0,b'S',0,0), // typed_json_format
+    f(30781,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',404,4,0,b'S',0,0), // json_format
+    f(30787,17,4,b'm',404,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9261,16,3,b'm',392,4,255,b'S',0,0), // dns_refresh_rate
-    f(10259,24,4,b'm',232,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9261,16,3,b'm',397,4,255,b'S',0,0), // dns_refresh_rate
+    f(10259,24,4,b'm',234,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10056,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10745,10,6,b'm',392,4,255,b'S',0,0), // dns_jitter
+    f(10745,10,6,b'm',397,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9277,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(30759,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30791,20,10,b'm',392,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30961,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30993,20,10,b'm',397,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12467,13,1,b'm',392,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',392,4,255,b'S',0,0), // max_interval
+    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
+    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30934,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(31136,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19570,13,2,b'm',146,4,1,b'S',0,0), // format_string
-    f(30991,9,3,b'b',65535,0,255,b'I',30944,47), // read_only
-    f(31082,20,4,b'e',36,0,255,b'I',31000,82), // shared_with_upstream
-    f(31102,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31115,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31193,9,3,b'b',65535,0,255,b'I',31146,47), // read_only
+    f(31284,20,4,b'e',36,0,255,b'I',31202,82), // shared_with_upstream
+    f(31304,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31317,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31189,9,1,b'm',236,4,255,b'S',0,0), // mutations
-    f(28987,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31391,9,1,b'm',238,4,255,b'S',0,0), // mutations
+    f(29189,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31189,9,1,b'm',236,4,255,b'S',0,0), // mutations
+    f(31391,9,1,b'm',238,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31327,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
-    f(31344,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
-    f(31396,25,3,b'm',65535,2,255,b'R',31362,34), // query_parameter_mutations
-    f(31456,27,4,b'm',91,2,255,b'R',31421,35), // response_trailers_mutations
-    f(31483,26,5,b'm',91,2,255,b'R',31421,35), // request_trailers_mutations
+    f(31529,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
+    f(31546,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
+    f(31598,25,3,b'm',65535,2,255,b'R',31564,34), // query_parameter_mutations
+    f(31658,27,4,b'm',91,2,255,b'R',31623,35), // response_trailers_mutations
+    f(31685,26,5,b'm',91,2,255,b'R',31623,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31611,13,1,b'm',389,4,255,b'I',31555,56), // dynamic_stats
-    f(31624,16,2,b'b',65535,0,255,b'I',26023,35), // start_child_span
-    f(31640,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31652,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31674,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31694,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31747,40,7,b'b',65535,0,255,b'I',31721,26), // suppress_grpc_request_failure_code_stats
-    f(31833,21,8,b'm',258,2,255,b'R',31787,46), // upstream_http_filters
-    f(31915,20,9,b'm',238,4,255,b'I',31854,61), // upstream_log_options
-    f(31935,33,10,b'm',389,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31813,13,1,b'm',394,4,255,b'I',31757,56), // dynamic_stats
+    f(31826,16,2,b'b',65535,0,255,b'I',26225,35), // start_child_span
+    f(31842,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31854,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31876,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31896,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31949,40,7,b'b',65535,0,255,b'I',31923,26), // suppress_grpc_request_failure_code_stats
+    f(32035,21,8,b'm',260,2,255,b'R',31989,46), // upstream_http_filters
+    f(32117,20,9,b'm',240,4,255,b'I',32056,61), // upstream_log_options
+    f(32137,33,10,b'm',394,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32039,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32076,27,2,b'm',392,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32241,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32278,27,2,b'm',397,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32159,18,1,b'm',233,2,255,b'S',0,0), // on_request_headers
-    f(32219,17,2,b'b',65535,0,255,b'R',32177,42), // clear_route_cache
+    f(32361,18,1,b'm',235,2,255,b'S',0,0), // on_request_headers
+    f(32421,17,2,b'b',65535,0,255,b'R',32379,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
-    f(9603,8,3,b'm',241,2,255,b'S',0,0), // metadata
+    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
+    f(9603,8,3,b'm',243,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32360,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',399,4,255,b'S',0,0), // value
-    f(32414,11,4,b'm',388,4,255,b'R',32375,39), // typed_value
+    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32562,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',404,4,255,b'S',0,0), // value
+    f(32616,11,4,b'm',393,4,255,b'R',32577,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32557,12,2,b'm',387,4,255,b'S',0,0), // token_bucket
-    f(32569,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32759,12,2,b'm',392,4,255,b'S',0,0), // token_bucket
+    f(32771,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22997,5,1,b'm',247,2,255,b'S',0,0), // rules
-    f(32710,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(22942,5,1,b'm',249,2,255,b'S',0,0), // rules
+    f(32912,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18130,17,3,b'm',129,4,255,b'S',0,0), // pass_through_tlvs
-    f(32747,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22113,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32817,12,6,b'e',65535,0,255,b'R',32766,51), // tlv_location
+    f(32949,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22058,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33019,12,6,b'e',65535,0,255,b'R',32968,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32288,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12757,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32907,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(33109,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18216,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32998,14,2,b'm',246,4,255,b'S',0,0), // on_tlv_present
+    f(33200,14,2,b'm',248,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33128,25,1,b'm',389,4,255,b'R',33075,53), // enable_ja3_fingerprinting
-    f(33208,24,2,b'm',402,4,255,b'I',33153,55), // initial_read_buffer_size
-    f(33232,25,3,b'm',389,4,255,b'R',33075,53), // enable_ja4_fingerprinting
-    f(33257,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33304,21,5,b'm',402,4,255,b'S',0,0), // max_client_hello_size
+    f(33330,25,1,b'm',394,4,255,b'R',33277,53), // enable_ja3_fingerprinting
+    f(33410,24,2,b'm',407,4,255,b'I',33355,55), // initial_read_buffer_size
+    f(33434,25,3,b'm',394,4,255,b'R',33277,53), // enable_ja4_fingerprinting
+    f(33459,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33506,21,5,b'm',407,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8593,15,2,b'm',403,4,255,b'S',0,0), // max_connections
-    f(33393,5,3,b'm',392,4,255,b'S',0,0), // delay
-    f(32569,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8593,15,2,b'm',408,4,255,b'S',0,0), // max_connections
+    f(33595,5,3,b'm',397,4,255,b'S',0,0), // delay
+    f(32771,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33456,8,1,b'm',102,4,255,b'S',0,0), // response
+    f(33658,8,1,b'm',102,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33590,10,1,b'e',38,0,255,b'S',0,0), // codec_type
-    f(22113,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33600,3,3,b'm',260,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',214,4,0,b'S',0,0), // route_config
-    f(33603,12,5,b'm',258,2,255,b'S',0,0), // http_filters
-    f(33615,14,6,b'm',389,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33629,28), // tracing
+    f(33792,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(22058,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33802,3,3,b'm',262,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',216,4,0,b'S',0,0), // route_config
+    f(33805,12,5,b'm',260,2,255,b'S',0,0), // http_filters
+    f(33817,14,6,b'm',394,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33831,28), // tracing
     f(9218,21,8,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,9,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(33657,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33668,13,12,b'm',392,4,255,b'S',0,0), // drain_timeout
+    f(33859,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33870,13,12,b'm',397,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33681,18,14,b'm',389,4,255,b'S',0,0), // use_remote_address
-    f(33699,19,15,b'm',389,4,255,b'S',0,0), // generate_request_id
-    f(33718,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33745,31,17,b'm',256,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33776,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33794,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33885,49,20,b'b',65535,0,255,b'I',33814,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33934,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33949,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27095,15,23,b'm',257,2,255,b'S',0,0), // upgrade_configs
-    f(33952,19,24,b'm',392,4,255,b'S',0,0), // stream_idle_timeout
-    f(33971,23,25,b'm',255,4,255,b'S',0,0), // internal_address_config
-    f(33994,21,26,b'm',392,4,255,b'S',0,0), // delayed_close_timeout
-    f(13753,15,28,b'm',392,4,255,b'S',0,0), // request_timeout
-    f(34015,22,29,b'm',402,4,255,b'S',0,0), // max_request_headers_kb
-    f(34037,14,30,b'm',389,4,255,b'S',0,0), // normalize_path
-    f(34089,13,31,b'm',65535,4,0,b'R',34051,38), // scoped_routes
-    f(34102,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34130,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34143,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(33883,18,14,b'm',394,4,255,b'S',0,0), // use_remote_address
+    f(33901,19,15,b'm',394,4,255,b'S',0,0), // generate_request_id
+    f(33920,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33947,31,17,b'm',258,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33978,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33996,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34087,49,20,b'b',65535,0,255,b'I',34016,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34136,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34151,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27297,15,23,b'm',259,2,255,b'S',0,0), // upgrade_configs
+    f(34154,19,24,b'm',397,4,255,b'S',0,0), // stream_idle_timeout
+    f(34173,23,25,b'm',257,4,255,b'S',0,0), // internal_address_config
+    f(34196,21,26,b'm',397,4,255,b'S',0,0), // delayed_close_timeout
+    f(13753,15,28,b'm',397,4,255,b'S',0,0), // request_timeout
+    f(34217,22,29,b'm',407,4,255,b'S',0,0), // max_request_headers_kb
+    f(34239,14,30,b'm',394,4,255,b'S',0,0), // normalize_path
+    f(34291,13,31,b'm',65535,4,0,b'R',34253,38), // scoped_routes
+    f(34304,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34332,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34345,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
     f(9658,28,35,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(34171,20,36,b'm',261,4,255,b'S',0,0), // request_id_extension
-    f(34191,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34224,18,38,b'm',259,4,255,b'S',0,0), // local_reply_config
-    f(34242,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34266,36,40,b'm',389,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34302,23,41,b'm',392,4,255,b'S',0,0), // request_headers_timeout
-    f(34325,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34380,26,43,b'm',65535,4,255,b'R',34344,36), // path_normalization_options
-    f(34429,22,44,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
-    f(34451,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34483,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34515,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34538,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
-    f(34566,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34585,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
-    f(34615,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34638,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34670,35,53,b'm',389,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34705,25,54,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
-    f(34730,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(34761,18,56,b'm',254,4,255,b'S',0,0), // access_log_options
-    f(34779,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(34850,34,58,b'b',65535,0,255,b'I',34800,50), // http1_safe_max_connection_duration
-    f(34884,20,59,b'm',392,4,255,b'S',0,0), // stream_flush_timeout
-    f(34904,27,60,b'm',410,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(34931,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34951,20,62,b'm',385,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34373,20,36,b'm',263,4,255,b'S',0,0), // request_id_extension
+    f(34393,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34426,18,38,b'm',261,4,255,b'S',0,0), // local_reply_config
+    f(34444,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34468,36,40,b'm',394,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34504,23,41,b'm',397,4,255,b'S',0,0), // request_headers_timeout
+    f(34527,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34582,26,43,b'm',65535,4,255,b'R',34546,36), // path_normalization_options
+    f(34631,22,44,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
+    f(34653,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34685,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34717,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34740,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
+    f(34768,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34787,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
+    f(34817,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34840,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34872,35,53,b'm',394,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34907,25,54,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
+    f(34932,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(34963,18,56,b'm',256,4,255,b'S',0,0), // access_log_options
+    f(34981,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35052,34,58,b'b',65535,0,255,b'I',35002,50), // http1_safe_max_connection_duration
+    f(35086,20,59,b'm',397,4,255,b'S',0,0), // stream_flush_timeout
+    f(35106,27,60,b'm',415,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35133,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35153,20,62,b'm',390,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(33718,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33745,31,2,b'm',256,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33920,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(33947,31,2,b'm',258,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34705,25,1,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
-    f(34730,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35177,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(34907,25,1,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
+    f(34932,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35379,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35324,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35336,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(35526,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35538,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35456,7,1,b'm',389,4,255,b'S',0,0), // subject
-    f(35463,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35658,7,1,b'm',394,4,255,b'S',0,0), // subject
+    f(35665,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35467,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30579,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35472,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35669,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30781,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35674,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',258,2,255,b'R',35573,61), // filters
-    f(28683,7,3,b'm',389,4,255,b'S',0,0), // enabled
+    f(28873,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',260,2,255,b'R',35775,61), // filters
+    f(28885,7,3,b'm',394,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',388,4,0,b'S',0,0), // typed_config
-    f(20904,16,5,b'm',65535,4,0,b'R',20861,43), // config_discovery
-    f(25364,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
+    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
+    f(25566,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14740,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35780,7,1,b'm',262,2,255,b'S',0,0), // mappers
-    f(25319,11,2,b'm',146,4,255,b'S',0,0), // body_format
+    f(35982,7,1,b'm',264,2,255,b'S',0,0), // mappers
+    f(25521,11,2,b'm',146,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35850,13,1,b'm',100,4,255,b'S',0,0), // config_source
-    f(35863,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36052,13,1,b'm',100,4,255,b'S',0,0), // config_source
+    f(36065,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',388,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',393,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36032,11,2,b'm',402,4,255,b'S',0,0), // status_code
-    f(25315,4,3,b'm',102,4,255,b'S',0,0), // body
-    f(36043,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
-    f(36063,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(36234,11,2,b'm',407,4,255,b'S',0,0), // status_code
+    f(25517,4,3,b'm',102,4,255,b'S',0,0), // body
+    f(36245,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
+    f(36265,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32557,12,2,b'm',387,4,255,b'S',0,0), // token_bucket
-    f(32569,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
-    f(36143,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32759,12,2,b'm',392,4,255,b'S',0,0), // token_bucket
+    f(32771,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(36345,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(22997,5,1,b'm',191,4,255,b'S',0,0), // rules
-    f(36197,12,2,b'm',191,4,255,b'S',0,0), // shadow_rules
-    f(22113,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36209,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36225,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24500,7,6,b'm',410,4,255,b'S',0,0), // matcher
-    f(36249,14,7,b'm',410,4,255,b'S',0,0), // shadow_matcher
-    f(36263,10,8,b'm',392,4,255,b'S',0,0), // delay_deny
+    f(22942,5,1,b'm',193,4,255,b'S',0,0), // rules
+    f(36399,12,2,b'm',193,4,255,b'S',0,0), // shadow_rules
+    f(22058,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36411,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36427,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24702,7,6,b'm',415,4,255,b'S',0,0), // matcher
+    f(36451,14,7,b'm',415,4,255,b'S',0,0), // shadow_matcher
+    f(36465,10,8,b'm',397,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36332,17,1,b'm',233,2,255,b'S',0,0), // on_new_connection
-    f(36349,27,2,b'm',233,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36376,18,3,b'm',233,2,255,b'S',0,0), // on_downstream_data
+    f(36534,17,1,b'm',235,2,255,b'S',0,0), // on_new_connection
+    f(36551,27,2,b'm',235,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36578,18,3,b'm',235,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22113,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36506,23,3,b'm',392,4,255,b'I',20592,34), // downstream_idle_timeout
-    f(36529,21,4,b'm',392,4,255,b'I',20592,34), // upstream_idle_timeout
+    f(36708,23,3,b'm',397,4,255,b'I',20658,34), // downstream_idle_timeout
+    f(36731,21,4,b'm',397,4,255,b'I',20658,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36550,20,7,b'm',402,4,255,b'S',0,0), // max_connect_attempts
-    f(17119,12,8,b'm',392,4,255,b'S',0,0), // idle_timeout
-    f(26645,14,9,b'm',121,4,255,b'I',26586,59), // metadata_match
-    f(26569,17,10,b'm',270,4,0,b'S',0,0), // weighted_clusters
-    f(26944,11,11,b'm',379,2,255,b'I',36570,78), // hash_policy
-    f(36648,16,12,b'm',269,4,255,b'S',0,0), // tunneling_config
-    f(36664,34,13,b'm',392,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36797,9,14,b'm',65535,4,255,b'R',36698,99), // on_demand
-    f(34705,25,15,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
-    f(36806,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34761,18,17,b'm',268,4,255,b'S',0,0), // access_log_options
-    f(36835,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
-    f(36937,19,19,b'm',148,2,255,b'R',36850,87), // proxy_protocol_tlvs
-    f(36956,52,20,b'm',385,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37008,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37029,20,22,b'm',402,4,255,b'S',0,0), // max_early_data_bytes
-    f(37093,31,23,b'e',65535,0,255,b'R',37049,44), // proxy_protocol_tlv_merge_policy
-    f(37124,17,24,b'm',389,4,255,b'S',0,0), // check_drain_close
+    f(36752,20,7,b'm',407,4,255,b'S',0,0), // max_connect_attempts
+    f(17119,12,8,b'm',397,4,255,b'S',0,0), // idle_timeout
+    f(26847,14,9,b'm',121,4,255,b'I',26788,59), // metadata_match
+    f(26771,17,10,b'm',272,4,0,b'S',0,0), // weighted_clusters
+    f(27146,11,11,b'm',384,2,255,b'I',36772,78), // hash_policy
+    f(36850,16,12,b'm',271,4,255,b'S',0,0), // tunneling_config
+    f(36866,34,13,b'm',397,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36999,9,14,b'm',65535,4,255,b'R',36900,99), // on_demand
+    f(34907,25,15,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
+    f(37008,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34963,18,17,b'm',270,4,255,b'S',0,0), // access_log_options
+    f(37037,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
+    f(37139,19,19,b'm',148,2,255,b'R',37052,87), // proxy_protocol_tlvs
+    f(37158,52,20,b'm',390,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37210,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37231,20,22,b'm',407,4,255,b'S',0,0), // max_early_data_bytes
+    f(37295,31,23,b'e',65535,0,255,b'R',37251,44), // proxy_protocol_tlv_merge_policy
+    f(37326,17,24,b'm',394,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34705,25,1,b'm',392,4,255,b'S',0,0), // access_log_flush_interval
-    f(36806,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37215,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34907,25,1,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
+    f(37008,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37417,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37310,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36063,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
-    f(37318,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37344,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37353,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34171,20,7,b'm',261,4,255,b'S',0,0), // request_id_extension
-    f(37380,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37397,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19343,10,10,b'm',150,2,255,b'R',37420,76), // formatters
+    f(37512,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36265,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(37520,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37546,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37555,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34373,20,7,b'm',263,4,255,b'S',0,0), // request_id_extension
+    f(37582,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37599,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19343,10,10,b'm',150,2,255,b'R',37622,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',271,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',273,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26645,14,3,b'm',121,4,255,b'I',26586,59), // metadata_match
+    f(26847,14,3,b'm',121,4,255,b'I',26788,59), // metadata_match
+    // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
+    // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
+    f(17119,12,3,b'm',397,4,255,b'S',0,0), // idle_timeout
+    f(37955,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(37974,13,5,b'm',276,2,255,b'I',36772,78), // hash_policies
+    f(37987,22,6,b'm',151,4,255,b'S',0,0), // upstream_socket_config
+    f(38009,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(4311,10,8,b'm',33,2,255,b'S',0,0), // access_log
+    f(24702,7,9,b'm',415,4,0,b'S',0,0), // matcher
+    f(38038,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38124,15,11,b'm',65535,2,255,b'R',38054,70), // session_filters
+    f(36850,16,12,b'm',65535,4,255,b'R',38139,102), // tunneling_config
+    f(34963,18,13,b'm',65535,4,255,b'R',38241,73), // access_log_options
+    // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    f(24936,9,1,b'b',65535,4,0,b'I',6831,36), // source_ip
+    f(12757,3,2,b's',65535,4,0,b'I',6831,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31189,9,1,b'm',91,2,255,b'S',0,0), // mutations
+    f(31391,9,1,b'm',91,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37916,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37957,18,3,b'm',382,4,255,b'S',0,0), // reject_with_status
+    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38647,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38688,18,3,b'm',387,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33794,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38035,17,2,b'm',277,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33934,15,3,b'm',389,4,255,b'S',0,0), // skip_xff_append
+    f(33996,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38766,17,2,b'm',282,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34136,15,3,b'm',394,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38118,5,1,b'm',99,2,255,b'S',0,0), // cidrs
+    f(38849,5,1,b'm',99,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11113,20,1,b'm',281,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11133,27,2,b'm',280,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11113,20,1,b'm',286,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11133,27,2,b'm',285,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',385,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',403,4,255,b'S',0,0), // min_cluster_size
+    f(11819,15,1,b'm',390,4,255,b'S',0,0), // routing_enabled
+    f(11834,16,2,b'm',408,4,255,b'S',0,0), // min_cluster_size
     f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38443,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(38472,16,5,b'm',282,4,255,b'S',0,0), // force_local_zone
-    f(38488,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    f(39174,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39203,16,5,b'm',287,4,255,b'S',0,0), // force_local_zone
+    f(39219,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(38602,8,1,b'm',402,4,255,b'S',0,0), // min_size
+    f(39333,8,1,b'm',407,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12589,17,1,b'm',392,4,255,b'S',0,0), // slow_start_window
+    f(12589,17,1,b'm',397,4,255,b'S',0,0), // slow_start_window
     f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',385,4,255,b'S',0,0), // min_weight_percent
+    f(12616,18,3,b'm',390,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12042,12,1,b'm',402,4,255,b'S',0,0), // choice_count
+    f(12042,12,1,b'm',407,4,255,b'S',0,0), // choice_count
     f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
-    f(12073,17,3,b'm',283,4,255,b'S',0,0), // slow_start_config
-    f(38746,18,4,b'm',279,4,255,b'S',0,0), // locality_lb_config
-    f(38764,16,5,b'm',389,4,255,b'S',0,0), // enable_full_scan
-    f(38780,16,6,b'e',46,0,255,b'S',0,0), // selection_method
+    f(12073,17,3,b'm',288,4,255,b'S',0,0), // slow_start_config
+    f(39477,18,4,b'm',284,4,255,b'S',0,0), // locality_lb_config
+    f(39495,16,5,b'm',394,4,255,b'S',0,0), // enable_full_scan
+    f(39511,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38746,18,1,b'm',279,4,255,b'S',0,0), // locality_lb_config
+    f(39477,18,1,b'm',284,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12073,17,1,b'm',283,4,255,b'S',0,0), // slow_start_config
-    f(38746,18,2,b'm',279,4,255,b'S',0,0), // locality_lb_config
+    f(12073,17,1,b'm',288,4,255,b'S',0,0), // slow_start_config
+    f(39477,18,2,b'm',284,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4030,7 +4081,7 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(39341,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(40072,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4040,334 +4091,334 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35336,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
-    f(22113,11,2,b's',65535,0,255,b'I',39905,84), // stat_prefix
+    f(35538,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(22058,11,2,b's',65535,0,255,b'I',40636,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
     f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
-    f(40058,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40083,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40146,15,5,b'm',402,4,255,b'I',40109,37), // udp_max_queries
-    f(40161,21,6,b'm',403,4,255,b'S',0,0), // query_timeout_seconds
-    f(40182,11,7,b'm',402,4,255,b'S',0,0), // query_tries
-    f(40193,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40211,22,9,b'm',402,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40233,24,10,b'm',392,4,255,b'I',40109,37), // max_udp_channel_duration
-    f(40257,25,11,b'b',65535,0,255,b'I',40109,37), // reinit_channel_on_timeout
-    f(40348,14,12,b'm',402,4,255,b'I',40282,66), // qcache_max_ttl
+    f(40789,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40814,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40877,15,5,b'm',407,4,255,b'I',40840,37), // udp_max_queries
+    f(40892,21,6,b'm',408,4,255,b'S',0,0), // query_timeout_seconds
+    f(40913,11,7,b'm',407,4,255,b'S',0,0), // query_tries
+    f(40924,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40942,22,9,b'm',407,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40964,24,10,b'm',397,4,255,b'I',40840,37), // max_udp_channel_duration
+    f(40988,25,11,b'b',65535,0,255,b'I',40840,37), // reinit_channel_on_timeout
+    f(41079,14,12,b'm',407,4,255,b'I',41013,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18327,11,1,b'm',402,4,255,b'S',0,0), // num_retries
-    f(40474,20,2,b'm',402,4,255,b'I',40443,31), // num_resolver_threads
+    f(18327,11,1,b'm',407,4,255,b'S',0,0), // num_retries
+    f(41205,20,2,b'm',407,4,255,b'I',41174,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
-    f(40646,12,2,b'm',65535,4,255,b'R',40567,79), // dns_over_tls
-    f(40739,14,3,b'm',65535,4,255,b'R',40658,81), // dns_over_https
-    f(40805,13,4,b'b',65535,0,255,b'R',40753,52), // enable_dnssec
-    f(40818,10,5,b'm',402,4,255,b'I',40282,66), // cache_size
-    f(40474,20,6,b'm',402,4,255,b'I',40443,31), // num_resolver_threads
-    f(40828,17,7,b'm',389,4,255,b'S',0,0), // use_system_config
-    f(40845,13,8,b'm',392,4,255,b'S',0,0), // query_timeout
-    f(40182,11,9,b'm',402,4,255,b'S',0,0), // query_tries
+    f(41377,12,2,b'm',65535,4,255,b'R',41298,79), // dns_over_tls
+    f(41470,14,3,b'm',65535,4,255,b'R',41389,81), // dns_over_https
+    f(41536,13,4,b'b',65535,0,255,b'R',41484,52), // enable_dnssec
+    f(41549,10,5,b'm',407,4,255,b'I',41013,66), // cache_size
+    f(41205,20,6,b'm',407,4,255,b'I',41174,31), // num_resolver_threads
+    f(41559,17,7,b'm',394,4,255,b'S',0,0), // use_system_config
+    f(41576,13,8,b'm',397,4,255,b'S',0,0), // query_timeout
+    f(40913,11,9,b'm',407,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40924,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41655,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41007,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41738,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41089,11,1,b'm',323,4,255,b'S',0,0), // san_matcher
-    f(41100,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41820,11,1,b'm',328,4,255,b'S',0,0), // san_matcher
+    f(41831,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41187,17,1,b'm',389,4,255,b'S',0,0), // pack_trace_reason
-    f(41263,33,2,b'm',389,4,255,b'I',41204,59), // use_request_id_for_trace_sampling
+    f(41918,17,1,b'm',394,4,255,b'S',0,0), // pack_trace_reason
+    f(41994,33,2,b'm',394,4,255,b'I',41935,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(41366,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42097,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(41470,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42201,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(41567,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(41609,27,2,b'm',65535,4,255,b'R',41586,23), // max_heap_size_bytes_runtime
+    f(42298,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42340,27,2,b'm',65535,4,255,b'R',42317,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14434,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7714,6,1,b'm',128,4,255,b'S',0,0), // config
     f(9553,16,2,b'm',149,4,255,b'S',0,0), // transport_socket
-    f(41881,25,3,b'b',65535,0,255,b'I',41797,84), // allow_unspecified_address
-    f(41970,15,4,b'b',65535,0,255,b'I',41906,64), // tlv_as_pool_key
+    f(42612,25,3,b'b',65535,0,255,b'I',42528,84), // allow_unspecified_address
+    f(42701,15,4,b'b',65535,0,255,b'I',42637,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42113,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
-    f(42123,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42146,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42235,36,6,b'm',389,4,255,b'R',42169,66), // require_signed_certificate_timestamp
-    f(42271,3,7,b'm',102,4,255,b'S',0,0), // crl
-    f(42274,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(42299,23,9,b'm',362,2,255,b'S',0,0), // match_subject_alt_names
-    f(42322,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
-    f(14487,17,11,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(42346,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
-    f(42427,32,13,b'm',65535,4,255,b'R',42369,58), // ca_certificate_provider_instance
-    f(42459,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(42484,29,15,b'm',323,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(42513,16,16,b'm',402,4,255,b'S',0,0), // max_verify_depth
-    f(42645,17,17,b'm',65535,4,255,b'R',42529,116), // system_root_certs
-    f(42662,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42844,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
+    f(42854,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42877,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42966,36,6,b'm',394,4,255,b'R',42900,66), // require_signed_certificate_timestamp
+    f(43002,3,7,b'm',102,4,255,b'S',0,0), // crl
+    f(43005,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43030,23,9,b'm',367,2,255,b'S',0,0), // match_subject_alt_names
+    f(43053,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(14487,17,11,b'm',153,4,255,b'S',0,0), // watched_directory
+    f(43077,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
+    f(43158,32,13,b'm',65535,4,255,b'R',43100,58), // ca_certificate_provider_instance
+    f(43190,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43215,29,15,b'm',328,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43244,16,16,b'm',407,4,255,b'S',0,0), // max_verify_depth
+    f(43376,17,17,b'm',65535,4,255,b'R',43260,116), // system_root_certs
+    f(43393,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(42743,10,1,b'm',326,4,255,b'S',0,0), // tls_params
-    f(42753,16,2,b'm',324,2,255,b'S',0,0), // tls_certificates
-    f(42769,18,3,b'm',315,4,0,b'S',0,0), // validation_context
-    f(42787,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(42801,34,6,b'm',321,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(42835,36,7,b'm',321,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(42871,27,8,b'm',317,4,0,b'S',0,0), // combined_validation_context
-    f(42992,36,9,b'm',65535,4,255,b'R',42898,94), // tls_certificate_certificate_provider
-    f(43126,39,10,b'm',65535,4,0,b'R',43028,98), // validation_context_certificate_provider
-    f(43165,45,11,b'm',65535,4,255,b'R',42898,94), // tls_certificate_certificate_provider_instance
-    f(43210,48,12,b'm',65535,4,0,b'R',43028,98), // validation_context_certificate_provider_instance
-    f(43352,17,13,b'm',150,4,255,b'R',43258,94), // custom_handshaker
-    f(43369,33,14,b'm',65535,4,255,b'R',42898,94), // tls_certificate_provider_instance
-    f(43402,7,15,b'm',325,4,255,b'S',0,0), // key_log
-    f(43542,31,16,b'm',150,4,255,b'R',43409,133), // custom_tls_certificate_selector
+    f(43474,10,1,b'm',331,4,255,b'S',0,0), // tls_params
+    f(43484,16,2,b'm',329,2,255,b'S',0,0), // tls_certificates
+    f(43500,18,3,b'm',320,4,0,b'S',0,0), // validation_context
+    f(43518,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(43532,34,6,b'm',326,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(43566,36,7,b'm',326,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(43602,27,8,b'm',322,4,0,b'S',0,0), // combined_validation_context
+    f(43723,36,9,b'm',65535,4,255,b'R',43629,94), // tls_certificate_certificate_provider
+    f(43857,39,10,b'm',65535,4,0,b'R',43759,98), // validation_context_certificate_provider
+    f(43896,45,11,b'm',65535,4,255,b'R',43629,94), // tls_certificate_certificate_provider_instance
+    f(43941,48,12,b'm',65535,4,0,b'R',43759,98), // validation_context_certificate_provider_instance
+    f(44083,17,13,b'm',150,4,255,b'R',43989,94), // custom_handshaker
+    f(44100,33,14,b'm',65535,4,255,b'R',43629,94), // tls_certificate_provider_instance
+    f(44133,7,15,b'm',330,4,255,b'S',0,0), // key_log
+    f(44273,31,16,b'm',150,4,255,b'R',44140,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(43668,26,1,b'm',315,4,255,b'S',0,0), // default_validation_context
-    f(42835,36,2,b'm',321,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43126,39,3,b'm',65535,4,255,b'R',43694,76), // validation_context_certificate_provider
-    f(43210,48,4,b'm',65535,4,255,b'R',43694,76), // validation_context_certificate_provider_instance
+    f(44399,26,1,b'm',320,4,255,b'S',0,0), // default_validation_context
+    f(43566,36,2,b'm',326,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43857,39,3,b'm',65535,4,255,b'R',44425,76), // validation_context_certificate_provider
+    f(43941,48,4,b'm',65535,4,255,b'R',44425,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(43832,18,1,b'm',316,4,255,b'S',0,0), // common_tls_context
-    f(43850,26,2,b'm',389,4,255,b'S',0,0), // require_client_certificate
-    f(43963,11,3,b'm',389,4,255,b'R',43876,87), // require_sni
-    f(43974,19,4,b'm',327,4,0,b'S',0,0), // session_ticket_keys
-    f(43993,37,5,b'm',321,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44030,15,6,b'm',392,4,255,b'S',0,0), // session_timeout
-    f(44045,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44081,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44099,31,9,b'm',389,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44130,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44165,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(44563,18,1,b'm',321,4,255,b'S',0,0), // common_tls_context
+    f(44581,26,2,b'm',394,4,255,b'S',0,0), // require_client_certificate
+    f(44694,11,3,b'm',394,4,255,b'R',44607,87), // require_sni
+    f(44705,19,4,b'm',332,4,0,b'S',0,0), // session_ticket_keys
+    f(44724,37,5,b'm',326,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44761,15,6,b'm',397,4,255,b'S',0,0), // session_timeout
+    f(44776,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44812,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44830,31,9,b'm',394,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44861,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44896,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44253,13,1,b'm',320,2,255,b'S',0,0), // trust_domains
-    f(44266,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
+    f(44984,13,1,b'm',325,2,255,b'S',0,0), // trust_domains
+    f(44997,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44358,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
-    f(44435,21,3,b's',65535,0,255,b'R',44370,65), // workload_trust_domain
+    f(45089,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
+    f(45166,21,3,b's',65535,0,255,b'R',45101,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44513,10,2,b'm',100,4,255,b'S',0,0), // sds_config
+    f(45244,10,2,b'm',100,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44571,15,2,b'm',324,4,0,b'S',0,0), // tls_certificate
-    f(43974,19,3,b'm',327,4,0,b'S',0,0), // session_ticket_keys
-    f(42769,18,4,b'm',315,4,0,b'S',0,0), // validation_context
-    f(44636,14,5,b'm',65535,4,0,b'R',44586,50), // generic_secret
+    f(45302,15,2,b'm',329,4,0,b'S',0,0), // tls_certificate
+    f(44705,19,3,b'm',332,4,0,b'S',0,0), // session_ticket_keys
+    f(43500,18,4,b'm',320,4,0,b'S',0,0), // validation_context
+    f(45367,14,5,b'm',65535,4,0,b'R',45317,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(44713,8,1,b'e',49,0,255,b'S',0,0), // san_type
-    f(24500,7,2,b'm',362,4,255,b'S',0,0), // matcher
-    f(44721,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(45444,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24702,7,2,b'm',367,4,255,b'S',0,0), // matcher
+    f(45452,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(44780,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
-    f(44797,11,2,b'm',102,12,255,b'S',0,0), // private_key
-    f(44923,8,3,b'm',102,12,255,b'R',44808,115), // password
-    f(44931,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
-    f(45033,28,5,b'm',102,2,255,b'R',44942,91), // signed_certificate_timestamp
-    f(45131,20,6,b'm',65535,4,255,b'R',45061,70), // private_key_provider
-    f(14487,17,7,b'm',152,4,255,b'S',0,0), // watched_directory
-    f(45226,6,8,b'm',102,12,255,b'R',45151,75), // pkcs12
-    f(42743,10,9,b'm',326,4,255,b'R',45232,118), // tls_params
+    f(45511,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
+    f(45528,11,2,b'm',102,12,255,b'S',0,0), // private_key
+    f(45654,8,3,b'm',102,12,255,b'R',45539,115), // password
+    f(45662,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
+    f(45764,28,5,b'm',102,2,255,b'R',45673,91), // signed_certificate_timestamp
+    f(45862,20,6,b'm',65535,4,255,b'R',45792,70), // private_key_provider
+    f(14487,17,7,b'm',153,4,255,b'S',0,0), // watched_directory
+    f(45957,6,8,b'm',102,12,255,b'R',45882,75), // pkcs12
+    f(43474,10,9,b'm',331,4,255,b'R',45963,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(45401,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
-    f(45420,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
+    f(46132,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
+    f(46151,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(45495,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(45523,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(45551,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(45564,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(45575,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(45706,19,6,b'e',65535,2,255,b'R',45595,111), // compliance_policies
+    f(46226,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46254,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46282,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46295,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46306,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46437,19,6,b'e',65535,2,255,b'R',46326,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(45787,4,1,b'm',102,10,255,b'S',0,0), // keys
+    f(46518,4,1,b'm',102,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(43832,18,1,b'm',316,4,255,b'S',0,0), // common_tls_context
-    f(45851,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45939,19,3,b'b',65535,0,255,b'R',45854,85), // allow_renegotiation
-    f(45958,16,4,b'm',402,4,255,b'S',0,0), // max_session_keys
-    f(46064,21,5,b'm',389,4,255,b'I',45974,90), // enforce_rsa_key_usage
-    f(46085,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46098,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(44563,18,1,b'm',321,4,255,b'S',0,0), // common_tls_context
+    f(46582,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46670,19,3,b'b',65535,0,255,b'R',46585,85), // allow_renegotiation
+    f(46689,16,4,b'm',407,4,255,b'S',0,0), // max_session_keys
+    f(46795,21,5,b'm',394,4,255,b'I',46705,90), // enforce_rsa_key_usage
+    f(46816,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46829,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9658,28,1,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(10283,30,2,b'm',151,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46175,20,3,b'm',331,4,0,b'S',0,0), // explicit_http_config
-    f(46195,30,4,b'm',332,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46225,11,5,b'm',330,4,0,b'S',0,0), // auto_config
-    f(33603,12,6,b'm',258,2,255,b'R',46236,82), // http_filters
-    f(46318,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
+    f(10283,30,2,b'm',152,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(46906,20,3,b'm',336,4,0,b'S',0,0), // explicit_http_config
+    f(46926,30,4,b'm',337,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46956,11,5,b'm',335,4,0,b'S',0,0), // auto_config
+    f(33805,12,6,b'm',260,2,255,b'R',46967,82), // http_filters
+    f(47049,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
     f(7371,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27290,23,9,b'm',211,2,255,b'R',0,0), // request_mirror_policies
-    f(26944,11,10,b'm',204,2,255,b'R',0,0), // hash_policy
+    f(27492,23,9,b'm',213,2,255,b'R',0,0), // request_mirror_policies
+    f(27146,11,10,b'm',206,2,255,b'R',0,0), // hash_policy
     f(14935,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34429,22,3,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
-    f(46411,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34631,22,3,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
+    f(47142,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9218,21,1,b'm',113,4,0,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,0,b'S',0,0), // http2_protocol_options
-    f(34429,22,3,b'm',65535,4,0,b'R',34406,23), // http3_protocol_options
+    f(34631,22,3,b'm',65535,4,0,b'R',34608,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
     f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34429,22,3,b'm',65535,4,255,b'R',34406,23), // http3_protocol_options
+    f(34631,22,3,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
-    f(46643,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(46651,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(46675,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(46701,25,5,b'm',334,1,255,b'S',0,0), // initial_resource_versions
-    f(46726,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46740,12,7,b'm',405,4,255,b'S',0,0), // error_detail
-    f(46752,27,8,b'm',345,2,255,b'S',0,0), // resource_locators_subscribe
-    f(46779,29,9,b'm',345,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47374,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47382,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47406,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47432,25,5,b'm',339,1,255,b'S',0,0), // initial_resource_versions
+    f(47457,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47471,12,7,b'm',410,4,255,b'S',0,0), // error_detail
+    f(47483,27,8,b'm',350,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47510,29,9,b'm',350,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46934,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46953,9,2,b'm',342,2,255,b'S',0,0), // resources
-    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46962,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46967,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46984,13,7,b'm',101,4,255,b'S',0,0), // control_plane
-    f(46997,22,8,b'm',347,2,255,b'S',0,0), // removed_resource_names
-    f(47019,15,9,b'm',344,2,255,b'S',0,0), // resource_errors
+    f(47665,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47684,9,2,b'm',347,2,255,b'S',0,0), // resources
+    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47693,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47698,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47715,13,7,b'm',101,4,255,b'S',0,0), // control_plane
+    f(47728,22,8,b'm',352,2,255,b'S',0,0), // removed_resource_names
+    f(47750,15,9,b'm',349,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',124,4,255,b'S',0,0), // node
-    f(47077,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46726,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(46740,12,6,b'm',405,4,255,b'S',0,0), // error_detail
-    f(47091,17,7,b'm',345,2,255,b'S',0,0), // resource_locators
+    f(47808,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47457,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47471,12,6,b'm',410,4,255,b'S',0,0), // error_detail
+    f(47822,17,7,b'm',350,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46953,9,2,b'm',388,2,255,b'S',0,0), // resources
-    f(47152,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(46643,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46962,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46984,13,6,b'm',101,4,255,b'S',0,0), // control_plane
-    f(47019,15,7,b'm',344,2,255,b'S',0,0), // resource_errors
+    f(47684,9,2,b'm',393,2,255,b'S',0,0), // resources
+    f(47883,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47693,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47715,13,6,b'm',101,4,255,b'S',0,0), // control_plane
+    f(47750,15,7,b'm',349,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47212,10,1,b'm',340,4,0,b'S',0,0), // constraint
-    f(47222,14,2,b'm',339,4,0,b'S',0,0), // or_constraints
-    f(47236,15,3,b'm',339,4,0,b'S',0,0), // and_constraints
-    f(47251,15,4,b'm',338,4,0,b'S',0,0), // not_constraints
+    f(47943,10,1,b'm',345,4,0,b'S',0,0), // constraint
+    f(47953,14,2,b'm',344,4,0,b'S',0,0), // or_constraints
+    f(47967,15,3,b'm',344,4,0,b'S',0,0), // and_constraints
+    f(47982,15,4,b'm',343,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(47335,11,1,b'm',338,2,255,b'S',0,0), // constraints
+    f(48066,11,1,b'm',343,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(47417,6,3,b'm',341,4,0,b'S',0,0), // exists
+    f(48148,6,3,b'm',346,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(47536,8,2,b'm',388,4,255,b'S',0,0), // resource
+    f(48267,8,2,b'm',393,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(47544,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28190,3,6,b'm',392,4,255,b'S',0,0), // ttl
-    f(47551,13,7,b'm',343,4,255,b'S',0,0), // cache_control
-    f(47564,13,8,b'm',347,4,255,b'S',0,0), // resource_name
+    f(48275,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28392,3,6,b'm',397,4,255,b'S',0,0), // ttl
+    f(48282,13,7,b'm',348,4,255,b'S',0,0), // cache_control
+    f(48295,13,8,b'm',352,4,255,b'S',0,0), // resource_name
     f(9603,8,9,b'm',121,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(47625,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48356,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(47564,13,1,b'm',347,4,255,b'S',0,0), // resource_name
-    f(46740,12,2,b'm',405,4,255,b'S',0,0), // error_detail
+    f(48295,13,1,b'm',352,4,255,b'S',0,0), // resource_name
+    f(47471,12,2,b'm',410,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17867,18,2,b'm',346,1,255,b'S',0,0), // dynamic_parameters
+    f(17867,18,2,b'm',351,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47823,29,2,b'm',338,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48554,29,2,b'm',343,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47884,5,2,b'm',399,4,255,b'S',0,0), // layer
+    f(48615,5,2,b'm',404,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(47925,6,1,b'm',406,2,255,b'S',0,0), // ranges
-    f(25206,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(48656,6,1,b'm',411,2,255,b'S',0,0), // ranges
+    f(25408,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(47966,5,1,b'm',377,4,0,b'S',0,0), // range
-    f(47971,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(48697,5,1,b'm',382,4,0,b'S',0,0), // range
+    f(48702,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25194,12,2,b'm',362,4,0,b'S',0,0), // string_match
-    f(48016,13,3,b'm',349,4,0,b'S',0,0), // address_match
+    f(25396,12,2,b'm',367,4,0,b'S',0,0), // string_match
+    f(48747,13,3,b'm',354,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28314,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48111,6,1,b'm',363,4,0,b'S',0,0), // one_of
+    f(48842,6,1,b'm',368,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48156,8,1,b'm',362,2,255,b'S',0,0), // patterns
+    f(48887,8,1,b'm',367,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',356,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',363,4,255,b'S',0,0), // value
-    f(48201,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',361,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',368,4,255,b'S',0,0), // value
+    f(48932,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12757,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(48287,14,1,b'm',363,2,255,b'S',0,0), // value_matchers
+    f(49018,14,1,b'm',368,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',362,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',367,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(48379,7,1,b'm',360,4,255,b'S',0,0), // pattern
-    f(48386,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49110,7,1,b'm',365,4,255,b'S',0,0), // pattern
+    f(49117,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(48496,10,1,b'm',361,4,0,b'I',48432,64), // google_re2
-    f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49227,10,1,b'm',366,4,0,b'I',49163,64), // google_re2
+    f(23743,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(48550,16,1,b'm',402,4,255,b'I',6831,36), // max_program_size
+    f(49281,16,1,b'm',407,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(47971,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29334,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48601,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29381,10,5,b'm',360,4,0,b'S',0,0), // safe_regex
-    f(48607,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48618,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24786,6,8,b'm',409,4,0,b'R',48626,52), // custom
+    f(48702,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29536,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49332,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29583,10,5,b'm',365,4,0,b'S',0,0), // safe_regex
+    f(49338,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49349,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24988,6,8,b'm',414,4,0,b'R',49357,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(48712,10,1,b'm',364,4,0,b'S',0,0), // null_match
-    f(48722,12,2,b'm',350,4,0,b'S',0,0), // double_match
-    f(25194,12,3,b'm',362,4,0,b'S',0,0), // string_match
-    f(48734,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25432,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(48744,10,6,b'm',353,4,0,b'S',0,0), // list_match
-    f(22873,8,7,b'm',357,4,0,b'S',0,0), // or_match
+    f(49443,10,1,b'm',369,4,0,b'S',0,0), // null_match
+    f(49453,12,2,b'm',355,4,0,b'S',0,0), // double_match
+    f(25396,12,3,b'm',367,4,0,b'S',0,0), // string_match
+    f(49465,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25634,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(49475,10,6,b'm',358,4,0,b'S',0,0), // list_match
+    f(22818,8,7,b'm',362,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',366,2,255,b'I',6831,36), // path
+    f(131,4,2,b'm',371,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12757,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(48878,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(49609,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(48918,7,1,b'm',370,4,0,b'I',6831,36), // request
-    f(25765,5,2,b'm',371,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',368,4,0,b'I',6831,36), // cluster
-    f(48925,4,4,b'm',369,4,0,b'I',6831,36), // host
+    f(49649,7,1,b'm',375,4,0,b'I',6831,36), // request
+    f(25967,5,2,b'm',376,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',373,4,0,b'I',6831,36), // cluster
+    f(49656,4,4,b'm',374,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49127,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49130,7,2,b'm',375,4,0,b'I',6831,36), // literal
-    f(49137,11,3,b'm',373,4,0,b'I',6831,36), // environment
-    f(49148,14,4,b'm',374,4,0,b'I',6831,36), // request_header
-    f(9603,8,5,b'm',376,4,0,b'I',6831,36), // metadata
+    f(49858,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49861,7,2,b'm',380,4,0,b'I',6831,36), // literal
+    f(49868,11,3,b'm',378,4,0,b'I',6831,36), // environment
+    f(49879,14,4,b'm',379,4,0,b'I',6831,36), // request_header
+    f(9603,8,5,b'm',381,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
@@ -4378,41 +4429,41 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(49322,4,1,b'm',367,4,255,b'I',6831,36), // kind
-    f(12281,12,2,b'm',365,4,255,b'I',6831,36), // metadata_key
+    f(50053,4,1,b'm',372,4,255,b'I',6831,36), // kind
+    f(12281,12,2,b'm',370,4,255,b'I',6831,36), // metadata_key
     f(18544,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(49351,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(49356,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50082,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50087,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(49390,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(49399,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(50121,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50130,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24734,9,1,b'm',381,4,0,b'I',6831,36), // source_ip
-    f(24774,12,2,b'm',380,4,0,b'I',6831,36), // filter_state
+    f(24936,9,1,b'm',386,4,0,b'I',6831,36), // source_ip
+    f(24976,12,2,b'm',385,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(49527,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(50258,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(49351,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(49356,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50082,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50087,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(49351,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(49356,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50082,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50087,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(49629,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(49641,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(49653,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50360,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50372,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50384,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18262,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(49683,15,2,b'm',402,4,255,b'S',0,0), // tokens_per_fill
-    f(49698,13,3,b'm',392,4,255,b'S',0,0), // fill_interval
+    f(50414,15,2,b'm',407,4,255,b'S',0,0), // tokens_per_fill
+    f(50429,13,3,b'm',397,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(46643,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47374,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4421,8 +4472,8 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(49832,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49839,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50563,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50570,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4431,467 +4482,467 @@ pub(crate) static FIELDS: [FieldRow; 1628] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49968,6,1,b'm',404,2,255,b'S',0,0), // values
+    f(50699,6,1,b'm',409,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(50023,6,1,b'm',400,1,255,b'S',0,0), // fields
+    f(50754,6,1,b'm',405,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',409,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(49832,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(49839,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50563,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50570,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50163,10,1,b'e',53,4,0,b'S',0,0), // null_value
-    f(50173,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50185,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50197,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50207,12,5,b'm',399,4,0,b'S',0,0), // struct_value
-    f(50219,10,6,b'm',397,4,0,b'S',0,0), // list_value
+    f(50894,10,1,b'e',53,4,0,b'S',0,0), // null_value
+    f(50904,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50916,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50928,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50938,12,5,b'm',404,4,0,b'S',0,0), // struct_value
+    f(50950,10,6,b'm',402,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(49527,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50246,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',388,2,255,b'S',0,0), // details
+    f(50258,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50977,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',393,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',402,4,255,b'S',0,0), // prefix_len
+    f(14223,10,2,b'm',407,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(50299,6,1,b'm',408,1,255,b'S',0,0), // params
+    f(51030,6,1,b'm',413,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',388,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(50401,12,1,b'm',411,4,0,b'S',0,0), // matcher_list
-    f(50413,12,2,b'm',416,4,0,b'S',0,0), // matcher_tree
-    f(50425,11,3,b'm',419,4,255,b'S',0,0), // on_no_match
+    f(51132,12,1,b'm',416,4,0,b'S',0,0), // matcher_list
+    f(51144,12,2,b'm',421,4,0,b'S',0,0), // matcher_tree
+    f(51156,11,3,b'm',424,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(50475,8,1,b'm',412,2,255,b'S',0,0), // matchers
+    f(51206,8,1,b'm',417,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(50535,9,1,b'm',413,4,255,b'S',0,0), // predicate
-    f(50544,8,2,b'm',419,4,255,b'S',0,0), // on_match
+    f(51266,9,1,b'm',418,4,255,b'S',0,0), // predicate
+    f(51275,8,2,b'm',424,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(50601,16,1,b'm',415,4,0,b'S',0,0), // single_predicate
-    f(50617,10,2,b'm',414,4,0,b'S',0,0), // or_matcher
-    f(50627,11,3,b'm',414,4,0,b'S',0,0), // and_matcher
-    f(50638,11,4,b'm',413,4,0,b'S',0,0), // not_matcher
+    f(51332,16,1,b'm',420,4,0,b'S',0,0), // single_predicate
+    f(51348,10,2,b'm',419,4,0,b'S',0,0), // or_matcher
+    f(51358,11,3,b'm',419,4,0,b'S',0,0), // and_matcher
+    f(51369,11,4,b'm',418,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(50535,9,1,b'm',413,2,255,b'S',0,0), // predicate
+    f(51266,9,1,b'm',418,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(50777,5,1,b'm',409,4,255,b'S',0,0), // input
-    f(50782,11,2,b'm',422,4,0,b'S',0,0), // value_match
-    f(50793,12,3,b'm',409,4,0,b'S',0,0), // custom_match
+    f(51508,5,1,b'm',414,4,255,b'S',0,0), // input
+    f(51513,11,2,b'm',427,4,0,b'S',0,0), // value_match
+    f(51524,12,3,b'm',414,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(50777,5,1,b'm',409,4,255,b'S',0,0), // input
-    f(50844,15,2,b'm',417,4,0,b'S',0,0), // exact_match_map
-    f(50859,16,3,b'm',417,4,0,b'S',0,0), // prefix_match_map
-    f(50793,12,4,b'm',409,4,0,b'R',50875,55), // custom_match
+    f(51508,5,1,b'm',414,4,255,b'S',0,0), // input
+    f(51575,15,2,b'm',422,4,0,b'S',0,0), // exact_match_map
+    f(51590,16,3,b'm',422,4,0,b'S',0,0), // prefix_match_map
+    f(51524,12,4,b'm',414,4,0,b'R',51606,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(50978,3,1,b'm',418,1,255,b'S',0,0), // map
+    f(51709,3,1,b'm',423,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',424,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24500,7,1,b'm',410,4,0,b'S',0,0), // matcher
-    f(24306,6,2,b'm',409,4,0,b'S',0,0), // action
-    f(51111,13,3,b'b',65535,0,255,b'R',51073,38), // keep_matching
+    f(24702,7,1,b'm',415,4,0,b'S',0,0), // matcher
+    f(24508,6,2,b'm',414,4,0,b'S',0,0), // action
+    f(51842,13,3,b'b',65535,0,255,b'R',51804,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(48496,10,1,b'm',421,4,0,b'S',0,0), // google_re2
-    f(23541,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49227,10,1,b'm',426,4,0,b'S',0,0), // google_re2
+    f(23743,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(47971,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29334,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48601,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29381,10,5,b'm',420,4,0,b'S',0,0), // safe_regex
-    f(48607,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48618,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24786,6,8,b'm',409,4,0,b'R',48626,52), // custom
+    f(48702,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29536,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49332,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29583,10,5,b'm',425,4,0,b'S',0,0), // safe_regex
+    f(49338,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49349,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24988,6,8,b'm',414,4,0,b'R',49357,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 54] = [
-    e(51231,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(51328,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(51391,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(51438,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(51497,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(51568,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(51612,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(51665,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(51909,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(52030,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52118,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52220,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(52307,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(52387,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(52516,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(52606,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(52741,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(52776,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(52914,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(52971,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53070,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53120,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53205,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53245,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(53294,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(53416,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(53500,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(53563,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(53655,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(53709,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(53756,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(53795,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(53919,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(54020,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54089,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(54376,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(54431,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(54532,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(54650,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(54756,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(54927,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(55040,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55236,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(55381,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(55474,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(55593,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(55729,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(55833,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(55960,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56081,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56203,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(56306,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(56379,24,208,57), // envoy.type.v3.StatusCode
-    e(57197,25,265,1), // google.protobuf.NullValue
+    e(51962,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(52059,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(52122,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(52169,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(52228,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(52299,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(52343,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(52396,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(52640,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(52761,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52849,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52951,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(53038,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(53118,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(53247,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(53337,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(53472,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(53507,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(53645,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(53702,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53801,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53851,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53936,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53976,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(54025,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(54147,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(54231,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(54294,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(54386,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(54440,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(54487,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(54526,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(54650,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(54751,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54820,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(55107,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(55162,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(55263,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(55381,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(55487,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(55658,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(55771,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55967,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(56112,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(56205,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(56324,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(56460,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(56564,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(56691,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56812,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56934,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(57037,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(57110,24,208,57), // envoy.type.v3.StatusCode
+    e(57928,25,265,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 266] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51266,7,0), // UNKNOWN
-    v(51273,9,1), // REQUESTED
-    v(51282,14,2), // DOES_NOT_EXIST
-    v(51296,5,3), // ACKED
-    v(51301,6,4), // NACKED
-    v(51307,14,5), // RECEIVED_ERROR
-    v(51321,7,6), // TIMEOUT
+    v(51997,7,0), // UNKNOWN
+    v(52004,9,1), // REQUESTED
+    v(52013,14,2), // DOES_NOT_EXIST
+    v(52027,5,3), // ACKED
+    v(52032,6,4), // NACKED
+    v(52038,14,5), // RECEIVED_ERROR
+    v(52052,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(51375,7,0), // Gradual
-    v(51382,9,1), // Immediate
+    v(52106,7,0), // Gradual
+    v(52113,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(51434,2,0), // v4
-    v(51436,2,1), // v6
+    v(52165,2,0), // v4
+    v(52167,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(51476,5,0), // Serve
-    v(51481,8,1), // Validate
-    v(51489,8,2), // InitOnly
+    v(52207,5,0), // Serve
+    v(52212,8,1), // Validate
+    v(52220,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(51528,4,0), // LIVE
-    v(51532,8,1), // DRAINING
-    v(51540,16,2), // PRE_INITIALIZING
-    v(51556,12,3), // INITIALIZING
+    v(52259,4,0), // LIVE
+    v(52263,8,1), // DRAINING
+    v(52271,16,2), // PRE_INITIALIZING
+    v(52287,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(51600,7,0), // COUNTER
-    v(51607,5,1), // GAUGE
+    v(52331,7,0), // COUNTER
+    v(52338,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(51657,2,0), // EQ
-    v(51659,2,1), // GE
-    v(51661,2,2), // LE
-    v(51663,2,3), // NE
+    v(52388,2,0), // EQ
+    v(52390,2,1), // GE
+    v(52392,2,2), // LE
+    v(52394,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(51714,2,0), // OK
-    v(51716,8,1), // CANCELED
-    v(51266,7,2), // UNKNOWN
-    v(51724,16,3), // INVALID_ARGUMENT
-    v(51740,17,4), // DEADLINE_EXCEEDED
-    v(51757,9,5), // NOT_FOUND
-    v(51766,14,6), // ALREADY_EXISTS
-    v(51780,17,7), // PERMISSION_DENIED
-    v(51797,18,8), // RESOURCE_EXHAUSTED
-    v(51815,19,9), // FAILED_PRECONDITION
-    v(51834,7,10), // ABORTED
-    v(51841,12,11), // OUT_OF_RANGE
-    v(51853,13,12), // UNIMPLEMENTED
-    v(51866,8,13), // INTERNAL
-    v(51874,11,14), // UNAVAILABLE
-    v(51885,9,15), // DATA_LOSS
-    v(51894,15,16), // UNAUTHENTICATED
+    v(52445,2,0), // OK
+    v(52447,8,1), // CANCELED
+    v(51997,7,2), // UNKNOWN
+    v(52455,16,3), // INVALID_ARGUMENT
+    v(52471,17,4), // DEADLINE_EXCEEDED
+    v(52488,9,5), // NOT_FOUND
+    v(52497,14,6), // ALREADY_EXISTS
+    v(52511,17,7), // PERMISSION_DENIED
+    v(52528,18,8), // RESOURCE_EXHAUSTED
+    v(52546,19,9), // FAILED_PRECONDITION
+    v(52565,7,10), // ABORTED
+    v(52572,12,11), // OUT_OF_RANGE
+    v(52584,13,12), // UNIMPLEMENTED
+    v(52597,8,13), // INTERNAL
+    v(52605,11,14), // UNAVAILABLE
+    v(52616,9,15), // DATA_LOSS
+    v(52625,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(51970,14,0), // REQUEST_HEADER
-    v(51984,15,1), // REQUEST_TRAILER
-    v(51999,15,2), // RESPONSE_HEADER
-    v(52014,16,3), // RESPONSE_TRAILER
+    v(52701,14,0), // REQUEST_HEADER
+    v(52715,15,1), // REQUEST_TRAILER
+    v(52730,15,2), // RESPONSE_HEADER
+    v(52745,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51266,7,0), // UNKNOWN
-    v(52093,4,1), // KILL
-    v(52097,9,2), // MULTIKILL
-    v(52106,8,3), // MEGAMISS
-    v(52114,4,4), // MISS
+    v(51997,7,0), // UNKNOWN
+    v(52824,4,1), // KILL
+    v(52828,9,2), // MULTIKILL
+    v(52837,8,3), // MEGAMISS
+    v(52845,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52174,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52197,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52905,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52928,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52265,6,0), // STATIC
-    v(52271,10,1), // STRICT_DNS
-    v(52281,11,2), // LOGICAL_DNS
-    v(52292,3,3), // EDS
-    v(52295,12,4), // ORIGINAL_DST
+    v(52996,6,0), // STATIC
+    v(53002,10,1), // STRICT_DNS
+    v(53012,11,2), // LOGICAL_DNS
+    v(53023,3,3), // EDS
+    v(53026,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(52354,4,0), // AUTO
-    v(52358,7,1), // V4_ONLY
-    v(52365,7,2), // V6_ONLY
-    v(52372,12,3), // V4_PREFERRED
-    v(52384,3,4), // ALL
+    v(53085,4,0), // AUTO
+    v(53089,7,1), // V4_ONLY
+    v(53096,7,2), // V6_ONLY
+    v(53103,12,3), // V4_PREFERRED
+    v(53115,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(52427,11,0), // ROUND_ROBIN
-    v(52438,13,1), // LEAST_REQUEST
-    v(52451,9,2), // RING_HASH
-    v(52460,6,3), // RANDOM
-    v(52466,6,5), // MAGLEV
-    v(52472,16,6), // CLUSTER_PROVIDED
-    v(52488,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(53158,11,0), // ROUND_ROBIN
+    v(53169,13,1), // LEAST_REQUEST
+    v(53182,9,2), // RING_HASH
+    v(53191,6,3), // RANDOM
+    v(53197,6,5), // MAGLEV
+    v(53203,16,6), // CLUSTER_PROVIDED
+    v(53219,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(52591,7,0), // DEFAULT
-    v(52598,2,1), // V4
-    v(52600,2,2), // V6
-    v(52602,4,3), // PIPE
-    v(51866,8,4), // INTERNAL
+    v(53322,7,0), // DEFAULT
+    v(53329,2,1), // V4
+    v(53331,2,2), // V6
+    v(53333,4,3), // PIPE
+    v(52597,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(52650,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(52687,4,1), // REST
-    v(52691,4,2), // GRPC
-    v(52695,10,3), // DELTA_GRPC
-    v(52705,15,5), // AGGREGATED_GRPC
-    v(52720,21,6), // AGGREGATED_DELTA_GRPC
+    v(53381,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(53418,4,1), // REST
+    v(53422,4,2), // GRPC
+    v(53426,10,3), // DELTA_GRPC
+    v(53436,15,5), // AGGREGATED_GRPC
+    v(53451,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(52354,4,0), // AUTO
-    v(52772,2,1), // V2
-    v(52774,2,2), // V3
+    v(53085,4,0), // AUTO
+    v(53503,2,1), // V2
+    v(53505,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(52833,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(52856,13,1), // ADD_IF_ABSENT
-    v(52869,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(52895,19,3), // OVERWRITE_IF_EXISTS
+    v(53564,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(53587,13,1), // ADD_IF_ABSENT
+    v(53600,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(53626,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51266,7,0), // UNKNOWN
-    v(52947,7,1), // HEALTHY
-    v(52954,9,2), // UNHEALTHY
-    v(51532,8,3), // DRAINING
-    v(51321,7,4), // TIMEOUT
-    v(52963,8,5), // DEGRADED
+    v(51997,7,0), // UNKNOWN
+    v(53678,7,1), // HEALTHY
+    v(53685,9,2), // UNHEALTHY
+    v(52263,8,3), // DRAINING
+    v(52052,7,4), // TIMEOUT
+    v(53694,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(53040,5,0), // ALLOW
-    v(53045,14,1), // REJECT_REQUEST
-    v(53059,11,2), // DROP_HEADER
+    v(53771,5,0), // ALLOW
+    v(53776,14,1), // REJECT_REQUEST
+    v(53790,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53118,2,0), // V1
-    v(52772,2,1), // V2
+    v(53849,2,0), // V1
+    v(53503,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53187,11,0), // INCLUDE_ALL
-    v(53198,7,1), // INCLUDE
+    v(53918,11,0), // INCLUDE_ALL
+    v(53929,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(52591,7,0), // DEFAULT
-    v(53241,4,1), // HIGH
+    v(53322,7,0), // DEFAULT
+    v(53972,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(53288,3,0), // TCP
-    v(53291,3,1), // UDP
+    v(54019,3,0), // TCP
+    v(54022,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(53343,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(53372,22,1), // SOCKET_IP_VERSION_IPV4
-    v(53394,22,2), // SOCKET_IP_VERSION_IPV6
+    v(54074,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(54103,22,1), // SOCKET_IP_VERSION_IPV4
+    v(54125,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(53461,13,0), // STATE_PREBIND
-    v(53474,11,1), // STATE_BOUND
-    v(53485,15,2), // STATE_LISTENING
+    v(54192,13,0), // STATE_PREBIND
+    v(54205,11,1), // STATE_BOUND
+    v(54216,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(53537,11,0), // UNSPECIFIED
-    v(53548,7,1), // INBOUND
-    v(53555,8,2), // OUTBOUND
+    v(54268,11,0), // UNSPECIFIED
+    v(54279,7,1), // INBOUND
+    v(54286,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(53625,3,0), // ANY
-    v(53628,19,1), // SAME_IP_OR_LOOPBACK
-    v(53647,8,2), // EXTERNAL
+    v(54356,3,0), // ANY
+    v(54359,19,1), // SAME_IP_OR_LOOPBACK
+    v(54378,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(52591,7,0), // DEFAULT
-    v(53698,11,1), // MODIFY_ONLY
+    v(53322,7,0), // DEFAULT
+    v(54429,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(53744,7,0), // DYNAMIC
-    v(53751,5,1), // ROUTE
+    v(54475,7,0), // DYNAMIC
+    v(54482,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(53040,5,0), // ALLOW
-    v(53788,4,1), // DENY
-    v(53792,3,2), // LOG
+    v(53771,5,0), // ALLOW
+    v(54519,4,1), // DENY
+    v(54523,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(53852,17,0), // MOVED_PERMANENTLY
-    v(53869,5,1), // FOUND
-    v(53874,9,2), // SEE_OTHER
-    v(53883,18,3), // TEMPORARY_REDIRECT
-    v(53901,18,4), // PERMANENT_REDIRECT
+    v(54583,17,0), // MOVED_PERMANENTLY
+    v(54600,5,1), // FOUND
+    v(54605,9,2), // SEE_OTHER
+    v(54614,18,3), // TEMPORARY_REDIRECT
+    v(54632,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(53980,19,0), // SERVICE_UNAVAILABLE
-    v(51757,9,1), // NOT_FOUND
-    v(53999,21,2), // INTERNAL_SERVER_ERROR
+    v(54711,19,0), // SERVICE_UNAVAILABLE
+    v(52488,9,1), // NOT_FOUND
+    v(54730,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54072,4,0), // NONE
-    v(54076,13,1), // EXTERNAL_ONLY
-    v(52384,3,2), // ALL
+    v(54803,4,0), // NONE
+    v(54807,13,1), // EXTERNAL_ONLY
+    v(53115,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54126,6,0), // NotSet
-    v(54132,20,1), // TcpUpstreamConnected
-    v(54152,11,2), // TcpPeriodic
-    v(54163,16,3), // TcpConnectionEnd
-    v(54179,15,4), // DownstreamStart
-    v(54194,18,5), // DownstreamPeriodic
-    v(54212,13,6), // DownstreamEnd
-    v(54225,17,7), // UpstreamPoolReady
-    v(54242,16,8), // UpstreamPeriodic
-    v(54258,11,9), // UpstreamEnd
-    v(54269,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(54308,26,11), // UdpTunnelUpstreamConnected
-    v(54334,11,12), // UdpPeriodic
-    v(54345,13,13), // UdpSessionEnd
-    v(54358,18,14), // TcpConnectionStart
+    v(54857,6,0), // NotSet
+    v(54863,20,1), // TcpUpstreamConnected
+    v(54883,11,2), // TcpPeriodic
+    v(54894,16,3), // TcpConnectionEnd
+    v(54910,15,4), // DownstreamStart
+    v(54925,18,5), // DownstreamPeriodic
+    v(54943,13,6), // DownstreamEnd
+    v(54956,17,7), // UpstreamPoolReady
+    v(54973,16,8), // UpstreamPeriodic
+    v(54989,11,9), // UpstreamEnd
+    v(55000,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(55039,26,11), // UdpTunnelUpstreamConnected
+    v(55065,11,12), // UdpPeriodic
+    v(55076,13,13), // UdpSessionEnd
+    v(55089,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(53537,11,0), // UNSPECIFIED
-    v(52354,4,1), // AUTO
-    v(52358,7,2), // V4_ONLY
-    v(52365,7,3), // V6_ONLY
-    v(52372,12,4), // V4_PREFERRED
-    v(52384,3,5), // ALL
+    v(54268,11,0), // UNSPECIFIED
+    v(53085,4,1), // AUTO
+    v(53089,7,2), // V4_ONLY
+    v(53096,7,3), // V6_ONLY
+    v(53103,12,4), // V4_PREFERRED
+    v(53115,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54072,4,0), // NONE
-    v(54518,4,1), // ONCE
-    v(54522,10,2), // TRANSITIVE
+    v(54803,4,0), // NONE
+    v(55249,4,1), // ONCE
+    v(55253,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(53537,11,0), // UNSPECIFIED
-    v(54630,14,1), // SANITIZED_UTF8
-    v(54644,6,2), // BASE64
+    v(54268,11,0), // UNSPECIFIED
+    v(55361,14,1), // SANITIZED_UTF8
+    v(55375,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(52354,4,0), // AUTO
-    v(54741,5,1), // HTTP1
-    v(54746,5,2), // HTTP2
-    v(54751,5,3), // HTTP3
+    v(53085,4,0), // AUTO
+    v(55472,5,1), // HTTP1
+    v(55477,5,2), // HTTP2
+    v(55482,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(54862,8,0), // SANITIZE
-    v(54870,12,1), // FORWARD_ONLY
-    v(54882,14,2), // APPEND_FORWARD
-    v(54896,12,3), // SANITIZE_SET
-    v(54908,19,4), // ALWAYS_FORWARD_ONLY
+    v(55593,8,0), // SANITIZE
+    v(55601,12,1), // FORWARD_ONLY
+    v(55613,14,2), // APPEND_FORWARD
+    v(55627,12,3), // SANITIZE_SET
+    v(55639,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(55032,4,0), // TEXT
-    v(55036,4,1), // JSON
+    v(55763,4,0), // TEXT
+    v(55767,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55150,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55181,14,1), // KEEP_UNCHANGED
-    v(53045,14,2), // REJECT_REQUEST
-    v(55195,21,3), // UNESCAPE_AND_REDIRECT
-    v(55216,20,4), // UNESCAPE_AND_FORWARD
+    v(55881,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55912,14,1), // KEEP_UNCHANGED
+    v(53776,14,2), // REJECT_REQUEST
+    v(55926,21,3), // UNESCAPE_AND_REDIRECT
+    v(55947,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(55344,9,0), // OVERWRITE
-    v(55353,16,1), // APPEND_IF_ABSENT
-    v(55369,12,2), // PASS_THROUGH
+    v(56075,9,0), // OVERWRITE
+    v(56084,16,1), // APPEND_IF_ABSENT
+    v(56100,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(55442,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(55464,10,1), // CONTINUOUS
+    v(56173,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(56195,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(55539,9,0), // IMMEDIATE
-    v(55548,18,1), // ON_DOWNSTREAM_DATA
-    v(55566,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(56270,9,0), // IMMEDIATE
+    v(56279,18,1), // ON_DOWNSTREAM_DATA
+    v(56297,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(55692,17,0), // HEALTHY_HOSTS_NUM
-    v(55709,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(56423,17,0), // HEALTHY_HOSTS_NUM
+    v(56440,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(55815,9,0), // N_CHOICES
-    v(55824,9,1), // FULL_SCAN
+    v(56546,9,0), // N_CHOICES
+    v(56555,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(55926,18,0), // VERIFY_TRUST_CHAIN
-    v(55944,16,1), // ACCEPT_UNTRUSTED
+    v(56657,18,0), // VERIFY_TRUST_CHAIN
+    v(56675,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(56039,16,0), // LENIENT_STAPLING
-    v(56055,15,1), // STRICT_STAPLING
-    v(56070,11,2), // MUST_STAPLE
+    v(56770,16,0), // LENIENT_STAPLING
+    v(56786,15,1), // STRICT_STAPLING
+    v(56801,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56152,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56172,5,1), // EMAIL
-    v(56177,3,2), // DNS
-    v(56180,3,3), // URI
-    v(56183,10,4), // IP_ADDRESS
-    v(56193,10,5), // OTHER_NAME
+    v(56883,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56903,5,1), // EMAIL
+    v(56908,3,2), // DNS
+    v(56911,3,3), // URI
+    v(56914,10,4), // IP_ADDRESS
+    v(56924,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(56270,8,0), // TLS_AUTO
-    v(56278,7,1), // TLSv1_0
-    v(56285,7,2), // TLSv1_1
-    v(56292,7,3), // TLSv1_2
-    v(56299,7,4), // TLSv1_3
+    v(57001,8,0), // TLS_AUTO
+    v(57009,7,1), // TLSv1_0
+    v(57016,7,2), // TLSv1_1
+    v(57023,7,3), // TLSv1_2
+    v(57030,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(56353,7,0), // HUNDRED
-    v(56360,12,1), // TEN_THOUSAND
-    v(56372,7,2), // MILLION
+    v(57084,7,0), // HUNDRED
+    v(57091,12,1), // TEN_THOUSAND
+    v(57103,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(56403,5,0), // Empty
-    v(56408,8,100), // Continue
-    v(51714,2,200), // OK
-    v(56416,7,201), // Created
-    v(56423,8,202), // Accepted
-    v(56431,27,203), // NonAuthoritativeInformation
-    v(56458,9,204), // NoContent
-    v(56467,12,205), // ResetContent
-    v(56479,14,206), // PartialContent
-    v(56493,11,207), // MultiStatus
-    v(56504,15,208), // AlreadyReported
-    v(56519,6,226), // IMUsed
-    v(56525,15,300), // MultipleChoices
-    v(56540,16,301), // MovedPermanently
-    v(56556,5,302), // Found
-    v(56561,8,303), // SeeOther
-    v(56569,11,304), // NotModified
-    v(56580,8,305), // UseProxy
-    v(56588,17,307), // TemporaryRedirect
-    v(56605,17,308), // PermanentRedirect
-    v(56622,10,400), // BadRequest
-    v(56632,12,401), // Unauthorized
-    v(56644,15,402), // PaymentRequired
-    v(56659,9,403), // Forbidden
-    v(56668,8,404), // NotFound
-    v(56676,16,405), // MethodNotAllowed
-    v(56692,13,406), // NotAcceptable
-    v(56705,27,407), // ProxyAuthenticationRequired
-    v(56732,14,408), // RequestTimeout
-    v(56746,8,409), // Conflict
-    v(56754,4,410), // Gone
-    v(56758,14,411), // LengthRequired
-    v(56772,18,412), // PreconditionFailed
-    v(56790,15,413), // PayloadTooLarge
-    v(56805,10,414), // URITooLong
-    v(56815,20,415), // UnsupportedMediaType
-    v(56835,19,416), // RangeNotSatisfiable
-    v(56854,17,417), // ExpectationFailed
-    v(56871,18,421), // MisdirectedRequest
-    v(56889,19,422), // UnprocessableEntity
-    v(56908,6,423), // Locked
-    v(56914,16,424), // FailedDependency
-    v(56930,15,426), // UpgradeRequired
-    v(56945,20,428), // PreconditionRequired
-    v(56965,15,429), // TooManyRequests
-    v(56980,27,431), // RequestHeaderFieldsTooLarge
-    v(57007,19,500), // InternalServerError
-    v(57026,14,501), // NotImplemented
-    v(57040,10,502), // BadGateway
-    v(57050,18,503), // ServiceUnavailable
-    v(57068,14,504), // GatewayTimeout
-    v(57082,23,505), // HTTPVersionNotSupported
-    v(57105,21,506), // VariantAlsoNegotiates
-    v(57126,19,507), // InsufficientStorage
-    v(57145,12,508), // LoopDetected
-    v(57157,11,510), // NotExtended
-    v(57168,29,511), // NetworkAuthenticationRequired
+    v(57134,5,0), // Empty
+    v(57139,8,100), // Continue
+    v(52445,2,200), // OK
+    v(57147,7,201), // Created
+    v(57154,8,202), // Accepted
+    v(57162,27,203), // NonAuthoritativeInformation
+    v(57189,9,204), // NoContent
+    v(57198,12,205), // ResetContent
+    v(57210,14,206), // PartialContent
+    v(57224,11,207), // MultiStatus
+    v(57235,15,208), // AlreadyReported
+    v(57250,6,226), // IMUsed
+    v(57256,15,300), // MultipleChoices
+    v(57271,16,301), // MovedPermanently
+    v(57287,5,302), // Found
+    v(57292,8,303), // SeeOther
+    v(57300,11,304), // NotModified
+    v(57311,8,305), // UseProxy
+    v(57319,17,307), // TemporaryRedirect
+    v(57336,17,308), // PermanentRedirect
+    v(57353,10,400), // BadRequest
+    v(57363,12,401), // Unauthorized
+    v(57375,15,402), // PaymentRequired
+    v(57390,9,403), // Forbidden
+    v(57399,8,404), // NotFound
+    v(57407,16,405), // MethodNotAllowed
+    v(57423,13,406), // NotAcceptable
+    v(57436,27,407), // ProxyAuthenticationRequired
+    v(57463,14,408), // RequestTimeout
+    v(57477,8,409), // Conflict
+    v(57485,4,410), // Gone
+    v(57489,14,411), // LengthRequired
+    v(57503,18,412), // PreconditionFailed
+    v(57521,15,413), // PayloadTooLarge
+    v(57536,10,414), // URITooLong
+    v(57546,20,415), // UnsupportedMediaType
+    v(57566,19,416), // RangeNotSatisfiable
+    v(57585,17,417), // ExpectationFailed
+    v(57602,18,421), // MisdirectedRequest
+    v(57620,19,422), // UnprocessableEntity
+    v(57639,6,423), // Locked
+    v(57645,16,424), // FailedDependency
+    v(57661,15,426), // UpgradeRequired
+    v(57676,20,428), // PreconditionRequired
+    v(57696,15,429), // TooManyRequests
+    v(57711,27,431), // RequestHeaderFieldsTooLarge
+    v(57738,19,500), // InternalServerError
+    v(57757,14,501), // NotImplemented
+    v(57771,10,502), // BadGateway
+    v(57781,18,503), // ServiceUnavailable
+    v(57799,14,504), // GatewayTimeout
+    v(57813,23,505), // HTTPVersionNotSupported
+    v(57836,21,506), // VariantAlsoNegotiates
+    v(57857,19,507), // InsufficientStorage
+    v(57876,12,508), // LoopDetected
+    v(57888,11,510), // NotExtended
+    v(57899,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(57222,10,0), // NULL_VALUE
+    v(57953,10,0), // NULL_VALUE
 ];

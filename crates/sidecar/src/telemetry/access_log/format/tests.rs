@@ -41,6 +41,7 @@ fn connection() -> Connection {
         buffer_limit: None,
         accept_at_once: None,
         connection_limit: crate::runtime_layer::number_at("", u32::MAX),
+        udp: None,
         ignores_global_limit: false,
         bypasses_overload: false,
         drains_when_unhealthy: true,
