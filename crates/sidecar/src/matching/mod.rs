@@ -2,6 +2,7 @@
 //! connection or a request to an action. Built once with the configuration; finding an action
 //! neither allocates nor locks.
 
+pub mod cel;
 mod connection;
 pub mod input;
 mod record;

@@ -177,6 +177,12 @@ impl FilterState {
         }
     }
 
+    /// All values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        let entries = self.0.iter().flat_map(|entries| entries.iter());
+        entries.map(|(name, value)| (&**name, value))
+    }
+
     /// The value of that name.
     pub fn value(&self, key: &str) -> Option<&Value> {
         let entry = self.0.as_ref()?.iter().find(|(name, _)| **name == *key);

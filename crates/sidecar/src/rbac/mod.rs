@@ -7,6 +7,7 @@ mod rule;
 use std::sync::Arc;
 
 pub use self::rule::{Rule, Whose};
+use crate::matching::cel::Expression;
 use crate::matching::{RecordInputs, Tree};
 use crate::telemetry::access_log::record::Record;
 
@@ -52,6 +53,8 @@ pub struct Policy {
     pub permissions: Vec<Rule>,
     /// `principals`
     pub principals: Vec<Rule>,
+    /// `condition` or `checked_condition`, which must hold, too.
+    pub condition: Option<Expression>,
 }
 
 /// `envoy.config.rbac.v3.Action`, which a tree leads to.
@@ -112,5 +115,6 @@ impl Policy {
     fn matches(&self, record: &Record<'_>) -> bool {
         self.permissions.iter().any(|rule| rule.holds(record))
             && self.principals.iter().any(|rule| rule.holds(record))
+            && (self.condition.as_ref()).is_none_or(|condition| condition.holds(record))
     }
 }

@@ -1,11 +1,17 @@
 //! `AccessLogFilter`.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::accesslog::v3 as proto;
 use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use envoy_types::pb::envoy::config::accesslog::v3::comparison_filter::Op;
+use envoy_types::pb::envoy::config::accesslog::v3::extension_filter::ConfigType;
 use envoy_types::pb::envoy::config::accesslog::v3::grpc_status_filter::Status;
 use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
+use envoy_types::pb::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
 
+use super::cel;
+use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, each, enumeration, named, one_of, refuse, required,
 };
@@ -45,12 +51,12 @@ pub fn build(proto: &proto::AccessLogFilter) -> Result<LogFilter> {
             }
             Proto::GrpcStatusFilter(filter) => grpc(filter).within("grpc_status_filter")?,
             Proto::LogTypeFilter(filter) => kinds(filter).within("log_type_filter")?,
-            Proto::ExtensionFilter(_) => {
-                return Err(ConfigError::new(
-                    "extension_filter",
-                    "no filter that comes from an extension is supported; CEL and process filters are such",
-                ));
-            }
+            Proto::ExtensionFilter(extension) => required(&extension.config_type, "typed_config")
+                .and_then(|ConfigType::TypedConfig(any)| {
+                    let extension = resolve(EXTENSIONS, "filter of access logs", any)?;
+                    (extension.build)(&any.value).within("typed_config")
+                })
+                .within("extension_filter")?,
             Proto::MetadataFilter(_) => {
                 return Err(ConfigError::new(
                     "metadata_filter",
@@ -60,6 +66,15 @@ pub fn build(proto: &proto::AccessLogFilter) -> Result<LogFilter> {
         },
     )
 }
+
+const EXTENSIONS: &[Extension<Build<LogFilter>>] = &[Extension {
+    type_name: "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+    build: |bytes| {
+        let proto = decode::<ExpressionFilter>(bytes)?;
+        let expression = cel::text(named(&proto.expression, "expression")?, "expression")?;
+        Ok(LogFilter::Expression(Arc::new(expression)))
+    },
+}];
 
 fn several(filters: &[proto::AccessLogFilter]) -> Result<Vec<LogFilter>> {
     refuse(

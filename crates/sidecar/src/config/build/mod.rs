@@ -10,6 +10,7 @@
 
 pub mod access_log;
 mod access_log_filter;
+mod cel;
 mod certificate;
 pub mod cluster;
 pub mod connection_options;

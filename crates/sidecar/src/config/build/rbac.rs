@@ -15,7 +15,7 @@ use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, cidr, each, enumeration, named, port, refuse, required,
 };
-use super::{filter_state_matcher, matcher, matching, metadata_matcher, validation_context};
+use super::{cel, filter_state_matcher, matcher, matching, metadata_matcher, validation_context};
 use crate::config::error::{ConfigError, Result};
 use crate::rbac::{Action, Engine, NamedAction, Policies, Policy, Rule, Whose};
 
@@ -96,13 +96,33 @@ fn policies(proto: &proto::Rbac, scope: Scope) -> Result<Policies> {
 
 fn policy(proto: &proto::Policy, scope: Scope) -> Result<Policy> {
     let some = |empty: bool, field| refuse(empty, field, "must not be empty; `any: true` is all");
-    let (permissions, principals, _, _) = (
+    let checked = proto.checked_condition.as_ref();
+    let (condition, field) = match &proto.condition {
+        Some(condition) => (Some(condition), "condition"),
+        None => (
+            checked.and_then(|checked| checked.expr.as_ref()),
+            "checked_condition.expr",
+        ),
+    };
+    let condition = condition.map(|proto| cel::tree(proto).within(field));
+    let (permissions, principals, condition, _, _, _, _) = (
         each("permissions", &proto.permissions, |proto| {
             permission(proto, scope)
         }),
         each("principals", &proto.principals, |proto| {
             principal(proto, scope)
         }),
+        condition.transpose(),
+        refuse(
+            proto.condition.is_some() && checked.is_some(),
+            "checked_condition",
+            "condition is set too, and only one of the two can be",
+        ),
+        refuse(
+            checked.is_some_and(|checked| checked.expr.is_none()),
+            "checked_condition.expr",
+            "must be set",
+        ),
         some(proto.permissions.is_empty(), "permissions"),
         some(proto.principals.is_empty(), "principals"),
     )
@@ -110,6 +130,7 @@ fn policy(proto: &proto::Policy, scope: Scope) -> Result<Policy> {
     Ok(Policy {
         permissions,
         principals,
+        condition,
     })
 }
 

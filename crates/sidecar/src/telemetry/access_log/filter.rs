@@ -1,5 +1,6 @@
 //! Which requests and connections a log is written for, and which local replies a mapper changes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::flags::Flags;
@@ -7,6 +8,7 @@ use super::format::grpc;
 use super::record::{LogKind, Record};
 use crate::config::matcher::HeaderMatcher;
 use crate::http::headers::Name;
+use crate::matching::cel::Expression;
 use crate::runtime::random::Random;
 use crate::runtime_layer::{Fraction, Number};
 
@@ -43,6 +45,8 @@ pub enum LogFilter {
         /// `exclude`: all others.
         exclude: bool,
     },
+    /// `extension_filter` with an expression that must be true.
+    Expression(Arc<Expression>),
     /// `log_type_filter`
     Kind {
         /// The types.
@@ -113,6 +117,7 @@ impl LogFilter {
                 let found = status < 32 && statuses & (1 << status) != 0;
                 found != *exclude
             }
+            LogFilter::Expression(expression) => expression.holds(record),
             LogFilter::Kind { kinds, exclude } => kinds.contains(&record.kind) != *exclude,
         }
     }

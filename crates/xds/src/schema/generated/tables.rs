@@ -174,7 +174,6 @@ or_filter\
 header_filter\
 response_flag_filter\
 grpc_status_filter\
-no filter that comes from an extension (CEL, process rate limit) is supported\
 extension_filter\
 match a header with header_filter\
 metadata_filter\
@@ -185,6 +184,7 @@ envoy.config.accesslog.v3.ComparisonFilter\
 op\
 envoy.config.accesslog.v3.DurationFilter\
 comparison\
+envoy.config.accesslog.v3.ExtensionFilter\
 envoy.config.accesslog.v3.GrpcStatusFilter\
 statuses\
 exclude\
@@ -536,6 +536,10 @@ local_address_selector\
 sources are in the namespace of the process\
 validate_network_namespaces\
 envoy.config.core.v3.BuildVersion\
+envoy.config.core.v3.CelExpressionConfig\
+enable_string_conversion\
+enable_string_concat\
+enable_string_functions\
 envoy.config.core.v3.CidrRange\
 address_prefix\
 prefix_len\
@@ -927,6 +931,7 @@ permissions\
 principals\
 condition\
 checked_condition\
+the functions that it turns on always are\
 cel_config\
 envoy.config.rbac.v3.Principal\
 and_ids\
@@ -1138,6 +1143,8 @@ envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
 typed_json_format\
+envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter\
+expression\
 envoy.extensions.access_loggers.stream.v3.StderrAccessLog\
 envoy.extensions.access_loggers.stream.v3.StdoutAccessLog\
 envoy.extensions.clusters.dns.v3.DnsCluster\
@@ -1692,6 +1699,92 @@ patch\
 envoy.type.v3.TokenBucket\
 tokens_per_fill\
 fill_interval\
+google.api.expr.v1alpha1.CheckedExpr\
+names and overloads are found when the expression is evaluated\
+reference_map\
+types are found when the expression is evaluated\
+type_map\
+expr\
+it tells where in a text the parts of the expression stand\
+source_info\
+it tells which version of a text the expression was made of\
+expr_version\
+google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry\
+google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry\
+google.api.expr.v1alpha1.Constant\
+null_value\
+bool_value\
+int64_value\
+uint64_value\
+double_value\
+string_value\
+bytes_value\
+duration_value\
+timestamp_value\
+google.api.expr.v1alpha1.Expr\
+const_expr\
+ident_expr\
+select_expr\
+call_expr\
+list_expr\
+struct_expr\
+Envoy does not take it either; ask for single values, or use `in`\
+comprehension_expr\
+google.api.expr.v1alpha1.Expr.Call\
+target\
+function\
+args\
+google.api.expr.v1alpha1.Expr.CreateList\
+elements\
+optional_indices\
+google.api.expr.v1alpha1.Expr.CreateStruct\
+message_name\
+entries\
+google.api.expr.v1alpha1.Expr.CreateStruct.Entry\
+field_key\
+map_key\
+optional_entry\
+google.api.expr.v1alpha1.Expr.Ident\
+google.api.expr.v1alpha1.Expr.Select\
+operand\
+test_only\
+google.api.expr.v1alpha1.Reference\
+overload_id\
+google.api.expr.v1alpha1.SourceInfo\
+syntax_version\
+location\
+line_offsets\
+positions\
+macro_calls\
+google.api.expr.v1alpha1.SourceInfo.Extension\
+affected_components\
+google.api.expr.v1alpha1.SourceInfo.Extension.Version\
+major\
+minor\
+google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry\
+google.api.expr.v1alpha1.SourceInfo.PositionsEntry\
+google.api.expr.v1alpha1.Type\
+dyn\
+null\
+primitive\
+wrapper\
+well_known\
+list_type\
+map_type\
+message_type\
+type_param\
+error\
+abstract_type\
+google.api.expr.v1alpha1.Type.AbstractType\
+parameter_types\
+google.api.expr.v1alpha1.Type.FunctionType\
+result_type\
+arg_types\
+google.api.expr.v1alpha1.Type.ListType\
+elem_type\
+google.api.expr.v1alpha1.Type.MapType\
+key_type\
+value_type\
 google.protobuf.Any\
 google.protobuf.BoolValue\
 google.protobuf.BytesValue\
@@ -1713,10 +1806,7 @@ google.protobuf.Timestamp\
 google.protobuf.UInt32Value\
 google.protobuf.UInt64Value\
 google.protobuf.Value\
-null_value\
 number_value\
-string_value\
-bool_value\
 struct_value\
 list_value\
 google.rpc.Status\
@@ -2052,11 +2142,28 @@ InsufficientStorage\
 LoopDetected\
 NotExtended\
 NetworkAuthenticationRequired\
+google.api.expr.v1alpha1.SourceInfo.Extension.Component\
+COMPONENT_UNSPECIFIED\
+COMPONENT_PARSER\
+COMPONENT_TYPE_CHECKER\
+COMPONENT_RUNTIME\
+google.api.expr.v1alpha1.Type.PrimitiveType\
+PRIMITIVE_TYPE_UNSPECIFIED\
+BOOL\
+INT64\
+UINT64\
+DOUBLE\
+STRING\
+BYTES\
+google.api.expr.v1alpha1.Type.WellKnownType\
+WELL_KNOWN_TYPE_UNSPECIFIED\
+TIMESTAMP\
+DURATION\
 google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 428] = [
+pub(crate) static MESSAGES: [MessageRow; 453] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2092,405 +2199,430 @@ pub(crate) static MESSAGES: [MessageRow; 428] = [
     m(3028,33,154,4), // envoy.admin.v3.UpdateFailureState
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
     m(3160,41,161,13), // envoy.config.accesslog.v3.AccessLogFilter
-    m(3513,35,174,1), // envoy.config.accesslog.v3.AndFilter
-    m(3555,42,175,2), // envoy.config.accesslog.v3.ComparisonFilter
-    m(3599,40,177,1), // envoy.config.accesslog.v3.DurationFilter
-    m(3649,42,178,2), // envoy.config.accesslog.v3.GrpcStatusFilter
-    m(3706,38,180,1), // envoy.config.accesslog.v3.HeaderFilter
-    m(3750,39,181,2), // envoy.config.accesslog.v3.LogTypeFilter
-    m(3794,46,183,0), // envoy.config.accesslog.v3.NotHealthCheckFilter
-    m(3840,34,183,1), // envoy.config.accesslog.v3.OrFilter
-    m(3874,44,184,1), // envoy.config.accesslog.v3.ResponseFlagFilter
-    m(3923,39,185,3), // envoy.config.accesslog.v3.RuntimeFilter
-    m(4014,42,188,1), // envoy.config.accesslog.v3.StatusCodeFilter
-    m(4056,41,189,0), // envoy.config.accesslog.v3.TraceableFilter
-    m(4097,31,189,7), // envoy.config.bootstrap.v3.Admin
-    m(4423,35,196,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(6632,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(6688,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6776,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6897,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(7071,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(7165,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(7240,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7513,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7597,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7677,37,259,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7720,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7766,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(7928,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8009,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8058,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8152,48,274,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(8211,34,276,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8351,49,283,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8405,35,285,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8475,39,287,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8543,50,289,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8758,62,297,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(8947,31,300,57), // envoy.config.cluster.v3.Cluster
-    m(11044,46,357,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11569,72,365,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11684,71,367,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11755,64,367,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(11871,49,370,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(11920,48,372,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(11990,52,374,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12090,51,377,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12293,48,381,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12424,43,384,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12492,50,386,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12542,47,387,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    m(12634,52,390,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12691,66,393,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12760,43,395,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12811,50,396,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(12883,41,397,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(12979,49,400,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13155,69,403,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13278,52,405,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13357,66,408,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13434,28,409,3), // envoy.config.core.v3.Address
-    m(13538,43,412,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13581,36,412,9), // envoy.config.core.v3.ApiConfigSource
-    m(13916,36,421,2), // envoy.config.core.v3.BackoffStrategy
-    m(13952,31,423,7), // envoy.config.core.v3.BindConfig
-    m(14146,33,430,2), // envoy.config.core.v3.BuildVersion
-    m(14179,30,432,2), // envoy.config.core.v3.CidrRange
-    m(14233,33,434,8), // envoy.config.core.v3.ConfigSource
-    m(14360,33,442,1), // envoy.config.core.v3.ControlPlane
-    m(14403,31,443,5), // envoy.config.core.v3.DataSource
-    m(14504,40,448,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14573,39,450,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14636,39,452,1), // envoy.config.core.v3.EventServiceConfig
-    m(14687,30,453,6), // envoy.config.core.v3.Extension
-    m(14757,39,459,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(14796,32,461,5), // envoy.config.core.v3.GrpcService
-    m(14947,42,466,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15155,32,471,3), // envoy.config.core.v3.HeaderValue
-    m(15196,38,474,4), // envoy.config.core.v3.HeaderValueOption
-    m(15263,36,478,1), // envoy.config.core.v3.HealthStatusSet
-    m(15299,41,479,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15711,57,490,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(15848,73,492,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(15921,41,492,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17079,40,514,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17292,38,522,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17345,38,523,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17490,29,527,3), // envoy.config.core.v3.Locality
-    m(17537,29,530,2), // envoy.config.core.v3.Metadata
-    m(17636,49,532,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17685,54,534,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17739,25,536,11), // envoy.config.core.v3.Node
-    m(17885,48,547,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(17933,37,549,3), // envoy.config.core.v3.PathConfigSource
-    m(17983,25,552,2), // envoy.config.core.v3.Pipe
-    m(18008,40,554,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18157,49,557,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18224,38,559,2), // envoy.config.core.v3.RateLimitSettings
-    m(18281,32,561,6), // envoy.config.core.v3.RetryPolicy
-    m(18413,51,567,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18464,46,569,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18510,34,571,2), // envoy.config.core.v3.RuntimeDouble
-    m(18557,39,573,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18596,45,575,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18641,34,577,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18675,47,579,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18755,37,581,1), // envoy.config.core.v3.SelfConfigSource
-    m(18792,34,582,7), // envoy.config.core.v3.SocketAddress
-    m(18970,33,589,8), // envoy.config.core.v3.SocketOption
-    m(19047,44,597,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19105,53,599,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19158,51,599,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19209,42,599,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19251,45,600,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19408,33,607,3), // envoy.config.core.v3.TcpKeepalive
-    m(19489,29,610,3), // envoy.config.core.v3.TlvEntry
-    m(19583,36,613,2), // envoy.config.core.v3.TransportSocket
-    m(19619,41,615,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19660,36,617,2), // envoy.config.core.v3.UdpSocketConfig
-    m(19726,48,619,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(19883,37,622,2), // envoy.config.core.v3.WatchedDirectory
-    m(19932,46,624,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20008,66,628,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20074,53,630,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20208,66,634,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20289,33,636,5), // envoy.config.endpoint.v3.Endpoint
-    m(20396,51,641,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20447,51,642,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20525,35,646,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20602,44,651,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20854,42,659,3), // envoy.config.listener.v3.AdditionalAddress
-    m(20896,31,662,3), // envoy.config.listener.v3.Filter
-    m(20986,36,665,7), // envoy.config.listener.v3.FilterChain
-    m(21164,41,672,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21379,33,683,37), // envoy.config.listener.v3.Listener
-    m(22389,57,720,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22590,70,723,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22660,46,723,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22706,39,724,4), // envoy.config.listener.v3.ListenerFilter
-    m(22760,58,728,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22875,67,733,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(22947,42,734,3), // envoy.config.listener.v3.UdpListenerConfig
-    m(23204,47,737,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23262,35,740,5), // envoy.config.metrics.v3.StatsConfig
-    m(23625,36,745,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23699,36,748,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23759,44,751,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23840,39,752,3), // envoy.config.overload.v3.OverloadAction
-    m(24036,40,755,5), // envoy.config.overload.v3.OverloadManager
-    m(24278,40,760,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24318,38,762,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24393,41,764,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24434,32,765,3), // envoy.config.overload.v3.Trigger
-    m(24481,27,768,2), // envoy.config.rbac.v3.Action
-    m(24514,31,770,14), // envoy.config.rbac.v3.Permission
-    m(24761,35,784,1), // envoy.config.rbac.v3.Permission.Set
-    m(24796,27,785,5), // envoy.config.rbac.v3.Policy
-    m(24880,30,790,14), // envoy.config.rbac.v3.Principal
-    m(24994,44,804,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25052,34,805,1), // envoy.config.rbac.v3.Principal.Set
-    m(25089,25,806,3), // envoy.config.rbac.v3.RBAC
-    m(25255,39,809,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25294,36,811,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25361,35,813,3), // envoy.config.route.v3.CookieMatcher
-    m(25420,31,816,2), // envoy.config.route.v3.Decorator
-    m(25469,42,818,3), // envoy.config.route.v3.DirectResponseAction
-    m(25532,34,821,3), // envoy.config.route.v3.FilterConfig
-    m(25577,35,824,11), // envoy.config.route.v3.HeaderMatcher
-    m(25730,43,835,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25773,36,838,10), // envoy.config.route.v3.RedirectAction
-    m(25940,27,848,19), // envoy.config.route.v3.Route
-    m(26671,53,867,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26724,33,869,37), // envoy.config.route.v3.RouteAction
-    m(28032,44,906,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28181,65,912,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28246,51,913,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28405,60,917,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28465,51,919,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28527,59,921,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28586,51,922,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28686,53,925,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28826,47,932,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28906,61,935,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(28998,40,937,19), // envoy.config.route.v3.RouteConfiguration
-    m(29401,66,956,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29467,31,958,1), // envoy.config.route.v3.RouteList
-    m(29504,32,959,15), // envoy.config.route.v3.RouteMatch
-    m(29777,47,974,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29824,54,974,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29878,55,974,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29951,29,976,6), // envoy.config.route.v3.Tracing
-    m(30055,36,982,2), // envoy.config.route.v3.VirtualCluster
-    m(30091,33,984,24), // envoy.config.route.v3.VirtualHost
-    m(30352,59,1008,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30411,37,1010,5), // envoy.config.route.v3.WeightedCluster
-    m(30536,51,1015,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30653,75,1025,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30728,53,1025,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30804,57,1030,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30861,57,1031,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30918,43,1032,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31013,55,1040,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31068,68,1042,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31328,63,1048,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31400,71,1050,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31471,58,1051,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31711,46,1056,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32170,71,1066,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32305,56,1068,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32438,52,1070,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32508,54,1073,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32627,65,1077,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32692,67,1077,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32786,61,1080,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32847,65,1080,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33031,78,1086,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33130,70,1089,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33214,63,1091,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33527,68,1096,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33600,58,1100,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33666,45,1101,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33711,81,1101,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35173,105,1161,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35278,101,1163,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35423,103,1166,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35549,109,1168,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35680,95,1175,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35836,70,1178,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35906,76,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35989,63,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36082,78,1187,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36160,74,1188,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36279,66,1193,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36354,45,1197,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36475,59,1205,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36596,58,1208,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36654,54,1208,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37343,74,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37442,70,1234,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37698,70,1244,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37768,84,1245,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37852,47,1248,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(37899,56,1249,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38314,67,1262,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38381,47,1264,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38428,63,1264,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38491,77,1264,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38568,79,1265,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38706,60,1268,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38783,66,1271,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38854,76,1272,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38930,67,1272,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38997,92,1274,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39089,85,1274,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39233,100,1280,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39341,66,1281,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39407,70,1284,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39527,57,1290,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39584,66,1291,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39650,70,1293,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(39720,75,1294,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39795,69,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39864,71,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39935,70,1294,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40005,67,1294,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40077,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40143,64,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40207,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40273,66,1296,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40339,73,1296,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40412,58,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40470,59,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40529,58,1296,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40587,49,1296,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(40720,69,1298,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41093,81,1310,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41225,73,1312,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41589,66,1321,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41668,70,1322,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41759,61,1323,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41863,55,1325,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42027,70,1327,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42113,88,1328,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42234,64,1329,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42367,78,1331,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42445,83,1332,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(42716,58,1336,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42774,70,1336,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(43416,58,1352,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44304,95,1367,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44501,62,1371,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44917,67,1382,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45010,79,1384,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45187,57,1387,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45254,48,1389,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45381,63,1394,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(45455,56,1397,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46081,51,1406,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46171,55,1409,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46456,62,1415,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46522,60,1416,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46852,54,1423,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47073,69,1434,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47175,73,1438,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47248,78,1441,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47326,48,1444,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47539,77,1453,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47616,49,1455,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47765,43,1463,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47839,44,1470,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47889,54,1477,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47997,69,1481,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48077,71,1482,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48154,78,1485,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48232,35,1485,8), // envoy.service.discovery.v3.Resource
-    m(48308,48,1493,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48368,40,1494,2), // envoy.service.discovery.v3.ResourceError
-    m(48408,42,1496,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48450,65,1498,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48515,39,1500,2), // envoy.service.discovery.v3.ResourceName
-    m(48583,32,1502,2), // envoy.service.runtime.v3.Runtime
-    m(48620,36,1504,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48662,35,1506,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48707,40,1508,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48760,49,1511,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48809,33,1512,1), // envoy.type.matcher.v3.ListMatcher
-    m(48848,39,1513,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48895,37,1514,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48938,49,1518,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48987,31,1519,1), // envoy.type.matcher.v3.OrMatcher
-    m(49032,33,1520,1), // envoy.type.matcher.v3.PathMatcher
-    m(49065,45,1521,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49129,34,1523,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49237,44,1525,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49297,35,1526,7), // envoy.type.matcher.v3.StringMatcher
-    m(49409,34,1533,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49485,44,1540,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49529,34,1540,2), // envoy.type.metadata.v3.MetadataKey
-    m(49563,46,1542,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49614,35,1544,4), // envoy.type.metadata.v3.MetadataKind
-    m(49660,43,1548,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49703,40,1548,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49743,43,1548,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49786,41,1548,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49827,31,1548,6), // envoy.type.tracing.v3.CustomTag
-    m(49893,43,1554,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49936,38,1556,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49974,39,1558,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50013,40,1559,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50057,25,1562,2), // envoy.type.v3.DoubleRange
-    m(50090,31,1564,2), // envoy.type.v3.FractionalPercent
-    m(50141,24,1566,2), // envoy.type.v3.HashPolicy
-    m(50165,36,1568,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50201,33,1569,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50234,24,1569,1), // envoy.type.v3.HttpStatus
-    m(50262,24,1570,2), // envoy.type.v3.Int32Range
-    m(50286,24,1572,2), // envoy.type.v3.Int64Range
-    m(50310,21,1574,1), // envoy.type.v3.Percent
-    m(50331,29,1575,3), // envoy.type.v3.SemanticVersion
-    m(50389,25,1578,3), // envoy.type.v3.TokenBucket
-    m(50442,19,1581,2), // google.protobuf.Any
-    m(50461,25,1583,1), // google.protobuf.BoolValue
-    m(50486,26,1584,1), // google.protobuf.BytesValue
-    m(50512,27,1585,1), // google.protobuf.DoubleValue
-    m(50539,24,1586,2), // google.protobuf.Duration
-    m(50575,21,1588,0), // google.protobuf.Empty
-    m(50596,26,1588,1), // google.protobuf.FloatValue
-    m(50622,26,1589,1), // google.protobuf.Int32Value
-    m(50648,26,1590,1), // google.protobuf.Int64Value
-    m(50674,25,1591,1), // google.protobuf.ListValue
-    m(50705,27,1592,1), // google.protobuf.StringValue
-    m(50732,22,1593,1), // google.protobuf.Struct
-    m(50760,34,1594,2), // google.protobuf.Struct.FieldsEntry
-    m(50794,25,1596,2), // google.protobuf.Timestamp
-    m(50819,27,1598,1), // google.protobuf.UInt32Value
-    m(50846,27,1599,1), // google.protobuf.UInt64Value
-    m(50873,21,1600,6), // google.protobuf.Value
-    m(50960,17,1606,3), // google.rpc.Status
-    m(50984,21,1609,2), // xds.core.v3.CidrRange
-    m(51005,25,1611,1), // xds.core.v3.ContextParams
-    m(51036,37,1612,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(51073,32,1614,2), // xds.core.v3.TypedExtensionConfig
-    m(51105,27,1616,3), // xds.type.matcher.v3.Matcher
-    m(51167,39,1619,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(51214,52,1620,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(51283,49,1622,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(51380,63,1626,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(51443,65,1627,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(51536,39,1630,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(51661,48,1634,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(51712,57,1635,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(51769,35,1637,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51855,32,1640,2), // xds.type.matcher.v3.RegexMatcher
-    m(51887,42,1642,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51929,33,1642,7), // xds.type.matcher.v3.StringMatcher
+    m(3436,35,174,1), // envoy.config.accesslog.v3.AndFilter
+    m(3478,42,175,2), // envoy.config.accesslog.v3.ComparisonFilter
+    m(3522,40,177,1), // envoy.config.accesslog.v3.DurationFilter
+    m(3572,41,178,2), // envoy.config.accesslog.v3.ExtensionFilter
+    m(3613,42,180,2), // envoy.config.accesslog.v3.GrpcStatusFilter
+    m(3670,38,182,1), // envoy.config.accesslog.v3.HeaderFilter
+    m(3714,39,183,2), // envoy.config.accesslog.v3.LogTypeFilter
+    m(3758,46,185,0), // envoy.config.accesslog.v3.NotHealthCheckFilter
+    m(3804,34,185,1), // envoy.config.accesslog.v3.OrFilter
+    m(3838,44,186,1), // envoy.config.accesslog.v3.ResponseFlagFilter
+    m(3887,39,187,3), // envoy.config.accesslog.v3.RuntimeFilter
+    m(3978,42,190,1), // envoy.config.accesslog.v3.StatusCodeFilter
+    m(4020,41,191,0), // envoy.config.accesslog.v3.TraceableFilter
+    m(4061,31,191,7), // envoy.config.bootstrap.v3.Admin
+    m(4387,35,198,41), // envoy.config.bootstrap.v3.Bootstrap
+    m(6596,56,239,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6652,66,240,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6740,55,242,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6861,52,243,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7035,64,248,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7129,51,249,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7204,40,252,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7477,57,257,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7561,44,259,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7641,37,261,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7684,40,262,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7730,48,263,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(7892,38,268,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(7973,49,273,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8022,48,273,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8116,48,276,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(8175,34,278,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8315,49,285,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8369,35,287,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8439,39,289,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8507,50,291,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8722,62,299,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(8911,31,302,57), // envoy.config.cluster.v3.Cluster
+    m(11008,46,359,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11533,72,367,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11648,71,369,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11719,64,369,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11835,49,372,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(11884,48,374,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(11954,52,376,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12054,51,379,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12257,48,383,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12388,43,386,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12456,50,388,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12506,47,389,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12598,52,392,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12655,66,395,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12724,43,397,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12775,50,398,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12847,41,399,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(12943,49,402,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13119,69,405,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13242,52,407,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13321,66,410,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13398,28,411,3), // envoy.config.core.v3.Address
+    m(13502,43,414,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13545,36,414,9), // envoy.config.core.v3.ApiConfigSource
+    m(13880,36,423,2), // envoy.config.core.v3.BackoffStrategy
+    m(13916,31,425,7), // envoy.config.core.v3.BindConfig
+    m(14110,33,432,2), // envoy.config.core.v3.BuildVersion
+    m(14143,40,434,3), // envoy.config.core.v3.CelExpressionConfig
+    m(14250,30,437,2), // envoy.config.core.v3.CidrRange
+    m(14304,33,439,8), // envoy.config.core.v3.ConfigSource
+    m(14431,33,447,1), // envoy.config.core.v3.ControlPlane
+    m(14474,31,448,5), // envoy.config.core.v3.DataSource
+    m(14575,40,453,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14644,39,455,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14707,39,457,1), // envoy.config.core.v3.EventServiceConfig
+    m(14758,30,458,6), // envoy.config.core.v3.Extension
+    m(14828,39,464,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(14867,32,466,5), // envoy.config.core.v3.GrpcService
+    m(15018,42,471,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15226,32,476,3), // envoy.config.core.v3.HeaderValue
+    m(15267,38,479,4), // envoy.config.core.v3.HeaderValueOption
+    m(15334,36,483,1), // envoy.config.core.v3.HealthStatusSet
+    m(15370,41,484,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15782,57,495,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(15919,73,497,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(15992,41,497,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17150,40,519,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17363,38,527,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17416,38,528,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17561,29,532,3), // envoy.config.core.v3.Locality
+    m(17608,29,535,2), // envoy.config.core.v3.Metadata
+    m(17707,49,537,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17756,54,539,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17810,25,541,11), // envoy.config.core.v3.Node
+    m(17956,48,552,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18004,37,554,3), // envoy.config.core.v3.PathConfigSource
+    m(18054,25,557,2), // envoy.config.core.v3.Pipe
+    m(18079,40,559,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18228,49,562,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18295,38,564,2), // envoy.config.core.v3.RateLimitSettings
+    m(18352,32,566,6), // envoy.config.core.v3.RetryPolicy
+    m(18484,51,572,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18535,46,574,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18581,34,576,2), // envoy.config.core.v3.RuntimeDouble
+    m(18628,39,578,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18667,45,580,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18712,34,582,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18746,47,584,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18826,37,586,1), // envoy.config.core.v3.SelfConfigSource
+    m(18863,34,587,7), // envoy.config.core.v3.SocketAddress
+    m(19041,33,594,8), // envoy.config.core.v3.SocketOption
+    m(19118,44,602,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19176,53,604,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19229,51,604,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19280,42,604,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19322,45,605,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19479,33,612,3), // envoy.config.core.v3.TcpKeepalive
+    m(19560,29,615,3), // envoy.config.core.v3.TlvEntry
+    m(19654,36,618,2), // envoy.config.core.v3.TransportSocket
+    m(19690,41,620,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19731,36,622,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19797,48,624,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19954,37,627,2), // envoy.config.core.v3.WatchedDirectory
+    m(20003,46,629,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20079,66,633,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20145,53,635,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20279,66,639,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20360,33,641,5), // envoy.config.endpoint.v3.Endpoint
+    m(20467,51,646,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20518,51,647,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20596,35,651,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20673,44,656,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20925,42,664,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20967,31,667,3), // envoy.config.listener.v3.Filter
+    m(21057,36,670,7), // envoy.config.listener.v3.FilterChain
+    m(21235,41,677,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21450,33,688,37), // envoy.config.listener.v3.Listener
+    m(22460,57,725,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22661,70,728,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22731,46,728,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22777,39,729,4), // envoy.config.listener.v3.ListenerFilter
+    m(22831,58,733,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22946,67,738,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23018,42,739,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23275,47,742,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23333,35,745,5), // envoy.config.metrics.v3.StatsConfig
+    m(23696,36,750,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23770,36,753,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23830,44,756,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23911,39,757,3), // envoy.config.overload.v3.OverloadAction
+    m(24107,40,760,5), // envoy.config.overload.v3.OverloadManager
+    m(24349,40,765,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24389,38,767,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24464,41,769,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24505,32,770,3), // envoy.config.overload.v3.Trigger
+    m(24552,27,773,2), // envoy.config.rbac.v3.Action
+    m(24585,31,775,14), // envoy.config.rbac.v3.Permission
+    m(24832,35,789,1), // envoy.config.rbac.v3.Permission.Set
+    m(24867,27,790,5), // envoy.config.rbac.v3.Policy
+    m(24992,30,795,14), // envoy.config.rbac.v3.Principal
+    m(25106,44,809,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25164,34,810,1), // envoy.config.rbac.v3.Principal.Set
+    m(25201,25,811,3), // envoy.config.rbac.v3.RBAC
+    m(25367,39,814,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25406,36,816,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25473,35,818,3), // envoy.config.route.v3.CookieMatcher
+    m(25532,31,821,2), // envoy.config.route.v3.Decorator
+    m(25581,42,823,3), // envoy.config.route.v3.DirectResponseAction
+    m(25644,34,826,3), // envoy.config.route.v3.FilterConfig
+    m(25689,35,829,11), // envoy.config.route.v3.HeaderMatcher
+    m(25842,43,840,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25885,36,843,10), // envoy.config.route.v3.RedirectAction
+    m(26052,27,853,19), // envoy.config.route.v3.Route
+    m(26783,53,872,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26836,33,874,37), // envoy.config.route.v3.RouteAction
+    m(28144,44,911,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28293,65,917,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28358,51,918,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28517,60,922,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28577,51,924,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28639,59,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28698,51,927,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28798,53,930,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28938,47,937,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29018,61,940,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29110,40,942,19), // envoy.config.route.v3.RouteConfiguration
+    m(29513,66,961,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29579,31,963,1), // envoy.config.route.v3.RouteList
+    m(29616,32,964,15), // envoy.config.route.v3.RouteMatch
+    m(29889,47,979,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29936,54,979,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29990,55,979,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30063,29,981,6), // envoy.config.route.v3.Tracing
+    m(30167,36,987,2), // envoy.config.route.v3.VirtualCluster
+    m(30203,33,989,24), // envoy.config.route.v3.VirtualHost
+    m(30464,59,1013,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30523,37,1015,5), // envoy.config.route.v3.WeightedCluster
+    m(30648,51,1020,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30765,75,1030,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30840,53,1030,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30916,63,1035,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(30989,57,1037,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31046,57,1038,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31103,43,1039,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31198,55,1047,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31253,68,1049,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31513,63,1055,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31585,71,1057,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31656,58,1058,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31896,46,1063,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32355,71,1073,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32490,56,1075,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32623,52,1077,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32693,54,1080,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32812,65,1084,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32877,67,1084,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32971,61,1087,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33032,65,1087,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33216,78,1093,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33315,70,1096,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33399,63,1098,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33712,68,1103,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33785,58,1107,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33851,45,1108,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33896,81,1108,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35358,105,1168,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35463,101,1170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35608,103,1173,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35734,109,1175,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35865,95,1182,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36021,70,1185,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36091,76,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36174,63,1192,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36267,78,1194,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36345,74,1195,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36464,66,1200,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36539,45,1204,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36660,59,1212,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36781,58,1215,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36839,54,1215,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37528,74,1238,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37627,70,1241,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37883,70,1251,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37953,84,1252,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38037,47,1255,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(38084,56,1256,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38499,67,1269,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38566,47,1271,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38613,63,1271,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38676,77,1271,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38753,79,1272,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38891,60,1275,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38968,66,1278,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(39039,76,1279,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39115,67,1279,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39182,92,1281,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39274,85,1281,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39418,100,1287,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39526,66,1288,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39592,70,1291,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39712,57,1297,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39769,66,1298,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39835,70,1300,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(39905,75,1301,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39980,69,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40049,71,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40120,70,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40190,67,1301,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40262,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40328,64,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40392,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40458,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40524,73,1303,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40597,58,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40655,59,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40714,58,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40772,49,1303,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(40905,69,1305,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41278,81,1317,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41410,73,1319,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41774,66,1328,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41853,70,1329,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41944,61,1330,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42048,55,1332,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42212,70,1334,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42298,88,1335,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42419,64,1336,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42552,78,1338,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42630,83,1339,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(42901,58,1343,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42959,70,1343,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(43601,58,1359,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44489,95,1374,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44686,62,1378,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45102,67,1389,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45195,79,1391,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45372,57,1394,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45439,48,1396,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45566,63,1401,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(45640,56,1404,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46266,51,1413,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46356,55,1416,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46641,62,1422,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46707,60,1423,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47037,54,1430,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47258,69,1441,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47360,73,1445,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47433,78,1448,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47511,48,1451,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47724,77,1460,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47801,49,1462,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47950,43,1470,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48024,44,1477,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48074,54,1484,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48182,69,1488,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48262,71,1489,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48339,78,1492,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48417,35,1492,8), // envoy.service.discovery.v3.Resource
+    m(48493,48,1500,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48553,40,1501,2), // envoy.service.discovery.v3.ResourceError
+    m(48593,42,1503,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48635,65,1505,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48700,39,1507,2), // envoy.service.discovery.v3.ResourceName
+    m(48768,32,1509,2), // envoy.service.runtime.v3.Runtime
+    m(48805,36,1511,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48847,35,1513,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48892,40,1515,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48945,49,1518,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48994,33,1519,1), // envoy.type.matcher.v3.ListMatcher
+    m(49033,39,1520,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49080,37,1521,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49123,49,1525,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49172,31,1526,1), // envoy.type.matcher.v3.OrMatcher
+    m(49217,33,1527,1), // envoy.type.matcher.v3.PathMatcher
+    m(49250,45,1528,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49314,34,1530,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49422,44,1532,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49482,35,1533,7), // envoy.type.matcher.v3.StringMatcher
+    m(49594,34,1540,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49670,44,1547,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49714,34,1547,2), // envoy.type.metadata.v3.MetadataKey
+    m(49748,46,1549,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49799,35,1551,4), // envoy.type.metadata.v3.MetadataKind
+    m(49845,43,1555,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49888,40,1555,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49928,43,1555,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49971,41,1555,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(50012,31,1555,6), // envoy.type.tracing.v3.CustomTag
+    m(50078,43,1561,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50121,38,1563,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50159,39,1565,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50198,40,1566,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50242,25,1569,2), // envoy.type.v3.DoubleRange
+    m(50275,31,1571,2), // envoy.type.v3.FractionalPercent
+    m(50326,24,1573,2), // envoy.type.v3.HashPolicy
+    m(50350,36,1575,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50386,33,1576,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50419,24,1576,1), // envoy.type.v3.HttpStatus
+    m(50447,24,1577,2), // envoy.type.v3.Int32Range
+    m(50471,24,1579,2), // envoy.type.v3.Int64Range
+    m(50495,21,1581,1), // envoy.type.v3.Percent
+    m(50516,29,1582,3), // envoy.type.v3.SemanticVersion
+    m(50574,25,1585,3), // envoy.type.v3.TokenBucket
+    m(50627,36,1588,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(50938,54,1593,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(50992,49,1595,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51041,33,1597,9), // google.api.expr.v1alpha1.Constant
+    m(51181,29,1606,8), // google.api.expr.v1alpha1.Expr
+    m(51353,34,1614,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51405,40,1617,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51469,42,1619,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51530,48,1621,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(51608,35,1626,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(51643,36,1627,3), // google.api.expr.v1alpha1.Expr.Select
+    m(51695,34,1630,3), // google.api.expr.v1alpha1.Reference
+    m(51740,35,1633,6), // google.api.expr.v1alpha1.SourceInfo
+    m(51829,45,1639,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(51893,53,1642,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(51956,51,1644,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(52007,50,1646,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52057,29,1648,13), // google.api.expr.v1alpha1.Type
+    m(52176,42,1661,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52233,42,1663,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52295,38,1665,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52342,37,1666,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52397,19,1668,2), // google.protobuf.Any
+    m(52416,25,1670,1), // google.protobuf.BoolValue
+    m(52441,26,1671,1), // google.protobuf.BytesValue
+    m(52467,27,1672,1), // google.protobuf.DoubleValue
+    m(52494,24,1673,2), // google.protobuf.Duration
+    m(52530,21,1675,0), // google.protobuf.Empty
+    m(52551,26,1675,1), // google.protobuf.FloatValue
+    m(52577,26,1676,1), // google.protobuf.Int32Value
+    m(52603,26,1677,1), // google.protobuf.Int64Value
+    m(52629,25,1678,1), // google.protobuf.ListValue
+    m(52660,27,1679,1), // google.protobuf.StringValue
+    m(52687,22,1680,1), // google.protobuf.Struct
+    m(52715,34,1681,2), // google.protobuf.Struct.FieldsEntry
+    m(52749,25,1683,2), // google.protobuf.Timestamp
+    m(52774,27,1685,1), // google.protobuf.UInt32Value
+    m(52801,27,1686,1), // google.protobuf.UInt64Value
+    m(52828,21,1687,6), // google.protobuf.Value
+    m(52883,17,1693,3), // google.rpc.Status
+    m(52907,21,1696,2), // xds.core.v3.CidrRange
+    m(52928,25,1698,1), // xds.core.v3.ContextParams
+    m(52959,37,1699,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(52996,32,1701,2), // xds.core.v3.TypedExtensionConfig
+    m(53028,27,1703,3), // xds.type.matcher.v3.Matcher
+    m(53090,39,1706,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53137,52,1707,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53206,49,1709,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53303,63,1713,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53366,65,1714,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53459,39,1717,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(53584,48,1721,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(53635,57,1722,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(53692,35,1724,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(53778,32,1727,2), // xds.type.matcher.v3.RegexMatcher
+    m(53810,42,1729,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(53852,33,1729,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1649] = [
+pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.admin.v3.BootstrapConfigDump
-    f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(34,9,1,b'm',49,4,255,b'S',0,0), // bootstrap
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2499,21 +2631,21 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',406,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',406,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',431,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',431,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',406,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',406,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',431,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',431,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',390,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',393,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',390,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
-    f(450,16,6,b'm',68,4,255,b'S',0,0), // circuit_breakers
+    f(406,44,5,b'm',393,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(450,16,6,b'm',69,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
     // envoy.admin.v3.Clusters
@@ -2525,13 +2657,13 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',393,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',418,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',393,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',418,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2547,9 +2679,9 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',397,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',397,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',397,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',422,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',422,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',422,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2573,19 +2705,19 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',393,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',418,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',393,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',418,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',393,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',418,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2597,19 +2729,19 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',390,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',393,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',390,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',120,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',393,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',122,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',93,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',93,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',94,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',94,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2625,23 +2757,23 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',393,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',418,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',393,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',418,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',393,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',418,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',393,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',418,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2649,22 +2781,22 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',406,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',393,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',418,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',406,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',393,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',418,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',397,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',397,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',422,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',422,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',124,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',126,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2675,1404 +2807,1414 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',393,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',406,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',418,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',431,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
-    f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
+    f(3201,18,1,b'm',46,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
-    f(3234,23,3,b'm',41,4,0,b'S',0,0), // not_health_check_filter
-    f(3257,16,4,b'm',46,4,0,b'S',0,0), // traceable_filter
-    f(3273,14,5,b'm',44,4,0,b'S',0,0), // runtime_filter
+    f(3234,23,3,b'm',42,4,0,b'S',0,0), // not_health_check_filter
+    f(3257,16,4,b'm',47,4,0,b'S',0,0), // traceable_filter
+    f(3273,14,5,b'm',45,4,0,b'S',0,0), // runtime_filter
     f(3287,10,6,b'm',35,4,0,b'S',0,0), // and_filter
-    f(3297,9,7,b'm',42,4,0,b'S',0,0), // or_filter
-    f(3306,13,8,b'm',39,4,0,b'S',0,0), // header_filter
-    f(3319,20,9,b'm',43,4,0,b'S',0,0), // response_flag_filter
-    f(3339,18,10,b'm',38,4,0,b'S',0,0), // grpc_status_filter
-    f(3434,16,11,b'm',65535,4,0,b'R',3357,77), // extension_filter
-    f(3483,15,12,b'm',65535,4,0,b'R',3450,33), // metadata_filter
-    f(3498,15,13,b'm',40,4,0,b'S',0,0), // log_type_filter
+    f(3297,9,7,b'm',43,4,0,b'S',0,0), // or_filter
+    f(3306,13,8,b'm',40,4,0,b'S',0,0), // header_filter
+    f(3319,20,9,b'm',44,4,0,b'S',0,0), // response_flag_filter
+    f(3339,18,10,b'm',39,4,0,b'S',0,0), // grpc_status_filter
+    f(3357,16,11,b'm',38,4,0,b'S',0,0), // extension_filter
+    f(3406,15,12,b'm',65535,4,0,b'R',3373,33), // metadata_filter
+    f(3421,15,13,b'm',41,4,0,b'S',0,0), // log_type_filter
     // envoy.config.accesslog.v3.AndFilter
-    f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
+    f(3471,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
-    f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',137,4,255,b'S',0,0), // value
+    f(3520,2,1,b'e',6,0,255,b'S',0,0), // op
+    f(2972,5,2,b'm',139,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
-    f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    // envoy.config.accesslog.v3.ExtensionFilter
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.GrpcStatusFilter
-    f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
-    f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    f(3655,8,1,b'e',7,2,255,b'S',0,0), // statuses
+    f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',200,4,255,b'S',0,0), // header
+    f(3708,6,1,b'm',202,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
-    f(3789,5,1,b'e',34,2,255,b'S',0,0), // types
-    f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    f(3753,5,1,b'e',34,2,255,b'S',0,0), // types
+    f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
-    f(3548,7,2,b'm',34,2,255,b'S',0,0), // filters
+    f(3471,7,2,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ResponseFlagFilter
-    f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
+    f(3882,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
-    f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',383,4,255,b'S',0,0), // percent_sampled
-    f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
+    f(3926,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(3937,15,2,b'm',386,4,255,b'S',0,0), // percent_sampled
+    f(3952,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
-    f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.TraceableFilter
     // envoy.config.bootstrap.v3.Admin
-    f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
-    f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
-    f(1960,7,3,b'm',93,4,255,b'S',0,0), // address
-    f(4297,14,4,b'm',141,2,255,b'R',4243,54), // socket_options
-    f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
-    f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',367,2,255,b'R',0,0), // allow_paths
+    f(4133,15,1,b's',65535,0,255,b'I',4092,41), // access_log_path
+    f(4195,12,2,b's',65535,0,255,b'I',4148,47), // profile_path
+    f(1960,7,3,b'm',94,4,255,b'S',0,0), // address
+    f(4261,14,4,b'm',143,2,255,b'R',4207,54), // socket_options
+    f(4275,10,5,b'm',33,2,255,b'I',4092,41), // access_log
+    f(4352,24,6,b'b',65535,0,255,b'I',4285,67), // ignore_global_conn_limit
+    f(4376,11,7,b'm',370,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
-    f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
-    f(4474,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
-    f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
-    f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
-    f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',397,4,255,b'I',4643,70), // stats_flush_interval
-    f(4801,8,8,b'm',65,4,255,b'I',4733,68), // watchdog
-    f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
-    f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4868,12,13,b'm',176,4,255,b'S',0,0), // stats_config
-    f(4925,10,14,b'm',95,4,255,b'R',4880,45), // hds_config
-    f(4935,16,15,b'm',181,4,255,b'S',0,0), // overload_manager
-    f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
-    f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
-    f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',408,4,255,b'S',0,0), // stats_server_version_override
-    f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5163,20,21,b'm',150,2,255,b'R',5128,35), // bootstrap_extensions
-    f(5256,14,22,b'm',100,2,255,b'R',5183,73), // config_sources
-    f(5302,21,23,b'm',100,4,255,b'R',5270,32), // default_config_source
-    f(5357,24,24,b's',65535,0,255,b'I',5323,34), // default_socket_interface
-    f(5444,30,25,b'm',65535,1,255,b'R',5381,63), // certificate_provider_instances
-    f(5537,19,26,b's',65535,2,255,b'I',5474,63), // node_context_params
-    f(5556,9,27,b'm',67,4,255,b'I',4733,68), // watchdogs
-    f(5651,13,28,b'm',58,2,255,b'I',5565,86), // fatal_actions
-    f(5664,20,29,b'b',65535,4,0,b'I',4643,70), // stats_flush_on_admin
-    f(5684,21,30,b'm',103,4,255,b'S',0,0), // dns_resolution_config
-    f(5705,25,31,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(5789,14,32,b'm',57,2,255,b'I',5730,59), // inline_headers
-    f(5862,22,33,b's',65535,0,255,b'I',5803,59), // perf_tracing_file_path
-    f(5978,20,34,b'm',150,4,255,b'I',5884,94), // default_regex_engine
-    f(6050,22,35,b'm',150,4,255,b'R',5998,52), // xds_delegate_extension
-    f(6130,28,36,b'm',150,4,255,b'R',6072,58), // xds_config_tracker_extension
-    f(6221,16,37,b'm',150,4,255,b'R',6158,63), // listener_manager
-    f(6237,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
-    f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
-    f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
-    f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',397,4,1,b'I',6469,82), // stats_eviction_interval
-    f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
+    f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
+    f(4422,16,2,b'm',55,4,255,b'S',0,0), // static_resources
+    f(4438,17,3,b'm',53,4,255,b'S',0,0), // dynamic_resources
+    f(4455,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
+    f(4541,10,5,b's',65535,0,255,b'I',4470,71), // flags_path
+    f(4596,11,6,b'm',65535,2,255,b'R',4551,45), // stats_sinks
+    f(4677,20,7,b'm',422,4,255,b'I',4607,70), // stats_flush_interval
+    f(4765,8,8,b'm',66,4,255,b'I',4697,68), // watchdog
+    f(4820,7,9,b'm',65535,4,255,b'R',4773,47), // tracing
+    f(4827,5,12,b'm',48,4,255,b'S',0,0), // admin
+    f(4832,12,13,b'm',178,4,255,b'S',0,0), // stats_config
+    f(4889,10,14,b'm',96,4,255,b'R',4844,45), // hds_config
+    f(4899,16,15,b'm',183,4,255,b'S',0,0), // overload_manager
+    f(4961,23,16,b'b',65535,0,255,b'I',4915,46), // enable_dispatcher_stats
+    f(4984,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
+    f(5027,13,18,b's',65535,0,255,b'R',4999,28), // header_prefix
+    f(5040,29,19,b'm',433,4,255,b'S',0,0), // stats_server_version_override
+    f(5069,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5127,20,21,b'm',152,2,255,b'R',5092,35), // bootstrap_extensions
+    f(5220,14,22,b'm',102,2,255,b'R',5147,73), // config_sources
+    f(5266,21,23,b'm',102,4,255,b'R',5234,32), // default_config_source
+    f(5321,24,24,b's',65535,0,255,b'I',5287,34), // default_socket_interface
+    f(5408,30,25,b'm',65535,1,255,b'R',5345,63), // certificate_provider_instances
+    f(5501,19,26,b's',65535,2,255,b'I',5438,63), // node_context_params
+    f(5520,9,27,b'm',68,4,255,b'I',4697,68), // watchdogs
+    f(5615,13,28,b'm',59,2,255,b'I',5529,86), // fatal_actions
+    f(5628,20,29,b'b',65535,4,0,b'I',4607,70), // stats_flush_on_admin
+    f(5648,21,30,b'm',105,4,255,b'S',0,0), // dns_resolution_config
+    f(5669,25,31,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5753,14,32,b'm',58,2,255,b'I',5694,59), // inline_headers
+    f(5826,22,33,b's',65535,0,255,b'I',5767,59), // perf_tracing_file_path
+    f(5942,20,34,b'm',152,4,255,b'I',5848,94), // default_regex_engine
+    f(6014,22,35,b'm',152,4,255,b'R',5962,52), // xds_delegate_extension
+    f(6094,28,36,b'm',152,4,255,b'R',6036,58), // xds_config_tracker_extension
+    f(6185,16,37,b'm',152,4,255,b'R',6122,63), // listener_manager
+    f(6201,22,38,b'm',50,4,255,b'S',0,0), // application_log_config
+    f(6265,21,39,b'm',52,4,255,b'I',6223,42), // deferred_stat_options
+    f(6327,32,40,b'm',54,4,255,b'I',6286,41), // grpc_async_client_manager_config
+    f(6409,24,41,b'm',61,4,255,b'I',6359,50), // memory_allocator_manager
+    f(6515,23,42,b'm',422,4,1,b'I',6433,82), // stats_eviction_interval
+    f(6570,26,43,b'b',65535,0,255,b'I',6538,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
+    f(942,10,1,b'm',51,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',404,4,0,b'S',0,0), // json_format
-    f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6718,11,1,b'm',429,4,0,b'S',0,0), // json_format
+    f(6729,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
+    f(6831,30,1,b'b',65535,0,255,b'I',6795,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6949,10,1,b'm',100,4,255,b'S',0,0), // lds_config
-    f(6959,10,2,b'm',100,4,255,b'S',0,0), // cds_config
-    f(6969,10,3,b'm',95,4,255,b'S',0,0), // ads_config
-    f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
-    f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
+    f(6913,10,1,b'm',102,4,255,b'S',0,0), // lds_config
+    f(6923,10,2,b'm',102,4,255,b'S',0,0), // cds_config
+    f(6933,10,3,b'm',96,4,255,b'S',0,0), // ads_config
+    f(6993,21,5,b's',65535,0,255,b'R',6943,50), // lds_resources_locator
+    f(7014,21,6,b's',65535,0,255,b'R',6943,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',397,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7099,30,1,b'm',422,4,255,b'I',6795,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7216,9,1,b'm',167,2,255,b'S',0,0), // listeners
-    f(7225,8,2,b'm',71,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',327,2,255,b'S',0,0), // secrets
+    f(7180,9,1,b'm',169,2,255,b'S',0,0), // listeners
+    f(7189,8,2,b'm',72,2,255,b'S',0,0), // clusters
+    f(7197,7,3,b'm',330,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7280,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
-    f(7371,17,2,b'm',56,4,255,b'I',7298,73), // outlier_detection
-    f(7388,20,3,b'm',97,4,255,b'S',0,0), // upstream_bind_config
-    f(7408,17,4,b'm',95,4,255,b'R',0,0), // load_stats_config
-    f(7481,32,5,b'b',65535,0,255,b'I',7425,56), // enable_deferred_cluster_creation
+    f(7244,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
+    f(7335,17,2,b'm',57,4,255,b'I',7262,73), // outlier_detection
+    f(7352,20,3,b'm',98,4,255,b'S',0,0), // upstream_bind_config
+    f(7372,17,4,b'm',96,4,255,b'R',0,0), // load_stats_config
+    f(7445,32,5,b'b',65535,0,255,b'I',7389,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7570,14,1,b's',65535,0,255,b'I',6831,36), // event_log_path
-    f(7584,13,2,b'm',105,4,255,b'I',6831,36), // event_service
+    f(7534,14,1,b's',65535,0,255,b'I',6795,36), // event_log_path
+    f(7548,13,2,b'm',107,4,255,b'I',6795,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7641,18,1,b's',65535,0,255,b'I',6831,36), // inline_header_name
-    f(7659,18,2,b'e',8,0,255,b'I',6831,36), // inline_header_type
+    f(7605,18,1,b's',65535,0,255,b'I',6795,36), // inline_header_name
+    f(7623,18,2,b'e',8,0,255,b'I',6795,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
+    f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7760,6,1,b'm',61,2,255,b'S',0,0), // layers
+    f(7724,6,1,b'm',62,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7814,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7830,23,2,b'm',397,4,255,b'I',6831,36), // memory_release_interval
-    f(7853,23,3,b'm',408,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7876,28,4,b'm',407,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
-    f(7904,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
+    f(7778,16,1,b'w',65535,0,255,b'I',6795,36), // bytes_to_release
+    f(7794,23,2,b'm',422,4,255,b'I',6795,36), // memory_release_interval
+    f(7817,23,3,b'm',433,4,255,b'I',6795,36), // soft_memory_limit_bytes
+    f(7840,28,4,b'm',432,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
+    f(7868,24,5,b'w',65535,0,255,b'I',6795,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7966,12,2,b'm',404,4,0,b'S',0,0), // static_layer
-    f(7978,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
-    f(7988,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(7999,10,5,b'm',64,4,0,b'S',0,0), // rtds_layer
+    f(7930,12,2,b'm',429,4,0,b'S',0,0), // static_layer
+    f(7942,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
+    f(7952,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
+    f(7963,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8106,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8118,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8140,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8070,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8082,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8104,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8200,11,2,b'm',100,4,255,b'S',0,0), // rtds_config
+    f(8164,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8245,12,1,b'm',397,4,255,b'I',6831,36), // miss_timeout
-    f(8257,16,2,b'm',397,4,255,b'I',6831,36), // megamiss_timeout
-    f(8273,12,3,b'm',397,4,255,b'I',6831,36), // kill_timeout
-    f(8285,17,4,b'm',397,4,255,b'I',6831,36), // multikill_timeout
-    f(8302,19,5,b'm',390,4,255,b'I',6831,36), // multikill_threshold
-    f(8321,23,6,b'm',397,4,255,b'I',6831,36), // max_kill_timeout_jitter
-    f(8344,7,7,b'm',66,2,255,b'I',6831,36), // actions
+    f(8209,12,1,b'm',422,4,255,b'I',6795,36), // miss_timeout
+    f(8221,16,2,b'm',422,4,255,b'I',6795,36), // megamiss_timeout
+    f(8237,12,3,b'm',422,4,255,b'I',6795,36), // kill_timeout
+    f(8249,17,4,b'm',422,4,255,b'I',6795,36), // multikill_timeout
+    f(8266,19,5,b'm',393,4,255,b'I',6795,36), // multikill_threshold
+    f(8285,23,6,b'm',422,4,255,b'I',6795,36), // max_kill_timeout_jitter
+    f(8308,7,7,b'm',67,2,255,b'I',6795,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7714,6,1,b'm',150,4,255,b'I',6831,36), // config
-    f(8400,5,2,b'e',9,0,255,b'I',6831,36), // event
+    f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
+    f(8364,5,2,b'e',9,0,255,b'I',6795,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8440,20,1,b'm',65,4,255,b'I',6831,36), // main_thread_watchdog
-    f(8460,15,2,b'm',65,4,255,b'I',6831,36), // worker_watchdog
+    f(8404,20,1,b'm',66,4,255,b'I',6795,36), // main_thread_watchdog
+    f(8424,15,2,b'm',66,4,255,b'I',6795,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8514,10,1,b'm',69,2,255,b'S',0,0), // thresholds
-    f(8524,19,2,b'm',69,2,255,b'S',0,0), // per_host_thresholds
+    f(8478,10,1,b'm',70,2,255,b'S',0,0), // thresholds
+    f(8488,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8593,15,2,b'm',407,4,255,b'S',0,0), // max_connections
-    f(8608,20,3,b'm',407,4,255,b'S',0,0), // max_pending_requests
-    f(8628,12,4,b'm',407,4,255,b'S',0,0), // max_requests
-    f(8640,11,5,b'm',407,4,255,b'S',0,0), // max_retries
-    f(8651,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8726,20,7,b'm',407,4,255,b'I',8666,60), // max_connection_pools
-    f(8746,12,8,b'm',70,4,255,b'S',0,0), // retry_budget
+    f(8557,15,2,b'm',432,4,255,b'S',0,0), // max_connections
+    f(8572,20,3,b'm',432,4,255,b'S',0,0), // max_pending_requests
+    f(8592,12,4,b'm',432,4,255,b'S',0,0), // max_requests
+    f(8604,11,5,b'm',432,4,255,b'S',0,0), // max_retries
+    f(8615,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8690,20,7,b'm',432,4,255,b'I',8630,60), // max_connection_pools
+    f(8710,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8820,14,1,b'm',390,4,255,b'S',0,0), // budget_percent
-    f(8834,21,2,b'm',407,4,255,b'S',0,0), // min_retry_concurrency
-    f(8932,15,3,b'm',397,4,255,b'R',8855,77), // budget_interval
+    f(8784,14,1,b'm',393,4,255,b'S',0,0), // budget_percent
+    f(8798,21,2,b'm',432,4,255,b'S',0,0), // min_retry_concurrency
+    f(8896,15,3,b'm',422,4,255,b'R',8819,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(8978,18,3,b'm',77,4,255,b'S',0,0), // eds_cluster_config
-    f(8996,15,4,b'm',397,4,255,b'S',0,0), // connect_timeout
-    f(9079,33,5,b'm',407,4,255,b'I',9011,68), // per_connection_buffer_limit_bytes
-    f(9112,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9178,13,8,b'm',65535,2,255,b'R',9121,57), // health_checks
-    f(9191,27,9,b'm',407,4,255,b'S',0,0), // max_requests_per_connection
-    f(450,16,10,b'm',68,4,255,b'S',0,0), // circuit_breakers
-    f(9218,21,13,b'm',113,4,255,b'S',0,0), // http_protocol_options
-    f(9239,22,14,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(9261,16,16,b'm',397,4,255,b'S',0,0), // dns_refresh_rate
-    f(9277,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9294,13,18,b'm',93,2,255,b'S',0,0), // dns_resolvers
-    f(7371,17,19,b'm',65535,4,255,b'R',9307,58), // outlier_detection
-    f(9365,16,20,b'm',397,4,255,b'S',0,0), // cleanup_interval
-    f(7388,20,21,b'm',97,4,255,b'S',0,0), // upstream_bind_config
-    f(9450,16,22,b'm',65535,4,255,b'R',9381,69), // lb_subset_config
-    f(9534,19,23,b'm',65535,4,1,b'R',9466,68), // ring_hash_lb_config
-    f(9553,16,24,b'm',149,4,255,b'S',0,0), // transport_socket
-    f(9603,8,25,b'm',121,4,255,b'I',9569,34), // metadata
-    f(9611,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9629,16,27,b'm',72,4,255,b'S',0,0), // common_lb_config
-    f(9645,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9658,28,29,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(9686,27,30,b'm',89,4,255,b'S',0,0), // upstream_connection_options
-    f(9820,40,31,b'b',65535,0,255,b'I',9713,107), // close_connections_on_host_health_failure
-    f(9923,29,32,b'b',65535,0,255,b'I',9860,63), // ignore_health_on_host_removal
-    f(9952,15,33,b'm',154,4,255,b'S',0,0), // load_assignment
-    f(9967,22,34,b'm',79,4,1,b'S',0,0), // original_dst_lb_config
-    f(9989,32,36,b'm',85,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10021,23,37,b'm',78,4,1,b'S',0,0), // least_request_lb_config
-    f(10044,12,38,b'm',76,4,0,b'S',0,0), // cluster_type
-    f(10056,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10071,75), // filters
-    f(10146,21,41,b'm',86,4,255,b'S',0,0), // load_balancing_policy
-    f(10225,10,42,b'm',100,4,255,b'R',10167,58), // lrs_server
-    f(10235,24,43,b'm',84,2,255,b'S',0,0), // transport_socket_matches
-    f(10259,24,44,b'm',81,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(5105,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10283,30,46,b'm',152,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10339,21,47,b'b',65535,0,255,b'I',10313,26), // track_timeout_budgets
-    f(10429,15,48,b'm',150,4,255,b'R',10360,69), // upstream_config
-    f(10473,19,49,b'm',88,4,255,b'I',10444,29), // track_cluster_stats
-    f(10537,17,50,b'm',80,4,255,b'I',10492,45), // preconnect_policy
-    f(10554,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10660,16,52,b'm',65535,4,1,b'R',10595,65), // maglev_lb_config
-    f(5684,21,53,b'm',103,4,255,b'S',0,0), // dns_resolution_config
-    f(10676,21,54,b'm',394,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5705,25,55,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10697,21,56,b'm',82,4,1,b'S',0,0), // round_robin_lb_config
-    f(10718,27,57,b's',65535,2,255,b'R',10167,58), // lrs_report_endpoint_metrics
-    f(10745,10,58,b'm',397,4,255,b'S',0,0), // dns_jitter
-    f(10783,24,59,b'm',415,4,255,b'R',10755,28), // transport_socket_matcher
-    f(10882,44,60,b'm',397,4,255,b'R',10807,75), // per_connection_buffer_high_watermark_timeout
-    f(10949,13,61,b'm',177,4,255,b'I',10926,23), // stats_matcher
-    f(11028,16,62,b'm',65535,4,255,b'R',10962,66), // queuing_policies
+    f(8942,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
+    f(8960,15,4,b'm',422,4,255,b'S',0,0), // connect_timeout
+    f(9043,33,5,b'm',432,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
+    f(9076,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9142,13,8,b'm',65535,2,255,b'R',9085,57), // health_checks
+    f(9155,27,9,b'm',432,4,255,b'S',0,0), // max_requests_per_connection
+    f(450,16,10,b'm',69,4,255,b'S',0,0), // circuit_breakers
+    f(9182,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9203,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(9225,16,16,b'm',422,4,255,b'S',0,0), // dns_refresh_rate
+    f(9241,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9258,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
+    f(7335,17,19,b'm',65535,4,255,b'R',9271,58), // outlier_detection
+    f(9329,16,20,b'm',422,4,255,b'S',0,0), // cleanup_interval
+    f(7352,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
+    f(9414,16,22,b'm',65535,4,255,b'R',9345,69), // lb_subset_config
+    f(9498,19,23,b'm',65535,4,1,b'R',9430,68), // ring_hash_lb_config
+    f(9517,16,24,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(9567,8,25,b'm',123,4,255,b'I',9533,34), // metadata
+    f(9575,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9593,16,27,b'm',73,4,255,b'S',0,0), // common_lb_config
+    f(9609,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9622,28,29,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(9650,27,30,b'm',90,4,255,b'S',0,0), // upstream_connection_options
+    f(9784,40,31,b'b',65535,0,255,b'I',9677,107), // close_connections_on_host_health_failure
+    f(9887,29,32,b'b',65535,0,255,b'I',9824,63), // ignore_health_on_host_removal
+    f(9916,15,33,b'm',156,4,255,b'S',0,0), // load_assignment
+    f(9931,22,34,b'm',80,4,1,b'S',0,0), // original_dst_lb_config
+    f(9953,32,36,b'm',86,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(9985,23,37,b'm',79,4,1,b'S',0,0), // least_request_lb_config
+    f(10008,12,38,b'm',77,4,0,b'S',0,0), // cluster_type
+    f(10020,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3471,7,40,b'm',65535,2,255,b'R',10035,75), // filters
+    f(10110,21,41,b'm',87,4,255,b'S',0,0), // load_balancing_policy
+    f(10189,10,42,b'm',102,4,255,b'R',10131,58), // lrs_server
+    f(10199,24,43,b'm',85,2,255,b'S',0,0), // transport_socket_matches
+    f(10223,24,44,b'm',82,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5069,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10247,30,46,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10303,21,47,b'b',65535,0,255,b'I',10277,26), // track_timeout_budgets
+    f(10393,15,48,b'm',152,4,255,b'R',10324,69), // upstream_config
+    f(10437,19,49,b'm',89,4,255,b'I',10408,29), // track_cluster_stats
+    f(10501,17,50,b'm',81,4,255,b'I',10456,45), // preconnect_policy
+    f(10518,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10624,16,52,b'm',65535,4,1,b'R',10559,65), // maglev_lb_config
+    f(5648,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
+    f(10640,21,54,b'm',419,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5669,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10661,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
+    f(10682,27,57,b's',65535,2,255,b'R',10131,58), // lrs_report_endpoint_metrics
+    f(10709,10,58,b'm',422,4,255,b'S',0,0), // dns_jitter
+    f(10747,24,59,b'm',440,4,255,b'R',10719,28), // transport_socket_matcher
+    f(10846,44,60,b'm',422,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
+    f(10913,13,61,b'm',179,4,255,b'I',10890,23), // stats_matcher
+    f(10992,16,62,b'm',65535,4,255,b'R',10926,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11090,23,1,b'm',390,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11113,20,2,b'm',75,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11133,27,3,b'm',74,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11212,19,4,b'm',397,4,255,b'I',11160,52), // update_merge_window
-    f(11283,31,5,b'b',65535,0,255,b'I',11231,52), // ignore_new_hosts_until_first_hc
-    f(11314,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11422,28,7,b'm',73,4,255,b'I',11350,72), // consistent_hashing_lb_config
-    f(11549,20,8,b'm',112,4,255,b'I',11450,99), // override_host_status
+    f(11054,23,1,b'm',393,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11077,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11097,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11176,19,4,b'm',422,4,255,b'I',11124,52), // update_merge_window
+    f(11247,31,5,b'b',65535,0,255,b'I',11195,52), // ignore_new_hosts_until_first_hc
+    f(11278,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11386,28,7,b'm',74,4,255,b'I',11314,72), // consistent_hashing_lb_config
+    f(11513,20,8,b'm',114,4,255,b'I',11414,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11641,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11665,19,2,b'm',407,4,255,b'I',6831,36), // hash_balance_factor
+    f(11605,24,1,b'b',65535,0,255,b'I',6795,36), // use_hostname_for_hashing
+    f(11629,19,2,b'm',432,4,255,b'I',6795,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',390,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',408,4,255,b'S',0,0), // min_cluster_size
-    f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11783,15,1,b'm',393,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',433,4,255,b'S',0,0), // min_cluster_size
+    f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(11968,10,1,b'm',100,4,255,b'S',0,0), // eds_config
-    f(11978,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(11932,10,1,b'm',102,4,255,b'S',0,0), // eds_config
+    f(11942,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12042,12,1,b'm',407,4,255,b'S',0,0), // choice_count
-    f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
-    f(12073,17,3,b'm',83,4,255,b'S',0,0), // slow_start_config
+    f(12006,12,1,b'm',432,4,255,b'S',0,0), // choice_count
+    f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
+    f(12037,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12141,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12156,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12172,22,3,b'm',407,4,255,b'S',0,0), // upstream_port_override
-    f(12281,12,4,b'm',370,4,255,b'R',12194,87), // metadata_key
+    f(12105,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12120,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12136,22,3,b'm',432,4,255,b'S',0,0), // upstream_port_override
+    f(12245,12,4,b'm',373,4,255,b'R',12158,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12341,29,1,b'm',396,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12370,27,2,b'm',396,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12397,27,3,b'm',360,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12305,29,1,b'm',421,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
+    f(12334,27,2,b'm',421,4,255,b'I',6795,36), // predictive_preconnect_ratio
+    f(12361,27,3,b'm',363,4,255,b'I',6795,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12073,17,1,b'm',83,4,255,b'S',0,0), // slow_start_config
+    f(12037,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12589,17,1,b'm',397,4,255,b'S',0,0), // slow_start_window
-    f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',390,4,255,b'S',0,0), // min_weight_percent
+    f(12553,17,1,b'm',422,4,255,b'S',0,0), // slow_start_window
+    f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
+    f(12580,18,3,b'm',393,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12686,5,2,b'm',404,4,255,b'S',0,0), // match
-    f(9553,16,3,b'm',149,4,255,b'S',0,0), // transport_socket
+    f(12650,5,2,b'm',429,4,255,b'S',0,0), // match
+    f(9517,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12803,8,1,b'm',87,2,255,b'S',0,0), // policies
+    f(12767,8,1,b'm',88,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12861,22,4,b'm',150,4,255,b'S',0,0), // typed_extension_config
+    f(12825,22,4,b'm',152,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(12924,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
-    f(12939,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
-    f(12961,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
+    f(12888,15,1,b'b',65535,0,255,b'I',6795,36), // timeout_budgets
+    f(12903,22,2,b'b',65535,0,255,b'I',6795,36), // request_response_sizes
+    f(12925,18,3,b'b',65535,0,255,b'I',6795,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13028,13,1,b'm',147,4,255,b'S',0,0), // tcp_keepalive
-    f(13086,48,2,b'b',65535,0,255,b'I',13041,45), // set_local_interface_name_on_upstream_connections
-    f(13134,21,3,b'm',90,4,255,b'S',0,0), // happy_eyeballs_config
+    f(12992,13,1,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(13050,48,2,b'b',65535,0,255,b'I',13005,45), // set_local_interface_name_on_upstream_connections
+    f(13098,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13224,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13252,26,2,b'm',407,4,255,b'S',0,0), // first_address_family_count
+    f(13188,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13216,26,2,b'm',432,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13330,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13336,6,2,b'm',111,4,0,b'S',0,0), // append
-    f(13342,15,3,b'm',92,4,0,b'S',0,0), // remove_on_match
+    f(13294,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13300,6,2,b'm',113,4,0,b'S',0,0), // append
+    f(13306,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13423,11,1,b'm',367,4,255,b'S',0,0), // key_matcher
+    f(13387,11,1,b'm',370,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13462,14,1,b'm',140,4,0,b'S',0,0), // socket_address
-    f(13476,4,2,b'm',127,4,0,b'S',0,0), // pipe
-    f(13516,22,3,b'm',65535,4,0,b'R',13480,36), // envoy_internal_address
+    f(13426,14,1,b'm',142,4,0,b'S',0,0), // socket_address
+    f(13440,4,2,b'm',129,4,0,b'S',0,0), // pipe
+    f(13480,22,3,b'm',65535,4,0,b'R',13444,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13617,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13669,13,2,b's',65535,2,255,b'R',13625,44), // cluster_names
-    f(13727,13,3,b'm',397,4,255,b'I',13682,45), // refresh_delay
-    f(13740,13,4,b'm',108,2,255,b'S',0,0), // grpc_services
-    f(13753,15,5,b'm',397,4,255,b'I',13682,45), // request_timeout
-    f(13829,19,6,b'm',130,4,255,b'I',13768,61), // rate_limit_settings
-    f(13848,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(13878,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13899,17,9,b'm',150,2,255,b'R',0,0), // config_validators
+    f(13581,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13633,13,2,b's',65535,2,255,b'R',13589,44), // cluster_names
+    f(13691,13,3,b'm',422,4,255,b'I',13646,45), // refresh_delay
+    f(13704,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
+    f(13717,15,5,b'm',422,4,255,b'I',13646,45), // request_timeout
+    f(13793,19,6,b'm',132,4,255,b'I',13732,61), // rate_limit_settings
+    f(13812,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13842,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13863,17,9,b'm',152,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(13983,14,1,b'm',140,4,255,b'S',0,0), // source_address
-    f(13997,8,2,b'm',394,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',141,2,255,b'S',0,0), // socket_options
-    f(14005,27,4,b'm',140,2,255,b'S',0,0), // additional_source_addresses
-    f(14032,22,5,b'm',107,2,255,b'S',0,0), // extra_source_addresses
-    f(14054,22,6,b'm',150,4,255,b'S',0,0), // local_address_selector
-    f(14119,27,7,b'b',65535,0,255,b'R',14076,43), // validate_network_namespaces
+    f(13947,14,1,b'm',142,4,255,b'S',0,0), // source_address
+    f(13961,8,2,b'm',419,4,255,b'S',0,0), // freebind
+    f(4261,14,3,b'm',143,2,255,b'S',0,0), // socket_options
+    f(13969,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
+    f(13996,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
+    f(14018,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
+    f(14083,27,7,b'b',65535,0,255,b'R',14040,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',391,4,255,b'S',0,0), // version
-    f(9603,8,2,b'm',404,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',394,4,255,b'S',0,0), // version
+    f(9567,8,2,b'm',429,4,255,b'S',0,0), // metadata
+    // envoy.config.core.v3.CelExpressionConfig
+    f(14183,24,1,b'b',65535,0,255,b'I',6795,36), // enable_string_conversion
+    f(14207,20,2,b'b',65535,0,255,b'I',6795,36), // enable_string_concat
+    f(14227,23,3,b'b',65535,0,255,b'I',6795,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
-    f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',407,4,255,b'S',0,0), // prefix_len
+    f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14294,10,2,b'm',432,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14266,17,2,b'm',95,4,0,b'S',0,0), // api_config_source
-    f(14283,3,3,b'm',94,4,0,b'S',0,0), // ads
-    f(14286,21,4,b'm',397,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14307,4,5,b'm',139,4,0,b'S',0,0), // self
-    f(14311,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14331,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
-    f(14342,18,8,b'm',126,4,0,b'S',0,0), // path_config_source
+    f(14337,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
+    f(14354,3,3,b'm',95,4,0,b'S',0,0), // ads
+    f(14357,21,4,b'm',422,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14378,4,5,b'm',141,4,0,b'S',0,0), // self
+    f(14382,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14402,11,7,b'm',65535,2,255,b'R',6943,50), // authorities
+    f(14413,18,8,b'm',128,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14393,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14464,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14434,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14442,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14454,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14467,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14487,17,5,b'm',153,4,255,b'S',0,0), // watched_directory
+    f(14505,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14513,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14525,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14538,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14558,17,5,b'm',155,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
-    f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
+    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(5105,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14612,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5069,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(14683,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14675,12,1,b'm',108,4,0,b'I',6831,36), // grpc_service
+    f(14746,12,1,b'm',110,4,0,b'I',6795,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14717,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(14725,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',98,4,255,b'S',0,0), // version
-    f(14740,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(14748,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14788,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14796,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',99,4,255,b'S',0,0), // version
+    f(14811,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14819,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',140,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',145,4,255,b'S',0,0), // socket_options
+    f(1960,7,1,b'm',142,4,255,b'S',0,0), // address
+    f(4261,14,2,b'm',147,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(14828,10,1,b'm',109,4,0,b'S',0,0), // envoy_grpc
-    f(14867,11,2,b'm',65535,4,0,b'R',14838,29), // google_grpc
-    f(14912,7,3,b'm',397,4,255,b'I',14878,34), // timeout
-    f(14919,16,5,b'm',110,2,255,b'S',0,0), // initial_metadata
-    f(14935,12,6,b'm',131,4,255,b'R',0,0), // retry_policy
+    f(14899,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
+    f(14938,11,2,b'm',65535,4,0,b'R',14909,29), // google_grpc
+    f(14983,7,3,b'm',422,4,255,b'I',14949,34), // timeout
+    f(14990,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
+    f(15006,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15001,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(14935,12,3,b'm',131,4,255,b'I',15010,53), // retry_policy
-    f(15063,26,4,b'm',407,4,255,b'S',0,0), // max_receive_message_length
-    f(15137,18,5,b'b',65535,0,255,b'I',15089,48), // skip_envoy_headers
+    f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15072,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15006,12,3,b'm',133,4,255,b'I',15081,53), // retry_policy
+    f(15134,26,4,b'm',432,4,255,b'S',0,0), // max_receive_message_length
+    f(15208,18,5,b'b',65535,0,255,b'I',15160,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15187,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15258,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(3744,6,1,b'm',110,4,255,b'S',0,0), // header
-    f(13336,6,2,b'm',394,4,255,b'S',0,0), // append
-    f(15234,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15247,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3708,6,1,b'm',112,4,255,b'S',0,0), // header
+    f(13300,6,2,b'm',419,4,255,b'S',0,0), // append
+    f(15305,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15318,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
+    f(3655,8,1,b'e',18,2,255,b'I',6795,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15340,18,1,b'm',394,4,255,b'S',0,0), // allow_absolute_url
-    f(15358,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15372,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15396,17,4,b'm',114,4,255,b'S',0,0), // header_key_format
-    f(15413,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15486,20,6,b'b',65535,0,255,b'R',15428,58), // allow_chunked_length
-    f(15506,45,7,b'm',394,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15551,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15614,16,9,b'm',394,4,255,b'I',15575,39), // use_balsa_parser
-    f(15630,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15689,22,11,b'm',367,2,255,b'R',15650,39), // ignore_http_11_upgrade
+    f(15411,18,1,b'm',419,4,255,b'S',0,0), // allow_absolute_url
+    f(15429,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15443,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15467,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
+    f(15484,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15557,20,6,b'b',65535,0,255,b'R',15499,58), // allow_chunked_length
+    f(15577,45,7,b'm',419,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15622,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15685,16,9,b'm',419,4,255,b'I',15646,39), // use_balsa_parser
+    f(15701,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15760,22,11,b'm',370,2,255,b'R',15721,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15768,17,1,b'm',115,4,0,b'S',0,0), // proper_case_words
-    f(15830,18,8,b'm',150,4,0,b'I',15785,45), // stateful_formatter
+    f(15839,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
+    f(15901,18,8,b'm',152,4,0,b'I',15856,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15962,16,1,b'm',407,4,255,b'S',0,0), // hpack_table_size
-    f(15978,22,2,b'm',407,4,255,b'S',0,0), // max_concurrent_streams
-    f(16000,26,3,b'm',407,4,255,b'S',0,0), // initial_stream_window_size
-    f(16026,30,4,b'm',407,4,255,b'S',0,0), // initial_connection_window_size
-    f(16056,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16124,14,6,b'b',65535,0,255,b'R',16069,55), // allow_metadata
-    f(16172,19,7,b'm',407,4,255,b'I',16138,34), // max_outbound_frames
-    f(16236,27,8,b'm',407,4,255,b'I',16191,45), // max_outbound_control_frames
-    f(16304,49,9,b'm',407,4,255,b'I',16263,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16399,38,10,b'm',407,4,255,b'I',16353,46), // max_inbound_priority_frames_per_stream
-    f(16506,52,11,b'm',407,4,255,b'I',16437,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16598,38,12,b'b',65535,0,255,b'I',16558,40), // stream_error_on_invalid_http_messaging
-    f(16683,26,13,b'm',65535,2,255,b'R',16636,47), // custom_settings_parameters
-    f(15506,45,14,b'm',394,4,255,b'I',16558,40), // override_stream_error_on_invalid_http_message
-    f(16709,20,15,b'm',119,4,255,b'S',0,0), // connection_keepalive
-    f(16767,17,16,b'm',394,4,255,b'I',16729,38), // use_oghttp2_codec
-    f(16845,17,17,b'm',408,4,255,b'I',16784,61), // max_metadata_size
-    f(16899,23,18,b'm',394,4,255,b'I',16862,37), // enable_huffman_encoding
-    f(16922,24,19,b'm',407,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16985,17,20,b'm',394,4,255,b'I',16946,39), // disallow_obs_text
-    f(17044,18,21,b'm',408,4,255,b'I',17002,42), // stream_reset_burst
-    f(17062,17,22,b'm',408,4,255,b'I',17002,42), // stream_reset_rate
+    f(16033,16,1,b'm',432,4,255,b'S',0,0), // hpack_table_size
+    f(16049,22,2,b'm',432,4,255,b'S',0,0), // max_concurrent_streams
+    f(16071,26,3,b'm',432,4,255,b'S',0,0), // initial_stream_window_size
+    f(16097,30,4,b'm',432,4,255,b'S',0,0), // initial_connection_window_size
+    f(16127,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16195,14,6,b'b',65535,0,255,b'R',16140,55), // allow_metadata
+    f(16243,19,7,b'm',432,4,255,b'I',16209,34), // max_outbound_frames
+    f(16307,27,8,b'm',432,4,255,b'I',16262,45), // max_outbound_control_frames
+    f(16375,49,9,b'm',432,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16470,38,10,b'm',432,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
+    f(16577,52,11,b'm',432,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16669,38,12,b'b',65535,0,255,b'I',16629,40), // stream_error_on_invalid_http_messaging
+    f(16754,26,13,b'm',65535,2,255,b'R',16707,47), // custom_settings_parameters
+    f(15577,45,14,b'm',419,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
+    f(16780,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
+    f(16838,17,16,b'm',419,4,255,b'I',16800,38), // use_oghttp2_codec
+    f(16916,17,17,b'm',433,4,255,b'I',16855,61), // max_metadata_size
+    f(16970,23,18,b'm',419,4,255,b'I',16933,37), // enable_huffman_encoding
+    f(16993,24,19,b'm',432,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17056,17,20,b'm',419,4,255,b'I',17017,39), // disallow_obs_text
+    f(17115,18,21,b'm',433,4,255,b'I',17073,42), // stream_reset_burst
+    f(17133,17,22,b'm',433,4,255,b'I',17073,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17119,12,1,b'm',397,4,255,b'S',0,0), // idle_timeout
-    f(17131,17,2,b'm',407,4,255,b'S',0,0), // max_headers_count
-    f(17148,23,3,b'm',397,4,255,b'S',0,0), // max_connection_duration
-    f(17171,19,4,b'm',397,4,255,b'S',0,0), // max_stream_duration
-    f(17190,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9191,27,6,b'm',407,4,255,b'S',0,0), // max_requests_per_connection
-    f(17239,23,7,b'm',407,4,255,b'R',17221,18), // max_response_headers_kb
-    f(17262,30,8,b'm',390,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17190,12,1,b'm',422,4,255,b'S',0,0), // idle_timeout
+    f(17202,17,2,b'm',432,4,255,b'S',0,0), // max_headers_count
+    f(17219,23,3,b'm',422,4,255,b'S',0,0), // max_connection_duration
+    f(17242,19,4,b'm',422,4,255,b'S',0,0), // max_stream_duration
+    f(17261,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9155,27,6,b'm',432,4,255,b'S',0,0), // max_requests_per_connection
+    f(17310,23,7,b'm',432,4,255,b'R',17292,18), // max_response_headers_kb
+    f(17333,30,8,b'm',393,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17330,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
+    f(17401,15,1,b'b',65535,0,255,b'I',6795,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17383,8,1,b'm',397,4,255,b'S',0,0), // interval
-    f(14912,7,2,b'm',397,4,255,b'S',0,0), // timeout
-    f(17391,15,3,b'm',390,4,255,b'S',0,0), // interval_jitter
-    f(17466,24,4,b'm',397,4,255,b'R',17406,60), // connection_idle_interval
+    f(17454,8,1,b'm',422,4,255,b'S',0,0), // interval
+    f(14983,7,2,b'm',422,4,255,b'S',0,0), // timeout
+    f(17462,15,3,b'm',393,4,255,b'S',0,0), // interval_jitter
+    f(17537,24,4,b'm',422,4,255,b'R',17477,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17519,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17525,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17529,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17590,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17596,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17600,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17566,15,1,b'm',122,1,255,b'S',0,0), // filter_metadata
-    f(17615,21,2,b'm',123,1,255,b'I',17581,34), // typed_filter_metadata
+    f(17637,15,1,b'm',124,1,255,b'S',0,0), // filter_metadata
+    f(17686,21,2,b'm',125,1,255,b'I',17652,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',429,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17764,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17835,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9603,8,3,b'm',404,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',120,4,255,b'S',0,0), // locality
-    f(17766,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17781,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(17799,24,8,b'm',98,4,0,b'S',0,0), // user_agent_build_version
-    f(17823,10,9,b'm',106,2,255,b'S',0,0), // extensions
-    f(17833,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(17848,19,11,b'm',93,2,255,b'S',0,0), // listening_addresses
-    f(17867,18,12,b'm',125,1,255,b'S',0,0), // dynamic_parameters
+    f(9567,8,3,b'm',429,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',122,4,255,b'S',0,0), // locality
+    f(17837,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17852,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17870,24,8,b'm',99,4,0,b'S',0,0), // user_agent_build_version
+    f(17894,10,9,b'm',108,2,255,b'S',0,0), // extensions
+    f(17904,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(17919,19,11,b'm',94,2,255,b'S',0,0), // listening_addresses
+    f(17938,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',412,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14487,17,2,b'm',153,4,255,b'S',0,0), // watched_directory
-    f(17970,13,3,b'm',397,4,255,b'R',0,0), // poll_interval
+    f(14558,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(18041,13,3,b'm',422,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18130,17,2,b'm',129,4,255,b'R',18048,82), // pass_through_tlvs
-    f(18147,10,3,b'm',148,2,255,b'S',0,0), // added_tlvs
+    f(18201,17,2,b'm',131,4,255,b'R',18119,82), // pass_through_tlvs
+    f(18218,10,3,b'm',150,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18206,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18216,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18277,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18287,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18262,10,1,b'm',407,4,255,b'I',6831,36), // max_tokens
-    f(18272,9,2,b'm',396,4,255,b'I',6831,36), // fill_rate
+    f(18333,10,1,b'm',432,4,255,b'I',6795,36), // max_tokens
+    f(18343,9,2,b'm',421,4,255,b'I',6795,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18313,14,1,b'm',96,4,255,b'I',6831,36), // retry_back_off
-    f(18327,11,2,b'm',407,4,255,b'I',6831,36), // num_retries
-    f(18338,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
-    f(18346,14,4,b'm',133,4,255,b'I',6831,36), // retry_priority
-    f(18360,20,5,b'm',132,2,255,b'I',6831,36), // retry_host_predicate
-    f(18380,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
+    f(18384,14,1,b'm',97,4,255,b'I',6795,36), // retry_back_off
+    f(18398,11,2,b'm',432,4,255,b'I',6795,36), // num_retries
+    f(18409,8,3,b's',65535,0,255,b'I',6795,36), // retry_on
+    f(18417,14,4,b'm',135,4,255,b'I',6795,36), // retry_priority
+    f(18431,20,5,b'm',134,2,255,b'I',6795,36), // retry_host_predicate
+    f(18451,33,6,b'l',65535,0,255,b'I',6795,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',393,4,0,b'I',6831,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(3148,12,2,b'm',418,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',393,4,0,b'I',6831,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(3148,12,2,b'm',418,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18544,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18615,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18544,13,1,b'm',394,4,255,b'S',0,0), // default_value
-    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18615,13,1,b'm',419,4,255,b'S',0,0), // default_value
+    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18544,13,1,b'm',383,4,255,b'S',0,0), // default_value
-    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18615,13,1,b'm',386,4,255,b'S',0,0), // default_value
+    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18544,13,2,b'u',65535,0,255,b'S',0,0), // default_value
-    f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18615,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(3926,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18722,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18741,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18793,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18812,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(13878,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13842,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18826,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(18897,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18834,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18861,10,4,b's',65535,4,0,b'R',18844,17), // named_port
-    f(18920,13,5,b's',65535,0,255,b'R',18871,49), // resolver_name
-    f(18933,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(18944,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18905,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18932,10,4,b's',65535,4,0,b'R',18915,17), // named_port
+    f(18991,13,5,b's',65535,0,255,b'R',18942,49), // resolver_name
+    f(19004,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19015,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19003,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19014,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19074,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19085,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19019,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19028,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19090,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19099,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
-    f(2968,4,7,b'm',142,4,255,b'S',0,0), // type
-    f(19037,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(2968,4,7,b'm',144,4,255,b'S',0,0), // type
+    f(19108,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19091,6,1,b'm',144,4,255,b'S',0,0), // stream
-    f(19097,8,2,b'm',143,4,255,b'S',0,0), // datagram
+    f(19162,6,1,b'm',146,4,255,b'S',0,0), // stream
+    f(19168,8,2,b'm',145,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4297,14,1,b'm',141,2,255,b'S',0,0), // socket_options
+    f(4261,14,1,b'm',143,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',404,4,0,b'S',0,0), // json_format
-    f(19296,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19313,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19325,18,5,b'm',102,4,0,b'S',0,0), // text_format_source
-    f(19343,10,6,b'm',150,2,255,b'S',0,0), // formatters
-    f(19389,19,7,b'm',118,4,255,b'I',19353,36), // json_format_options
+    f(6729,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6718,11,2,b'm',429,4,0,b'S',0,0), // json_format
+    f(19367,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19384,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19396,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
+    f(19414,10,6,b'm',152,2,255,b'S',0,0), // formatters
+    f(19460,19,7,b'm',120,4,255,b'I',19424,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19441,16,1,b'm',407,4,255,b'S',0,0), // keepalive_probes
-    f(19457,14,2,b'm',407,4,255,b'S',0,0), // keepalive_time
-    f(19471,18,3,b'm',407,4,255,b'S',0,0), // keepalive_interval
+    f(19512,16,1,b'm',432,4,255,b'S',0,0), // keepalive_probes
+    f(19528,14,2,b'm',432,4,255,b'S',0,0), // keepalive_time
+    f(19542,18,3,b'm',432,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19570,13,3,b'm',146,4,255,b'R',19518,52), // format_string
+    f(19641,13,3,b'm',148,4,255,b'R',19589,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19696,20,1,b'm',408,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19716,10,2,b'm',394,4,255,b'S',0,0), // prefer_gro
+    f(19767,20,1,b'm',433,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19787,10,2,b'm',419,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19774,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19782,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19859,24,3,b's',65535,0,255,b'I',19801,58), // override_auto_sni_header
+    f(19845,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19853,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19930,24,3,b's',65535,0,255,b'I',19872,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(19920,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19991,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(14989,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(19978,9,2,b'm',162,2,255,b'S',0,0), // endpoints
-    f(19987,6,4,b'm',156,4,255,b'S',0,0), // policy
-    f(19993,15,5,b'm',155,1,255,b'S',0,0), // named_endpoints
+    f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20049,9,2,b'm',164,2,255,b'S',0,0), // endpoints
+    f(20058,6,4,b'm',158,4,255,b'S',0,0), // policy
+    f(20064,15,5,b'm',157,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',158,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',160,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20127,14,2,b'm',157,2,255,b'S',0,0), // drop_overloads
-    f(20141,23,3,b'm',407,4,255,b'S',0,0), // overprovisioning_factor
-    f(20164,20,4,b'm',397,4,255,b'S',0,0), // endpoint_stale_after
-    f(20184,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20198,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
+    f(20212,23,3,b'm',432,4,255,b'S',0,0), // overprovisioning_factor
+    f(20235,20,4,b'm',422,4,255,b'S',0,0), // endpoint_stale_after
+    f(20255,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(14717,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20274,15,2,b'm',383,4,255,b'S',0,0), // drop_percentage
+    f(14788,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20345,15,2,b'm',386,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
-    f(20322,19,2,b'm',160,4,255,b'I',11231,52), // health_check_config
+    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
+    f(20393,19,2,b'm',162,4,255,b'I',11195,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20341,20,4,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20361,35), // observability_name
+    f(20412,20,4,b'm',161,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20432,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18834,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
-    f(1960,7,3,b'm',93,4,255,b'I',6831,36), // address
-    f(20498,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(18905,10,1,b'u',65535,0,255,b'I',6795,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6795,36), // hostname
+    f(1960,7,3,b'm',94,4,255,b'I',6795,36), // address
+    f(20569,27,4,b'b',65535,0,255,b'I',6795,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20560,8,1,b'm',158,4,0,b'S',0,0), // endpoint
+    f(20631,8,1,b'm',160,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9603,8,3,b'm',121,4,255,b'S',0,0), // metadata
-    f(20568,21,4,b'm',407,4,255,b'S',0,0), // load_balancing_weight
-    f(20589,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9567,8,3,b'm',123,4,255,b'S',0,0), // metadata
+    f(20639,21,4,b'm',432,4,255,b'S',0,0), // load_balancing_weight
+    f(20660,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',120,4,255,b'S',0,0), // locality
-    f(20646,12,2,b'm',161,2,255,b'S',0,0), // lb_endpoints
-    f(20568,21,3,b'm',407,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',122,4,255,b'S',0,0), // locality
+    f(20717,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
+    f(20639,21,3,b'm',432,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20692,9,6,b'm',407,4,255,b'I',20658,34), // proximity
-    f(20717,23,7,b'm',65535,4,0,b'R',20701,16), // load_balancer_endpoints
-    f(20791,28,8,b'm',65535,4,0,b'R',20740,51), // leds_cluster_locality_config
-    f(9603,8,9,b'm',121,4,255,b'I',20819,35), // metadata
+    f(20763,9,6,b'm',432,4,255,b'I',20729,34), // proximity
+    f(20788,23,7,b'm',65535,4,0,b'R',20772,16), // load_balancer_endpoints
+    f(20862,28,8,b'm',65535,4,0,b'R',20811,51), // leds_cluster_locality_config
+    f(9567,8,9,b'm',123,4,255,b'I',20890,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',93,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',145,4,255,b'S',0,0), // socket_options
-    f(13028,13,3,b'm',147,4,255,b'S',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
+    f(4261,14,2,b'm',147,4,255,b'S',0,0), // socket_options
+    f(12992,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
-    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
+    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
+    f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21022,18,1,b'm',166,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',164,2,255,b'S',0,0), // filters
-    f(21078,15,4,b'm',394,4,255,b'R',21040,38), // use_proxy_proto
-    f(9603,8,5,b'm',121,4,255,b'I',21093,39), // metadata
-    f(9553,16,6,b'm',149,4,255,b'S',0,0), // transport_socket
+    f(21093,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
+    f(3471,7,3,b'm',166,2,255,b'S',0,0), // filters
+    f(21149,15,4,b'm',419,4,255,b'R',21111,38), // use_proxy_proto
+    f(9567,8,5,b'm',123,4,255,b'I',21164,39), // metadata
+    f(9517,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21132,32,9,b'm',397,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21203,32,9,b'm',422,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21205,13,3,b'm',99,2,255,b'S',0,0), // prefix_ranges
-    f(21218,14,4,b's',65535,0,255,b'R',20658,34), // address_suffix
-    f(21232,10,5,b'm',407,4,255,b'R',20658,34), // suffix_len
-    f(21242,20,6,b'm',99,2,255,b'S',0,0), // source_prefix_ranges
-    f(21262,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21274,16,8,b'm',407,4,255,b'S',0,0), // destination_port
-    f(21290,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21308,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21329,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21341,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21352,27,13,b'm',99,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21276,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
+    f(21289,14,4,b's',65535,0,255,b'R',20729,34), // address_suffix
+    f(21303,10,5,b'm',432,4,255,b'R',20729,34), // suffix_len
+    f(21313,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
+    f(21333,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21345,16,8,b'm',432,4,255,b'S',0,0), // destination_port
+    f(21361,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21379,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21400,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21412,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21423,27,13,b'm',101,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',93,4,255,b'S',0,0), // address
-    f(21412,13,3,b'm',165,2,255,b'S',0,0), // filter_chains
-    f(21425,16,4,b'm',394,4,255,b'S',0,0), // use_original_dst
-    f(9079,33,5,b'm',407,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9603,8,6,b'm',121,4,255,b'I',21441,35), // metadata
-    f(21476,13,7,b'm',170,4,255,b'S',0,0), // deprecated_v1
-    f(21489,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21499,16,9,b'm',171,2,255,b'S',0,0), // listener_filters
-    f(21515,11,10,b'm',394,4,255,b'S',0,0), // transparent
-    f(13997,8,11,b'm',394,4,255,b'S',0,0), // freebind
-    f(21526,26,12,b'm',407,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4297,14,13,b'm',141,2,255,b'S',0,0), // socket_options
-    f(21552,24,15,b'm',397,4,255,b'S',0,0), // listener_filters_timeout
-    f(21576,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21593,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21629,19,18,b'm',174,4,255,b'S',0,0), // udp_listener_config
-    f(21723,12,19,b'm',65535,4,255,b'R',21648,75), // api_listener
-    f(21735,25,20,b'm',168,4,255,b'S',0,0), // connection_balance_config
-    f(21832,10,21,b'b',65535,0,255,b'I',21760,72), // reuse_port
-    f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21842,16,24,b'm',407,4,255,b'S',0,0), // tcp_backlog_size
-    f(21858,20,25,b'm',165,4,255,b'S',0,0), // default_filter_chain
-    f(21878,12,26,b'm',394,4,255,b'S',0,0), // bind_to_port
-    f(22041,17,27,b'm',65535,4,0,b'R',21890,151), // internal_listener
-    f(22058,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22069,17,29,b'm',394,4,255,b'S',0,0), // enable_reuse_port
-    f(22086,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
-    f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22098,20,32,b'm',415,4,255,b'S',0,0), // filter_chain_matcher
-    f(20341,20,33,b'm',163,2,255,b'S',0,0), // additional_addresses
-    f(22118,42,34,b'm',407,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22160,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22266,11,36,b'm',65535,4,255,b'R',22183,83), // fcds_config
-    f(13028,13,37,b'm',147,4,255,b'S',0,0), // tcp_keepalive
-    f(10882,44,38,b'm',397,4,255,b'R',22277,112), // per_connection_buffer_high_watermark_timeout
-    f(10949,13,39,b'm',177,4,255,b'I',10926,23), // stats_matcher
+    f(1960,7,2,b'm',94,4,255,b'S',0,0), // address
+    f(21483,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
+    f(21496,16,4,b'm',419,4,255,b'S',0,0), // use_original_dst
+    f(9043,33,5,b'm',432,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9567,8,6,b'm',123,4,255,b'I',21512,35), // metadata
+    f(21547,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
+    f(21560,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21570,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
+    f(21586,11,10,b'm',419,4,255,b'S',0,0), // transparent
+    f(13961,8,11,b'm',419,4,255,b'S',0,0), // freebind
+    f(21597,26,12,b'm',432,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4261,14,13,b'm',143,2,255,b'S',0,0), // socket_options
+    f(21623,24,15,b'm',422,4,255,b'S',0,0), // listener_filters_timeout
+    f(21647,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21664,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21700,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
+    f(21794,12,19,b'm',65535,4,255,b'R',21719,75), // api_listener
+    f(21806,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
+    f(21903,10,21,b'b',65535,0,255,b'I',21831,72), // reuse_port
+    f(4275,10,22,b'm',33,2,255,b'S',0,0), // access_log
+    f(21913,16,24,b'm',432,4,255,b'S',0,0), // tcp_backlog_size
+    f(21929,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
+    f(21949,12,26,b'm',419,4,255,b'S',0,0), // bind_to_port
+    f(22112,17,27,b'm',65535,4,0,b'R',21961,151), // internal_listener
+    f(22129,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22140,17,29,b'm',419,4,255,b'S',0,0), // enable_reuse_port
+    f(22157,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4352,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
+    f(22169,20,32,b'm',440,4,255,b'S',0,0), // filter_chain_matcher
+    f(20412,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
+    f(22189,42,34,b'm',432,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22231,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22337,11,36,b'm',65535,4,255,b'R',22254,83), // fcds_config
+    f(12992,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(10846,44,38,b'm',422,4,255,b'R',22348,112), // per_connection_buffer_high_watermark_timeout
+    f(10913,13,39,b'm',179,4,255,b'I',10890,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22446,13,1,b'm',169,4,0,b'S',0,0), // exact_balance
-    f(22556,14,2,b'm',150,4,0,b'R',22459,97), // extend_balance
-    f(22570,20,3,b'm',65535,4,0,b'R',22459,97), // cpu_locality_balance
+    f(22517,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
+    f(22627,14,2,b'm',152,4,0,b'R',22530,97), // extend_balance
+    f(22641,20,3,b'm',65535,4,0,b'R',22530,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21878,12,1,b'm',394,4,255,b'S',0,0), // bind_to_port
+    f(21949,12,1,b'm',419,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
-    f(22745,15,4,b'm',172,4,255,b'S',0,0), // filter_disabled
-    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
+    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
+    f(22816,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
+    f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22818,8,1,b'm',173,4,0,b'S',0,0), // or_match
-    f(22826,9,2,b'm',173,4,0,b'S',0,0), // and_match
-    f(22835,9,3,b'm',172,4,0,b'S',0,0), // not_match
-    f(22844,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22853,22,5,b'm',388,4,0,b'S',0,0), // destination_port_range
+    f(22889,8,1,b'm',175,4,0,b'S',0,0), // or_match
+    f(22897,9,2,b'm',175,4,0,b'S',0,0), // and_match
+    f(22906,9,3,b'm',174,4,0,b'S',0,0), // not_match
+    f(22915,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22924,22,5,b'm',391,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(22942,5,1,b'm',172,2,255,b'S',0,0), // rules
+    f(23013,5,1,b'm',174,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
-    f(22989,24,5,b'm',151,4,255,b'S',0,0), // downstream_socket_config
-    f(23116,12,7,b'm',65535,4,255,b'R',23013,103), // quic_options
-    f(23173,31,8,b'm',150,4,255,b'R',23128,45), // udp_packet_packet_writer_config
+    f(23060,24,5,b'm',153,4,255,b'S',0,0), // downstream_socket_config
+    f(23187,12,7,b'm',65535,4,255,b'R',23084,103), // quic_options
+    f(23244,31,8,b'm',152,4,255,b'R',23199,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12686,5,1,b'm',367,4,255,b'I',6831,36), // match
-    f(23251,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23258,4,3,b'm',407,4,255,b'I',6831,36), // bins
+    f(12650,5,1,b'm',370,4,255,b'I',6795,36), // match
+    f(23322,7,2,b'd',65535,2,255,b'I',6795,36), // buckets
+    f(23329,4,3,b'm',432,4,255,b'I',6795,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23297,10,1,b'm',178,2,255,b'S',0,0), // stats_tags
-    f(23390,20,2,b'm',394,4,255,b'I',23307,83), // use_all_default_tags
-    f(10949,13,3,b'm',177,4,255,b'S',0,0), // stats_matcher
-    f(23524,25,4,b'm',175,2,255,b'I',23410,114), // histogram_bucket_settings
-    f(23598,27,5,b'm',394,4,255,b'I',23549,49), // allow_default_tag_overrides
+    f(23368,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
+    f(23461,20,2,b'm',419,4,255,b'I',23378,83), // use_all_default_tags
+    f(10913,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
+    f(23595,25,4,b'm',177,2,255,b'I',23481,114), // histogram_bucket_settings
+    f(23669,27,5,b'm',419,4,255,b'I',23620,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23661,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23671,14,2,b'm',359,4,0,b'S',0,0), // exclusion_list
-    f(23685,14,3,b'm',359,4,0,b'S',0,0), // inclusion_list
+    f(23732,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23742,14,2,b'm',362,4,0,b'S',0,0), // exclusion_list
+    f(23756,14,3,b'm',362,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23735,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23743,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23748,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23806,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23814,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23819,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23803,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(23874,37,1,b'u',65535,0,255,b'I',6795,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23879,8,2,b'm',185,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',393,4,255,b'I',23887,149), // typed_config
+    f(23950,8,2,b'm',187,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',418,4,255,b'I',23958,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24076,16,1,b'm',397,4,255,b'S',0,0), // refresh_interval
-    f(24092,17,2,b'm',182,2,255,b'S',0,0), // resource_monitors
-    f(8344,7,3,b'm',180,2,255,b'S',0,0), // actions
-    f(24177,21,4,b'm',179,4,255,b'I',24109,68), // buffer_factory_config
-    f(24263,15,5,b'm',65535,2,255,b'R',24198,65), // loadshed_points
+    f(24147,16,1,b'm',422,4,255,b'S',0,0), // refresh_interval
+    f(24163,17,2,b'm',184,2,255,b'S',0,0), // resource_monitors
+    f(8308,7,3,b'm',182,2,255,b'S',0,0), // actions
+    f(24248,21,4,b'm',181,4,255,b'I',24180,68), // buffer_factory_config
+    f(24334,15,5,b'm',65535,2,255,b'R',24269,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',393,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24356,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24373,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24427,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24444,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24466,9,2,b'm',184,4,0,b'S',0,0), // threshold
-    f(24475,6,3,b'm',183,4,0,b'S',0,0), // scaled
+    f(24537,9,2,b'm',186,4,0,b'S',0,0), // threshold
+    f(24546,6,3,b'm',185,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24508,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24579,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24545,9,1,b'm',188,4,0,b'S',0,0), // and_rules
-    f(24554,8,2,b'm',188,4,0,b'S',0,0), // or_rules
-    f(24562,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3744,6,4,b'm',200,4,0,b'S',0,0), // header
-    f(24565,14,5,b'm',99,4,0,b'S',0,0), // destination_ip
-    f(21274,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9603,8,7,b'm',360,4,0,b'S',0,0), // metadata
-    f(24579,8,8,b'm',187,4,0,b'S',0,0), // not_rule
-    f(24587,21,9,b'm',367,4,0,b'S',0,0), // requested_server_name
-    f(24608,8,10,b'm',363,4,0,b'S',0,0), // url_path
-    f(22853,22,11,b'm',388,4,0,b'S',0,0), // destination_port_range
-    f(24702,7,12,b'm',150,4,0,b'R',24616,86), // matcher
-    f(24733,12,13,b'm',150,4,0,b'R',24709,24), // uri_template
-    f(24745,16,14,b'm',195,4,0,b'S',0,0), // sourced_metadata
+    f(24616,9,1,b'm',190,4,0,b'S',0,0), // and_rules
+    f(24625,8,2,b'm',190,4,0,b'S',0,0), // or_rules
+    f(24633,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3708,6,4,b'm',202,4,0,b'S',0,0), // header
+    f(24636,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
+    f(21345,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9567,8,7,b'm',363,4,0,b'S',0,0), // metadata
+    f(24650,8,8,b'm',189,4,0,b'S',0,0), // not_rule
+    f(24658,21,9,b'm',370,4,0,b'S',0,0), // requested_server_name
+    f(24679,8,10,b'm',366,4,0,b'S',0,0), // url_path
+    f(22924,22,11,b'm',391,4,0,b'S',0,0), // destination_port_range
+    f(24773,7,12,b'm',152,4,0,b'R',24687,86), // matcher
+    f(24804,12,13,b'm',152,4,0,b'R',24780,24), // uri_template
+    f(24816,16,14,b'm',197,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(22942,5,1,b'm',187,2,255,b'S',0,0), // rules
+    f(23013,5,1,b'm',189,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24823,11,1,b'm',187,2,255,b'S',0,0), // permissions
-    f(24834,10,2,b'm',190,2,255,b'S',0,0), // principals
-    f(24844,9,3,b'm',65535,4,255,b'R',0,0), // condition
-    f(24853,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
-    f(24870,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    f(24894,11,1,b'm',189,2,255,b'S',0,0), // permissions
+    f(24905,10,2,b'm',192,2,255,b'S',0,0), // principals
+    f(24915,9,3,b'm',400,4,255,b'S',0,0), // condition
+    f(24924,17,4,b'm',396,4,255,b'S',0,0), // checked_condition
+    f(24982,10,5,b'm',100,4,255,b'I',24941,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(24910,7,1,b'm',192,4,0,b'S',0,0), // and_ids
-    f(24917,6,2,b'm',192,4,0,b'S',0,0), // or_ids
-    f(24562,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(24923,13,4,b'm',191,4,0,b'S',0,0), // authenticated
-    f(24936,9,5,b'm',99,4,0,b'S',0,0), // source_ip
-    f(3744,6,6,b'm',200,4,0,b'S',0,0), // header
-    f(9603,8,7,b'm',360,4,0,b'S',0,0), // metadata
-    f(24945,6,8,b'm',190,4,0,b'S',0,0), // not_id
-    f(24608,8,9,b'm',363,4,0,b'S',0,0), // url_path
-    f(24951,16,10,b'm',99,4,0,b'S',0,0), // direct_remote_ip
-    f(24967,9,11,b'm',99,4,0,b'S',0,0), // remote_ip
-    f(24976,12,12,b'm',356,4,0,b'S',0,0), // filter_state
-    f(24745,16,13,b'm',195,4,0,b'S',0,0), // sourced_metadata
-    f(24988,6,14,b'm',150,4,0,b'S',0,0), // custom
+    f(25022,7,1,b'm',194,4,0,b'S',0,0), // and_ids
+    f(25029,6,2,b'm',194,4,0,b'S',0,0), // or_ids
+    f(24633,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25035,13,4,b'm',193,4,0,b'S',0,0), // authenticated
+    f(25048,9,5,b'm',101,4,0,b'S',0,0), // source_ip
+    f(3708,6,6,b'm',202,4,0,b'S',0,0), // header
+    f(9567,8,7,b'm',363,4,0,b'S',0,0), // metadata
+    f(25057,6,8,b'm',192,4,0,b'S',0,0), // not_id
+    f(24679,8,9,b'm',366,4,0,b'S',0,0), // url_path
+    f(25063,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
+    f(25079,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
+    f(25088,12,12,b'm',359,4,0,b'S',0,0), // filter_state
+    f(24816,16,13,b'm',197,4,0,b'S',0,0), // sourced_metadata
+    f(25100,6,14,b'm',152,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25038,14,2,b'm',367,4,255,b'S',0,0), // principal_name
+    f(25150,14,2,b'm',370,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25086,3,1,b'm',190,2,255,b'S',0,0), // ids
+    f(25198,3,1,b'm',192,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24508,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12803,8,2,b'm',194,1,255,b'S',0,0), // policies
-    f(25234,21,3,b'm',65535,4,255,b'R',25114,120), // audit_logging_options
+    f(24579,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12767,8,2,b'm',196,1,255,b'S',0,0), // policies
+    f(25346,21,3,b'm',65535,4,255,b'R',25226,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',189,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',191,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25330,16,1,b'm',360,4,255,b'S',0,0), // metadata_matcher
-    f(25346,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25442,16,1,b'm',363,4,255,b'S',0,0), // metadata_matcher
+    f(25458,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25396,12,2,b'm',367,4,255,b'S',0,0), // string_match
-    f(25408,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25508,12,2,b'm',370,4,255,b'S',0,0), // string_match
+    f(25520,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25451,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25460,9,2,b'm',394,4,255,b'I',6831,36), // propagate
+    f(25563,9,1,b's',65535,0,255,b'I',6795,36), // operation
+    f(25572,9,2,b'm',419,4,255,b'I',6795,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25511,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25517,4,2,b'm',102,4,255,b'S',0,0), // body
-    f(25521,11,3,b'm',146,4,255,b'S',0,0), // body_format
+    f(25623,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25629,4,2,b'm',104,4,255,b'S',0,0), // body
+    f(25633,11,3,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7714,6,1,b'm',393,4,255,b'S',0,0), // config
-    f(25566,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14740,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7678,6,1,b'm',418,4,255,b'S',0,0), // config
+    f(25678,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14811,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25612,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25623,11,6,b'm',389,4,0,b'S',0,0), // range_match
-    f(25634,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25408,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25647,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25659,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25671,16,11,b'm',365,4,0,b'S',0,0), // safe_regex_match
-    f(25687,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25396,12,13,b'm',367,4,0,b'S',0,0), // string_match
-    f(25701,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25724,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25735,11,6,b'm',392,4,0,b'S',0,0), // range_match
+    f(25746,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25520,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25759,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25771,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25783,16,11,b'm',368,4,0,b'S',0,0), // safe_regex_match
+    f(25799,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25508,12,13,b'm',370,4,0,b'S',0,0), // string_match
+    f(25813,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25396,12,5,b'm',367,4,0,b'S',0,0), // string_match
-    f(25634,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25508,12,5,b'm',370,4,0,b'S',0,0), // string_match
+    f(25746,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25809,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25822,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25835,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(25848,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25862,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25876,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25887,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25902,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25915,13,9,b'm',364,4,1,b'S',0,0), // regex_rewrite
-    f(25928,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25921,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25934,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25947,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(25960,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25974,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25988,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25999,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26014,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26027,13,9,b'm',367,4,1,b'S',0,0), // regex_rewrite
+    f(26040,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12686,5,1,b'm',219,4,255,b'S',0,0), // match
-    f(25967,5,2,b'm',205,4,0,b'S',0,0), // route
-    f(25972,8,3,b'm',202,4,0,b'S',0,0), // redirect
-    f(9603,8,4,b'm',121,4,255,b'I',25980,32), // metadata
-    f(26082,9,5,b'm',197,4,255,b'I',26012,70), // decorator
-    f(26091,15,7,b'm',198,4,0,b'S',0,0), // direct_response
-    f(26106,22,9,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(26128,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(26151,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26177,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26202,23,13,b'm',204,1,255,b'S',0,0), // typed_per_filter_config
+    f(12650,5,1,b'm',221,4,255,b'S',0,0), // match
+    f(26079,5,2,b'm',207,4,0,b'S',0,0), // route
+    f(26084,8,3,b'm',204,4,0,b'S',0,0), // redirect
+    f(9567,8,4,b'm',123,4,255,b'I',26092,32), // metadata
+    f(26194,9,5,b'm',199,4,255,b'I',26124,70), // decorator
+    f(26203,15,7,b'm',200,4,0,b'S',0,0), // direct_response
+    f(26218,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26240,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26263,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26289,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26314,23,13,b'm',206,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',223,4,255,b'I',26225,35), // tracing
-    f(26343,30,16,b'm',407,4,255,b'I',26260,83), // per_request_buffer_limit_bytes
-    f(26445,13,17,b'm',65535,4,0,b'R',26373,72), // filter_action
-    f(26507,21,18,b'm',65535,4,0,b'R',26458,49), // non_forwarding_action
-    f(22058,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26528,25,20,b'm',408,4,255,b'I',26260,83), // request_body_buffer_limit
-    f(26655,16,21,b'm',150,2,255,b'R',26553,102), // route_specifiers
+    f(4820,7,15,b'm',225,4,255,b'I',26337,35), // tracing
+    f(26455,30,16,b'm',432,4,255,b'I',26372,83), // per_request_buffer_limit_bytes
+    f(26557,13,17,b'm',65535,4,0,b'R',26485,72), // filter_action
+    f(26619,21,18,b'm',65535,4,0,b'R',26570,49), // non_forwarding_action
+    f(22129,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26640,25,20,b'm',433,4,255,b'I',26372,83), // request_body_buffer_limit
+    f(26767,16,21,b'm',152,2,255,b'R',26665,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26757,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26771,17,3,b'm',227,4,0,b'S',0,0), // weighted_clusters
-    f(26847,14,4,b'm',121,4,255,b'I',26788,59), // metadata_match
-    f(25862,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26861,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26881,17,7,b'm',394,4,1,b'S',0,0), // auto_host_rewrite
-    f(14912,7,8,b'm',397,4,255,b'S',0,0), // timeout
-    f(14935,12,9,b'm',65535,4,255,b'R',26898,103), // retry_policy
+    f(26869,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26883,17,3,b'm',229,4,0,b'S',0,0), // weighted_clusters
+    f(26959,14,4,b'm',123,4,255,b'I',26900,59), // metadata_match
+    f(25974,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26973,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26993,17,7,b'm',419,4,1,b'S',0,0), // auto_host_rewrite
+    f(14983,7,8,b'm',422,4,255,b'S',0,0), // timeout
+    f(15006,12,9,b'm',65535,4,255,b'R',27010,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27070,11,13,b'm',65535,2,255,b'R',27001,69), // rate_limits
-    f(27124,22,14,b'm',394,4,255,b'I',27081,43), // include_vh_rate_limits
-    f(27146,11,15,b'm',206,2,255,b'S',0,0), // hash_policy
-    f(27246,4,17,b'm',65535,4,255,b'R',27157,89), // cors
-    f(27250,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27281,16,23,b'm',397,4,255,b'S',0,0), // max_grpc_timeout
-    f(17119,12,24,b'm',397,4,255,b'S',0,0), // idle_timeout
-    f(27297,15,25,b'm',214,2,255,b'S',0,0), // upgrade_configs
-    f(27344,24,26,b'e',65535,0,255,b'R',27312,32), // internal_redirect_action
-    f(27442,12,27,b'm',65535,4,255,b'R',27368,74), // hedge_policy
-    f(27454,19,28,b'm',397,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27473,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27492,23,30,b'm',213,2,255,b'S',0,0), // request_mirror_policies
-    f(27515,22,31,b'm',407,4,255,b'R',27312,32), // max_internal_redirects
-    f(25915,13,32,b'm',364,4,255,b'S',0,0), // regex_rewrite
-    f(27572,25,33,b'm',393,4,255,b'R',27537,35), // retry_policy_typed_config
-    f(27597,24,34,b'm',65535,4,255,b'R',27312,32), // internal_redirect_policy
-    f(27621,23,35,b'm',364,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17171,19,36,b'm',212,4,255,b'S',0,0), // max_stream_duration
-    f(27728,24,37,b's',65535,4,0,b'R',27644,84), // cluster_specifier_plugin
-    f(27752,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27775,31,39,b'm',65535,4,0,b'R',27644,84), // inline_cluster_specifier_plugin
-    f(27901,17,40,b'm',150,4,255,b'I',27806,95), // early_data_policy
-    f(27918,19,41,b'm',150,4,255,b'S',0,0), // path_rewrite_policy
-    f(28007,13,42,b'm',397,4,255,b'I',27937,70), // flush_timeout
-    f(28020,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25928,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27182,11,13,b'm',65535,2,255,b'R',27113,69), // rate_limits
+    f(27236,22,14,b'm',419,4,255,b'I',27193,43), // include_vh_rate_limits
+    f(27258,11,15,b'm',208,2,255,b'S',0,0), // hash_policy
+    f(27358,4,17,b'm',65535,4,255,b'R',27269,89), // cors
+    f(27362,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27393,16,23,b'm',422,4,255,b'S',0,0), // max_grpc_timeout
+    f(17190,12,24,b'm',422,4,255,b'S',0,0), // idle_timeout
+    f(27409,15,25,b'm',216,2,255,b'S',0,0), // upgrade_configs
+    f(27456,24,26,b'e',65535,0,255,b'R',27424,32), // internal_redirect_action
+    f(27554,12,27,b'm',65535,4,255,b'R',27480,74), // hedge_policy
+    f(27566,19,28,b'm',422,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27585,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27604,23,30,b'm',215,2,255,b'S',0,0), // request_mirror_policies
+    f(27627,22,31,b'm',432,4,255,b'R',27424,32), // max_internal_redirects
+    f(26027,13,32,b'm',367,4,255,b'S',0,0), // regex_rewrite
+    f(27684,25,33,b'm',418,4,255,b'R',27649,35), // retry_policy_typed_config
+    f(27709,24,34,b'm',65535,4,255,b'R',27424,32), // internal_redirect_policy
+    f(27733,23,35,b'm',367,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17242,19,36,b'm',214,4,255,b'S',0,0), // max_stream_duration
+    f(27840,24,37,b's',65535,4,0,b'R',27756,84), // cluster_specifier_plugin
+    f(27864,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27887,31,39,b'm',65535,4,0,b'R',27756,84), // inline_cluster_specifier_plugin
+    f(28013,17,40,b'm',152,4,255,b'I',27918,95), // early_data_policy
+    f(28030,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
+    f(28119,13,42,b'm',422,4,255,b'I',28049,70), // flush_timeout
+    f(28132,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26040,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',210,4,0,b'S',0,0), // header
-    f(28076,6,2,b'm',208,4,0,b'S',0,0), // cookie
-    f(28082,21,3,b'm',207,4,0,b'S',0,0), // connection_properties
-    f(28103,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28111,15,5,b'm',211,4,0,b'S',0,0), // query_parameter
-    f(24976,12,6,b'm',65535,4,0,b'R',28126,55), // filter_state
+    f(3708,6,1,b'm',212,4,0,b'S',0,0), // header
+    f(28188,6,2,b'm',210,4,0,b'S',0,0), // cookie
+    f(28194,21,3,b'm',209,4,0,b'S',0,0), // connection_properties
+    f(28215,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28223,15,5,b'm',213,4,0,b'S',0,0), // query_parameter
+    f(25088,12,6,b'm',65535,4,0,b'R',28238,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(24936,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25048,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28392,3,2,b'm',397,4,255,b'I',28297,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28297,95), // path
-    f(28395,10,4,b'm',209,2,255,b'I',28297,95), // attributes
+    f(28504,3,2,b'm',422,4,255,b'I',28409,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28409,95), // path
+    f(28507,10,4,b'm',211,2,255,b'I',28409,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',6795,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25915,13,2,b'm',364,4,255,b'S',0,0), // regex_rewrite
+    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26027,13,2,b'm',367,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17171,19,1,b'm',397,4,255,b'S',0,0), // max_stream_duration
-    f(28637,23,2,b'm',397,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28660,26,3,b'm',397,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17242,19,1,b'm',422,4,255,b'S',0,0), // max_stream_duration
+    f(28749,23,2,b'm',422,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28772,26,3,b'm',422,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28739,16,3,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(28755,13,4,b'm',394,4,255,b'I',26225,35), // trace_sampled
-    f(26757,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28768,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28801,25,7,b'm',91,2,255,b'S',0,0), // request_headers_mutations
-    f(26861,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28851,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(28867,13,4,b'm',419,4,255,b'I',26337,35), // trace_sampled
+    f(26869,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28880,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28913,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
+    f(26973,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28873,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28885,7,2,b'm',394,4,255,b'S',0,0), // enabled
-    f(28892,14,3,b'm',215,4,255,b'S',0,0), // connect_config
+    f(28985,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28997,7,2,b'm',419,4,255,b'S',0,0), // enabled
+    f(29004,14,3,b'm',217,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(28967,21,1,b'm',128,4,255,b'S',0,0), // proxy_protocol_config
-    f(28988,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29079,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
+    f(29100,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29038,13,2,b'm',225,2,255,b'S',0,0), // virtual_hosts
-    f(29051,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26128,23,4,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(26151,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26106,22,6,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(29072,17,7,b'm',394,4,255,b'S',0,0), // validate_clusters
-    f(26177,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29185,4,9,b'm',65535,4,255,b'R',29089,96), // vhds
-    f(29189,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29224,35,11,b'm',407,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29259,25,12,b'm',65535,2,255,b'R',27644,84), // cluster_specifier_plugins
-    f(27492,23,13,b'm',213,2,255,b'S',0,0), // request_mirror_policies
-    f(29284,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29312,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26202,23,16,b'm',217,1,255,b'S',0,0), // typed_per_filter_config
-    f(9603,8,17,b'm',121,4,255,b'I',29351,38), // metadata
-    f(29389,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26655,16,19,b'm',150,2,255,b'R',26553,102), // route_specifiers
+    f(29150,13,2,b'm',227,2,255,b'S',0,0), // virtual_hosts
+    f(29163,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26240,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26263,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26218,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(29184,17,7,b'm',419,4,255,b'S',0,0), // validate_clusters
+    f(26289,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29297,4,9,b'm',65535,4,255,b'R',29201,96), // vhds
+    f(29301,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29336,35,11,b'm',432,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29371,25,12,b'm',65535,2,255,b'R',27756,84), // cluster_specifier_plugins
+    f(27604,23,13,b'm',215,2,255,b'S',0,0), // request_mirror_policies
+    f(29396,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29424,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26314,23,16,b'm',219,1,255,b'S',0,0), // typed_per_filter_config
+    f(9567,8,17,b'm',123,4,255,b'I',29463,38), // metadata
+    f(29501,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26767,16,19,b'm',152,2,255,b'R',26665,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29498,6,1,b'm',203,2,255,b'S',0,0), // routes
+    f(29610,6,1,b'm',205,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29536,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29648,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29542,14,4,b'm',394,4,255,b'S',0,0), // case_sensitive
-    f(29556,7,6,b'm',200,2,255,b'S',0,0), // headers
-    f(29563,16,7,b'm',201,2,255,b'S',0,0), // query_parameters
-    f(29579,4,8,b'm',221,4,255,b'S',0,0), // grpc
-    f(28739,16,9,b'm',136,4,255,b'S',0,0), // runtime_fraction
-    f(29583,10,10,b'm',365,4,0,b'S',0,0), // safe_regex
-    f(29593,11,11,b'm',222,4,255,b'S',0,0), // tls_context
-    f(29604,15,12,b'm',220,4,0,b'S',0,0), // connect_matcher
-    f(29716,16,13,b'm',360,2,255,b'R',29619,97), // dynamic_metadata
-    f(29732,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29753,17,15,b'm',150,4,0,b'S',0,0), // path_match_policy
-    f(24976,12,16,b'm',356,2,255,b'S',0,0), // filter_state
-    f(29770,7,17,b'm',196,2,255,b'S',0,0), // cookies
+    f(29654,14,4,b'm',419,4,255,b'S',0,0), // case_sensitive
+    f(29668,7,6,b'm',202,2,255,b'S',0,0), // headers
+    f(29675,16,7,b'm',203,2,255,b'S',0,0), // query_parameters
+    f(29691,4,8,b'm',223,4,255,b'S',0,0), // grpc
+    f(28851,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(29695,10,10,b'm',368,4,0,b'S',0,0), // safe_regex
+    f(29705,11,11,b'm',224,4,255,b'S',0,0), // tls_context
+    f(29716,15,12,b'm',222,4,0,b'S',0,0), // connect_matcher
+    f(29828,16,13,b'm',363,2,255,b'R',29731,97), // dynamic_metadata
+    f(29844,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29865,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
+    f(25088,12,16,b'm',359,2,255,b'S',0,0), // filter_state
+    f(29882,7,17,b'm',198,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29933,9,1,b'm',394,4,255,b'S',0,0), // presented
-    f(29942,9,2,b'm',394,4,255,b'S',0,0), // validated
+    f(30045,9,1,b'm',419,4,255,b'S',0,0), // presented
+    f(30054,9,2,b'm',419,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29980,15,1,b'm',383,4,255,b'I',6831,36), // client_sampling
-    f(29995,15,2,b'm',383,4,255,b'I',6831,36), // random_sampling
-    f(30010,16,3,b'm',383,4,255,b'I',6831,36), // overall_sampling
-    f(30026,11,4,b'm',377,2,255,b'I',6831,36), // custom_tags
-    f(25451,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(30037,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(30092,15,1,b'm',386,4,255,b'I',6795,36), // client_sampling
+    f(30107,15,2,b'm',386,4,255,b'I',6795,36), // random_sampling
+    f(30122,16,3,b'm',386,4,255,b'I',6795,36), // overall_sampling
+    f(30138,11,4,b'm',380,2,255,b'I',6795,36), // custom_tags
+    f(25563,9,5,b's',65535,0,255,b'I',6795,36), // operation
+    f(30149,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29556,7,4,b'm',200,2,255,b'S',0,0), // headers
+    f(29668,7,4,b'm',202,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30124,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29498,6,3,b'm',203,2,255,b'S',0,0), // routes
-    f(30131,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(30142,16,5,b'm',224,2,255,b'S',0,0), // virtual_clusters
-    f(27070,11,6,b'm',65535,2,255,b'R',27001,69), // rate_limits
-    f(26106,22,7,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(27246,4,8,b'm',65535,4,255,b'R',27157,89), // cors
-    f(26128,23,10,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(26151,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26177,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30158,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26202,23,15,b'm',226,1,255,b'S',0,0), // typed_per_filter_config
-    f(14935,12,16,b'm',65535,4,255,b'R',26898,103), // retry_policy
-    f(27442,12,17,b'm',65535,4,255,b'R',27368,74), // hedge_policy
-    f(26343,30,18,b'm',407,4,255,b'I',26260,83), // per_request_buffer_limit_bytes
-    f(30187,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27572,25,20,b'm',393,4,255,b'R',27537,35), // retry_policy_typed_config
-    f(24702,7,21,b'm',415,4,255,b'S',0,0), // matcher
-    f(27492,23,22,b'm',213,2,255,b'S',0,0), // request_mirror_policies
-    f(30282,31,23,b'b',65535,0,255,b'I',30220,62), // include_is_timeout_retry_header
-    f(9603,8,24,b'm',121,4,255,b'I',30313,39), // metadata
-    f(26528,25,25,b'm',408,4,255,b'I',26260,83), // request_body_buffer_limit
-    f(26655,16,26,b'm',150,2,255,b'R',26553,102), // route_specifiers
+    f(30236,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29610,6,3,b'm',205,2,255,b'S',0,0), // routes
+    f(30243,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(30254,16,5,b'm',226,2,255,b'S',0,0), // virtual_clusters
+    f(27182,11,6,b'm',65535,2,255,b'R',27113,69), // rate_limits
+    f(26218,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(27358,4,8,b'm',65535,4,255,b'R',27269,89), // cors
+    f(26240,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26263,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26289,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30270,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26314,23,15,b'm',228,1,255,b'S',0,0), // typed_per_filter_config
+    f(15006,12,16,b'm',65535,4,255,b'R',27010,103), // retry_policy
+    f(27554,12,17,b'm',65535,4,255,b'R',27480,74), // hedge_policy
+    f(26455,30,18,b'm',432,4,255,b'I',26372,83), // per_request_buffer_limit_bytes
+    f(30299,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27684,25,20,b'm',418,4,255,b'R',27649,35), // retry_policy_typed_config
+    f(24773,7,21,b'm',440,4,255,b'S',0,0), // matcher
+    f(27604,23,22,b'm',215,2,255,b'S',0,0), // request_mirror_policies
+    f(30394,31,23,b'b',65535,0,255,b'I',30332,62), // include_is_timeout_retry_header
+    f(9567,8,24,b'm',123,4,255,b'I',30425,39), // metadata
+    f(26640,25,25,b'm',433,4,255,b'I',26372,83), // request_body_buffer_limit
+    f(26767,16,26,b'm',152,2,255,b'R',26665,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',393,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',228,2,255,b'S',0,0), // clusters
-    f(30448,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30509,12,3,b'm',407,4,255,b'I',30466,43), // total_weight
-    f(28516,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30521,15,5,b'm',394,4,0,b'S',0,0), // use_hash_policy
+    f(7189,8,1,b'm',230,2,255,b'S',0,0), // clusters
+    f(30560,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30621,12,3,b'm',432,4,255,b'I',30578,43), // total_weight
+    f(28628,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30633,15,5,b'm',419,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',407,4,255,b'S',0,0), // weight
-    f(26847,14,3,b'm',121,4,255,b'I',26788,59), // metadata_match
-    f(26106,22,4,b'm',111,2,255,b'S',0,0), // request_headers_to_add
-    f(26128,23,5,b'm',111,2,255,b'S',0,0), // response_headers_to_add
-    f(26151,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26177,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26202,23,10,b'm',65535,1,255,b'R',30587,66), // typed_per_filter_config
-    f(26861,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26757,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',432,4,255,b'S',0,0), // weight
+    f(26959,14,3,b'm',123,4,255,b'I',26900,59), // metadata_match
+    f(26218,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26240,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26263,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26289,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26314,23,10,b'm',65535,1,255,b'R',30699,66), // typed_per_filter_config
+    f(26973,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26869,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30781,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',404,4,0,b'S',0,0), // json_format
-    f(30787,17,4,b'm',404,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',146,4,0,b'S',0,0), // log_format
+    f(30893,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6718,11,3,b'm',429,4,0,b'S',0,0), // json_format
+    f(30899,17,4,b'm',429,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',148,4,0,b'S',0,0), // log_format
+    // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    f(30979,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(24982,10,2,b'm',100,4,255,b'I',24941,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',146,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9261,16,3,b'm',397,4,255,b'S',0,0), // dns_refresh_rate
-    f(10259,24,4,b'm',234,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10056,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10745,10,6,b'm',397,4,255,b'S',0,0), // dns_jitter
-    f(5705,25,7,b'm',150,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9277,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(30961,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30993,20,10,b'm',397,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9225,16,3,b'm',422,4,255,b'S',0,0), // dns_refresh_rate
+    f(10223,24,4,b'm',237,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10709,10,6,b'm',422,4,255,b'S',0,0), // dns_jitter
+    f(5669,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9241,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
+    f(31146,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31178,20,10,b'm',422,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12467,13,1,b'm',397,4,255,b'S',0,0), // base_interval
-    f(12480,12,2,b'm',397,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31136,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19570,13,2,b'm',146,4,1,b'S',0,0), // format_string
-    f(31193,9,3,b'b',65535,0,255,b'I',31146,47), // read_only
-    f(31284,20,4,b'e',36,0,255,b'I',31202,82), // shared_with_upstream
-    f(31304,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31317,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31321,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19641,13,2,b'm',148,4,1,b'S',0,0), // format_string
+    f(31378,9,3,b'b',65535,0,255,b'I',31331,47), // read_only
+    f(31469,20,4,b'e',36,0,255,b'I',31387,82), // shared_with_upstream
+    f(31489,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31502,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31391,9,1,b'm',238,4,255,b'S',0,0), // mutations
-    f(29189,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31576,9,1,b'm',241,4,255,b'S',0,0), // mutations
+    f(29301,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31391,9,1,b'm',238,4,255,b'S',0,0), // mutations
+    f(31576,9,1,b'm',241,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31529,17,1,b'm',91,2,255,b'S',0,0), // request_mutations
-    f(31546,18,2,b'm',91,2,255,b'S',0,0), // response_mutations
-    f(31598,25,3,b'm',65535,2,255,b'R',31564,34), // query_parameter_mutations
-    f(31658,27,4,b'm',91,2,255,b'R',31623,35), // response_trailers_mutations
-    f(31685,26,5,b'm',91,2,255,b'R',31623,35), // request_trailers_mutations
+    f(31714,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
+    f(31731,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
+    f(31783,25,3,b'm',65535,2,255,b'R',31749,34), // query_parameter_mutations
+    f(31843,27,4,b'm',92,2,255,b'R',31808,35), // response_trailers_mutations
+    f(31870,26,5,b'm',92,2,255,b'R',31808,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31813,13,1,b'm',394,4,255,b'I',31757,56), // dynamic_stats
-    f(31826,16,2,b'b',65535,0,255,b'I',26225,35), // start_child_span
-    f(31842,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31854,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31876,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31896,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31949,40,7,b'b',65535,0,255,b'I',31923,26), // suppress_grpc_request_failure_code_stats
-    f(32035,21,8,b'm',260,2,255,b'R',31989,46), // upstream_http_filters
-    f(32117,20,9,b'm',240,4,255,b'I',32056,61), // upstream_log_options
-    f(32137,33,10,b'm',394,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31998,13,1,b'm',419,4,255,b'I',31942,56), // dynamic_stats
+    f(32011,16,2,b'b',65535,0,255,b'I',26337,35), // start_child_span
+    f(32027,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32039,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32061,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32081,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32134,40,7,b'b',65535,0,255,b'I',32108,26), // suppress_grpc_request_failure_code_stats
+    f(32220,21,8,b'm',263,2,255,b'R',32174,46), // upstream_http_filters
+    f(32302,20,9,b'm',243,4,255,b'I',32241,61), // upstream_log_options
+    f(32322,33,10,b'm',419,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32241,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32278,27,2,b'm',397,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32426,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
+    f(32463,27,2,b'm',422,4,255,b'I',6795,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32361,18,1,b'm',235,2,255,b'S',0,0), // on_request_headers
-    f(32421,17,2,b'b',65535,0,255,b'R',32379,42), // clear_route_cache
+    f(32546,18,1,b'm',238,2,255,b'S',0,0), // on_request_headers
+    f(32606,17,2,b'b',65535,0,255,b'R',32564,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',404,4,255,b'S',0,0), // value
-    f(9603,8,3,b'm',243,2,255,b'S',0,0), // metadata
+    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',429,4,255,b'S',0,0), // value
+    f(9567,8,3,b'm',246,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32562,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',404,4,255,b'S',0,0), // value
-    f(32616,11,4,b'm',393,4,255,b'R',32577,39), // typed_value
+    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32747,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',429,4,255,b'S',0,0), // value
+    f(32801,11,4,b'm',418,4,255,b'R',32762,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32759,12,2,b'm',392,4,255,b'S',0,0), // token_bucket
-    f(32771,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32944,12,2,b'm',395,4,255,b'S',0,0), // token_bucket
+    f(32956,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22942,5,1,b'm',249,2,255,b'S',0,0), // rules
-    f(32912,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18130,17,3,b'm',129,4,255,b'S',0,0), // pass_through_tlvs
-    f(32949,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22058,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33019,12,6,b'e',65535,0,255,b'R',32968,51), // tlv_location
+    f(23013,5,1,b'm',252,2,255,b'S',0,0), // rules
+    f(33097,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18201,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
+    f(33134,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22129,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33204,12,6,b'e',65535,0,255,b'R',33153,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32490,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12757,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33109,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12721,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(33294,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18216,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33200,14,2,b'm',248,4,255,b'S',0,0), // on_tlv_present
+    f(18287,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(33385,14,2,b'm',251,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33330,25,1,b'm',394,4,255,b'R',33277,53), // enable_ja3_fingerprinting
-    f(33410,24,2,b'm',407,4,255,b'I',33355,55), // initial_read_buffer_size
-    f(33434,25,3,b'm',394,4,255,b'R',33277,53), // enable_ja4_fingerprinting
-    f(33459,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33506,21,5,b'm',407,4,255,b'S',0,0), // max_client_hello_size
+    f(33515,25,1,b'm',419,4,255,b'R',33462,53), // enable_ja3_fingerprinting
+    f(33595,24,2,b'm',432,4,255,b'I',33540,55), // initial_read_buffer_size
+    f(33619,25,3,b'm',419,4,255,b'R',33462,53), // enable_ja4_fingerprinting
+    f(33644,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33691,21,5,b'm',432,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8593,15,2,b'm',408,4,255,b'S',0,0), // max_connections
-    f(33595,5,3,b'm',397,4,255,b'S',0,0), // delay
-    f(32771,15,4,b'm',135,4,255,b'S',0,0), // runtime_enabled
+    f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8557,15,2,b'm',433,4,255,b'S',0,0), // max_connections
+    f(33780,5,3,b'm',422,4,255,b'S',0,0), // delay
+    f(32956,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33658,8,1,b'm',102,4,255,b'S',0,0), // response
+    f(33843,8,1,b'm',104,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33792,10,1,b'e',38,0,255,b'S',0,0), // codec_type
-    f(22058,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33802,3,3,b'm',262,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',216,4,0,b'S',0,0), // route_config
-    f(33805,12,5,b'm',260,2,255,b'S',0,0), // http_filters
-    f(33817,14,6,b'm',394,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33831,28), // tracing
-    f(9218,21,8,b'm',113,4,255,b'S',0,0), // http_protocol_options
-    f(9239,22,9,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(33859,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33870,13,12,b'm',397,4,255,b'S',0,0), // drain_timeout
-    f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33883,18,14,b'm',394,4,255,b'S',0,0), // use_remote_address
-    f(33901,19,15,b'm',394,4,255,b'S',0,0), // generate_request_id
-    f(33920,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33947,31,17,b'm',258,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33978,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33996,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34087,49,20,b'b',65535,0,255,b'I',34016,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34136,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34151,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27297,15,23,b'm',259,2,255,b'S',0,0), // upgrade_configs
-    f(34154,19,24,b'm',397,4,255,b'S',0,0), // stream_idle_timeout
-    f(34173,23,25,b'm',257,4,255,b'S',0,0), // internal_address_config
-    f(34196,21,26,b'm',397,4,255,b'S',0,0), // delayed_close_timeout
-    f(13753,15,28,b'm',397,4,255,b'S',0,0), // request_timeout
-    f(34217,22,29,b'm',407,4,255,b'S',0,0), // max_request_headers_kb
-    f(34239,14,30,b'm',394,4,255,b'S',0,0), // normalize_path
-    f(34291,13,31,b'm',65535,4,0,b'R',34253,38), // scoped_routes
-    f(34304,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34332,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34345,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
-    f(9658,28,35,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(34373,20,36,b'm',263,4,255,b'S',0,0), // request_id_extension
-    f(34393,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34426,18,38,b'm',261,4,255,b'S',0,0), // local_reply_config
-    f(34444,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34468,36,40,b'm',394,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34504,23,41,b'm',397,4,255,b'S',0,0), // request_headers_timeout
-    f(34527,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34582,26,43,b'm',65535,4,255,b'R',34546,36), // path_normalization_options
-    f(34631,22,44,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
-    f(34653,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34685,32,46,b'm',150,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34717,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34740,28,48,b'm',138,4,255,b'S',0,0), // scheme_header_transformation
-    f(34768,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34787,30,50,b'm',150,4,255,b'R',0,0), // typed_header_validation_config
-    f(34817,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34840,32,52,b'm',150,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34872,35,53,b'm',394,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34907,25,54,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
-    f(34932,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(34963,18,56,b'm',256,4,255,b'S',0,0), // access_log_options
-    f(34981,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35052,34,58,b'b',65535,0,255,b'I',35002,50), // http1_safe_max_connection_duration
-    f(35086,20,59,b'm',397,4,255,b'S',0,0), // stream_flush_timeout
-    f(35106,27,60,b'm',415,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35133,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35153,20,62,b'm',390,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33977,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(22129,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33987,3,3,b'm',265,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',218,4,0,b'S',0,0), // route_config
+    f(33990,12,5,b'm',263,2,255,b'S',0,0), // http_filters
+    f(34002,14,6,b'm',419,4,255,b'S',0,0), // add_user_agent
+    f(4820,7,7,b'm',65535,4,255,b'R',34016,28), // tracing
+    f(9182,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9203,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34044,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34055,13,12,b'm',422,4,255,b'S',0,0), // drain_timeout
+    f(4275,10,13,b'm',33,2,255,b'S',0,0), // access_log
+    f(34068,18,14,b'm',419,4,255,b'S',0,0), // use_remote_address
+    f(34086,19,15,b'm',419,4,255,b'S',0,0), // generate_request_id
+    f(34105,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34132,31,17,b'm',261,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34163,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34181,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34272,49,20,b'b',65535,0,255,b'I',34201,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34321,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34336,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27409,15,23,b'm',262,2,255,b'S',0,0), // upgrade_configs
+    f(34339,19,24,b'm',422,4,255,b'S',0,0), // stream_idle_timeout
+    f(34358,23,25,b'm',260,4,255,b'S',0,0), // internal_address_config
+    f(34381,21,26,b'm',422,4,255,b'S',0,0), // delayed_close_timeout
+    f(13717,15,28,b'm',422,4,255,b'S',0,0), // request_timeout
+    f(34402,22,29,b'm',432,4,255,b'S',0,0), // max_request_headers_kb
+    f(34424,14,30,b'm',419,4,255,b'S',0,0), // normalize_path
+    f(34476,13,31,b'm',65535,4,0,b'R',34438,38), // scoped_routes
+    f(34489,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34517,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34530,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(9622,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(34558,20,36,b'm',266,4,255,b'S',0,0), // request_id_extension
+    f(34578,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34611,18,38,b'm',264,4,255,b'S',0,0), // local_reply_config
+    f(34629,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34653,36,40,b'm',419,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34689,23,41,b'm',422,4,255,b'S',0,0), // request_headers_timeout
+    f(34712,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34767,26,43,b'm',65535,4,255,b'R',34731,36), // path_normalization_options
+    f(34816,22,44,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
+    f(34838,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34870,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34902,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34925,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
+    f(34953,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34972,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
+    f(35002,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35025,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35057,35,53,b'm',419,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35092,25,54,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
+    f(35117,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35148,18,56,b'm',259,4,255,b'S',0,0), // access_log_options
+    f(35166,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35237,34,58,b'b',65535,0,255,b'I',35187,50), // http1_safe_max_connection_duration
+    f(35271,20,59,b'm',422,4,255,b'S',0,0), // stream_flush_timeout
+    f(35291,27,60,b'm',440,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35318,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35338,20,62,b'm',393,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(33920,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(33947,31,2,b'm',258,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34105,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34132,31,2,b'm',261,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34907,25,1,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
-    f(34932,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35379,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(35092,25,1,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
+    f(35117,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35564,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35526,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35538,11,2,b'm',99,2,255,b'S',0,0), // cidr_ranges
+    f(35711,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35723,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35658,7,1,b'm',394,4,255,b'S',0,0), // subject
-    f(35665,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35843,7,1,b'm',419,4,255,b'S',0,0), // subject
+    f(35850,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35669,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30781,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35674,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35854,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30893,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35859,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28873,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',260,2,255,b'R',35775,61), // filters
-    f(28885,7,3,b'm',394,4,255,b'S',0,0), // enabled
+    f(28985,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3471,7,2,b'm',263,2,255,b'R',35960,61), // filters
+    f(28997,7,3,b'm',419,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',393,4,0,b'S',0,0), // typed_config
-    f(20970,16,5,b'm',65535,4,0,b'R',20927,43), // config_discovery
-    f(25566,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14740,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
+    f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
+    f(25678,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14811,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35982,7,1,b'm',264,2,255,b'S',0,0), // mappers
-    f(25521,11,2,b'm',146,4,255,b'S',0,0), // body_format
+    f(36167,7,1,b'm',267,2,255,b'S',0,0), // mappers
+    f(25633,11,2,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36052,13,1,b'm',100,4,255,b'S',0,0), // config_source
-    f(36065,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36237,13,1,b'm',102,4,255,b'S',0,0), // config_source
+    f(36250,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',393,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',418,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36234,11,2,b'm',407,4,255,b'S',0,0), // status_code
-    f(25517,4,3,b'm',102,4,255,b'S',0,0), // body
-    f(36245,20,4,b'm',146,4,255,b'S',0,0), // body_format_override
-    f(36265,14,5,b'm',111,2,255,b'S',0,0), // headers_to_add
+    f(36419,11,2,b'm',432,4,255,b'S',0,0), // status_code
+    f(25629,4,3,b'm',104,4,255,b'S',0,0), // body
+    f(36430,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
+    f(36450,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32759,12,2,b'm',392,4,255,b'S',0,0), // token_bucket
-    f(32771,15,3,b'm',135,4,255,b'S',0,0), // runtime_enabled
-    f(36345,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32944,12,2,b'm',395,4,255,b'S',0,0), // token_bucket
+    f(32956,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(36530,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(22942,5,1,b'm',193,4,255,b'S',0,0), // rules
-    f(36399,12,2,b'm',193,4,255,b'S',0,0), // shadow_rules
-    f(22058,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36411,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36427,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24702,7,6,b'm',415,4,255,b'S',0,0), // matcher
-    f(36451,14,7,b'm',415,4,255,b'S',0,0), // shadow_matcher
-    f(36465,10,8,b'm',397,4,255,b'S',0,0), // delay_deny
+    f(23013,5,1,b'm',195,4,255,b'S',0,0), // rules
+    f(36584,12,2,b'm',195,4,255,b'S',0,0), // shadow_rules
+    f(22129,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36596,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36612,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24773,7,6,b'm',440,4,255,b'S',0,0), // matcher
+    f(36636,14,7,b'm',440,4,255,b'S',0,0), // shadow_matcher
+    f(36650,10,8,b'm',422,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36534,17,1,b'm',235,2,255,b'S',0,0), // on_new_connection
-    f(36551,27,2,b'm',235,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36578,18,3,b'm',235,2,255,b'S',0,0), // on_downstream_data
+    f(36719,17,1,b'm',238,2,255,b'S',0,0), // on_new_connection
+    f(36736,27,2,b'm',238,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36763,18,3,b'm',238,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36708,23,3,b'm',397,4,255,b'I',20658,34), // downstream_idle_timeout
-    f(36731,21,4,b'm',397,4,255,b'I',20658,34), // upstream_idle_timeout
-    f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36752,20,7,b'm',407,4,255,b'S',0,0), // max_connect_attempts
-    f(17119,12,8,b'm',397,4,255,b'S',0,0), // idle_timeout
-    f(26847,14,9,b'm',121,4,255,b'I',26788,59), // metadata_match
-    f(26771,17,10,b'm',272,4,0,b'S',0,0), // weighted_clusters
-    f(27146,11,11,b'm',384,2,255,b'I',36772,78), // hash_policy
-    f(36850,16,12,b'm',271,4,255,b'S',0,0), // tunneling_config
-    f(36866,34,13,b'm',397,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36999,9,14,b'm',65535,4,255,b'R',36900,99), // on_demand
-    f(34907,25,15,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
-    f(37008,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34963,18,17,b'm',270,4,255,b'S',0,0), // access_log_options
-    f(37037,15,18,b'm',96,4,255,b'S',0,0), // backoff_options
-    f(37139,19,19,b'm',148,2,255,b'R',37052,87), // proxy_protocol_tlvs
-    f(37158,52,20,b'm',390,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37210,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37231,20,22,b'm',407,4,255,b'S',0,0), // max_early_data_bytes
-    f(37295,31,23,b'e',65535,0,255,b'R',37251,44), // proxy_protocol_tlv_merge_policy
-    f(37326,17,24,b'm',394,4,255,b'S',0,0), // check_drain_close
+    f(36893,23,3,b'm',422,4,255,b'I',20729,34), // downstream_idle_timeout
+    f(36916,21,4,b'm',422,4,255,b'I',20729,34), // upstream_idle_timeout
+    f(4275,10,5,b'm',33,2,255,b'S',0,0), // access_log
+    f(36937,20,7,b'm',432,4,255,b'S',0,0), // max_connect_attempts
+    f(17190,12,8,b'm',422,4,255,b'S',0,0), // idle_timeout
+    f(26959,14,9,b'm',123,4,255,b'I',26900,59), // metadata_match
+    f(26883,17,10,b'm',275,4,0,b'S',0,0), // weighted_clusters
+    f(27258,11,11,b'm',387,2,255,b'I',36957,78), // hash_policy
+    f(37035,16,12,b'm',274,4,255,b'S',0,0), // tunneling_config
+    f(37051,34,13,b'm',422,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37184,9,14,b'm',65535,4,255,b'R',37085,99), // on_demand
+    f(35092,25,15,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
+    f(37193,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35148,18,17,b'm',273,4,255,b'S',0,0), // access_log_options
+    f(37222,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
+    f(37324,19,19,b'm',150,2,255,b'R',37237,87), // proxy_protocol_tlvs
+    f(37343,52,20,b'm',393,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37395,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37416,20,22,b'm',432,4,255,b'S',0,0), // max_early_data_bytes
+    f(37480,31,23,b'e',65535,0,255,b'R',37436,44), // proxy_protocol_tlv_merge_policy
+    f(37511,17,24,b'm',419,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34907,25,1,b'm',397,4,255,b'S',0,0), // access_log_flush_interval
-    f(37008,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37417,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35092,25,1,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
+    f(37193,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37602,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37512,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36265,14,3,b'm',111,2,255,b'S',0,0), // headers_to_add
-    f(37520,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37546,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37555,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34373,20,7,b'm',263,4,255,b'S',0,0), // request_id_extension
-    f(37582,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37599,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19343,10,10,b'm',150,2,255,b'R',37622,76), // formatters
+    f(37697,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36450,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(37705,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37731,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37740,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34558,20,7,b'm',266,4,255,b'S',0,0), // request_id_extension
+    f(37767,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37784,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19414,10,10,b'm',152,2,255,b'R',37807,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',273,2,255,b'S',0,0), // clusters
+    f(7189,8,1,b'm',276,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26847,14,3,b'm',121,4,255,b'I',26788,59), // metadata_match
+    f(26959,14,3,b'm',123,4,255,b'I',26900,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    f(22058,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17119,12,3,b'm',397,4,255,b'S',0,0), // idle_timeout
-    f(37955,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(37974,13,5,b'm',276,2,255,b'I',36772,78), // hash_policies
-    f(37987,22,6,b'm',151,4,255,b'S',0,0), // upstream_socket_config
-    f(38009,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
-    f(4311,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(24702,7,9,b'm',415,4,0,b'S',0,0), // matcher
-    f(38038,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38124,15,11,b'm',65535,2,255,b'R',38054,70), // session_filters
-    f(36850,16,12,b'm',65535,4,255,b'R',38139,102), // tunneling_config
-    f(34963,18,13,b'm',65535,4,255,b'R',38241,73), // access_log_options
+    f(17190,12,3,b'm',422,4,255,b'S',0,0), // idle_timeout
+    f(38140,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38159,13,5,b'm',279,2,255,b'I',36957,78), // hash_policies
+    f(38172,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
+    f(38194,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(4275,10,8,b'm',33,2,255,b'S',0,0), // access_log
+    f(24773,7,9,b'm',440,4,0,b'S',0,0), // matcher
+    f(38223,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38309,15,11,b'm',65535,2,255,b'R',38239,70), // session_filters
+    f(37035,16,12,b'm',65535,4,255,b'R',38324,102), // tunneling_config
+    f(35148,18,13,b'm',65535,4,255,b'R',38426,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(24936,9,1,b'b',65535,4,0,b'I',6831,36), // source_ip
-    f(12757,3,2,b's',65535,4,0,b'I',6831,36), // key
+    f(25048,9,1,b'b',65535,4,0,b'I',6795,36), // source_ip
+    f(12721,3,2,b's',65535,4,0,b'I',6795,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31391,9,1,b'm',91,2,255,b'S',0,0), // mutations
+    f(31576,9,1,b'm',92,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38647,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38688,18,3,b'm',387,4,255,b'S',0,0), // reject_with_status
+    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38832,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38873,18,3,b'm',390,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33996,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38766,17,2,b'm',282,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34136,15,3,b'm',394,4,255,b'S',0,0), // skip_xff_append
+    f(34181,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38951,17,2,b'm',285,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34321,15,3,b'm',419,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38849,5,1,b'm',99,2,255,b'S',0,0), // cidrs
+    f(39034,5,1,b'm',101,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11113,20,1,b'm',286,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11133,27,2,b'm',285,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11077,20,1,b'm',289,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11097,27,2,b'm',288,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11819,15,1,b'm',390,4,255,b'S',0,0), // routing_enabled
-    f(11834,16,2,b'm',408,4,255,b'S',0,0), // min_cluster_size
-    f(11850,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39174,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39203,16,5,b'm',287,4,255,b'S',0,0), // force_local_zone
-    f(39219,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    f(11783,15,1,b'm',393,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',433,4,255,b'S',0,0), // min_cluster_size
+    f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(39359,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39388,16,5,b'm',290,4,255,b'S',0,0), // force_local_zone
+    f(39404,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39333,8,1,b'm',407,4,255,b'S',0,0), // min_size
+    f(39518,8,1,b'm',432,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12589,17,1,b'm',397,4,255,b'S',0,0), // slow_start_window
-    f(12606,10,2,b'm',134,4,255,b'S',0,0), // aggression
-    f(12616,18,3,b'm',390,4,255,b'S',0,0), // min_weight_percent
+    f(12553,17,1,b'm',422,4,255,b'S',0,0), // slow_start_window
+    f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
+    f(12580,18,3,b'm',393,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12042,12,1,b'm',407,4,255,b'S',0,0), // choice_count
-    f(12054,19,2,b'm',134,4,255,b'S',0,0), // active_request_bias
-    f(12073,17,3,b'm',288,4,255,b'S',0,0), // slow_start_config
-    f(39477,18,4,b'm',284,4,255,b'S',0,0), // locality_lb_config
-    f(39495,16,5,b'm',394,4,255,b'S',0,0), // enable_full_scan
-    f(39511,16,6,b'e',46,0,255,b'S',0,0), // selection_method
+    f(12006,12,1,b'm',432,4,255,b'S',0,0), // choice_count
+    f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
+    f(12037,17,3,b'm',291,4,255,b'S',0,0), // slow_start_config
+    f(39662,18,4,b'm',287,4,255,b'S',0,0), // locality_lb_config
+    f(39680,16,5,b'm',419,4,255,b'S',0,0), // enable_full_scan
+    f(39696,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39477,18,1,b'm',284,4,255,b'S',0,0), // locality_lb_config
+    f(39662,18,1,b'm',287,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12073,17,1,b'm',288,4,255,b'S',0,0), // slow_start_config
-    f(39477,18,2,b'm',284,4,255,b'S',0,0), // locality_lb_config
+    f(12037,17,1,b'm',291,4,255,b'S',0,0), // slow_start_config
+    f(39662,18,2,b'm',287,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4080,8 +4222,8 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40072,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(40257,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4091,379 +4233,481 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35538,11,1,b'm',99,2,255,b'S',0,0), // cidr_ranges
-    f(22058,11,2,b's',65535,0,255,b'I',40636,84), // stat_prefix
+    f(35723,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(22129,11,2,b's',65535,0,255,b'I',40821,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
-    f(14553,20,2,b'm',104,4,255,b'S',0,0), // dns_resolver_options
-    f(40789,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40814,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40877,15,5,b'm',407,4,255,b'I',40840,37), // udp_max_queries
-    f(40892,21,6,b'm',408,4,255,b'S',0,0), // query_timeout_seconds
-    f(40913,11,7,b'm',407,4,255,b'S',0,0), // query_tries
-    f(40924,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40942,22,9,b'm',407,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40964,24,10,b'm',397,4,255,b'I',40840,37), // max_udp_channel_duration
-    f(40988,25,11,b'b',65535,0,255,b'I',40840,37), // reinit_channel_on_timeout
-    f(41079,14,12,b'm',407,4,255,b'I',41013,66), // qcache_max_ttl
+    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
+    f(40974,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40999,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41062,15,5,b'm',432,4,255,b'I',41025,37), // udp_max_queries
+    f(41077,21,6,b'm',433,4,255,b'S',0,0), // query_timeout_seconds
+    f(41098,11,7,b'm',432,4,255,b'S',0,0), // query_tries
+    f(41109,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41127,22,9,b'm',432,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41149,24,10,b'm',422,4,255,b'I',41025,37), // max_udp_channel_duration
+    f(41173,25,11,b'b',65535,0,255,b'I',41025,37), // reinit_channel_on_timeout
+    f(41264,14,12,b'm',432,4,255,b'I',41198,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18327,11,1,b'm',407,4,255,b'S',0,0), // num_retries
-    f(41205,20,2,b'm',407,4,255,b'I',41174,31), // num_resolver_threads
+    f(18398,11,1,b'm',432,4,255,b'S',0,0), // num_retries
+    f(41390,20,2,b'm',432,4,255,b'I',41359,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14544,9,1,b'm',93,2,255,b'S',0,0), // resolvers
-    f(41377,12,2,b'm',65535,4,255,b'R',41298,79), // dns_over_tls
-    f(41470,14,3,b'm',65535,4,255,b'R',41389,81), // dns_over_https
-    f(41536,13,4,b'b',65535,0,255,b'R',41484,52), // enable_dnssec
-    f(41549,10,5,b'm',407,4,255,b'I',41013,66), // cache_size
-    f(41205,20,6,b'm',407,4,255,b'I',41174,31), // num_resolver_threads
-    f(41559,17,7,b'm',394,4,255,b'S',0,0), // use_system_config
-    f(41576,13,8,b'm',397,4,255,b'S',0,0), // query_timeout
-    f(40913,11,9,b'm',407,4,255,b'S',0,0), // query_tries
+    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(41562,12,2,b'm',65535,4,255,b'R',41483,79), // dns_over_tls
+    f(41655,14,3,b'm',65535,4,255,b'R',41574,81), // dns_over_https
+    f(41721,13,4,b'b',65535,0,255,b'R',41669,52), // enable_dnssec
+    f(41734,10,5,b'm',432,4,255,b'I',41198,66), // cache_size
+    f(41390,20,6,b'm',432,4,255,b'I',41359,31), // num_resolver_threads
+    f(41744,17,7,b'm',419,4,255,b'S',0,0), // use_system_config
+    f(41761,13,8,b'm',422,4,255,b'S',0,0), // query_timeout
+    f(41098,11,9,b'm',432,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41655,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41840,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41738,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41923,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41820,11,1,b'm',328,4,255,b'S',0,0), // san_matcher
-    f(41831,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(42005,11,1,b'm',331,4,255,b'S',0,0), // san_matcher
+    f(42016,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41918,17,1,b'm',394,4,255,b'S',0,0), // pack_trace_reason
-    f(41994,33,2,b'm',394,4,255,b'I',41935,59), // use_request_id_for_trace_sampling
+    f(42103,17,1,b'm',419,4,255,b'S',0,0), // pack_trace_reason
+    f(42179,33,2,b'm',419,4,255,b'I',42120,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42097,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42282,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42201,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42386,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42298,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42340,27,2,b'm',65535,4,255,b'R',42317,23), // max_heap_size_bytes_runtime
+    f(42483,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42525,27,2,b'm',65535,4,255,b'R',42502,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14434,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14505,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7714,6,1,b'm',128,4,255,b'S',0,0), // config
-    f(9553,16,2,b'm',149,4,255,b'S',0,0), // transport_socket
-    f(42612,25,3,b'b',65535,0,255,b'I',42528,84), // allow_unspecified_address
-    f(42701,15,4,b'b',65535,0,255,b'I',42637,64), // tlv_as_pool_key
+    f(7678,6,1,b'm',130,4,255,b'S',0,0), // config
+    f(9517,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(42797,25,3,b'b',65535,0,255,b'I',42713,84), // allow_unspecified_address
+    f(42886,15,4,b'b',65535,0,255,b'I',42822,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42844,10,1,b'm',102,4,255,b'S',0,0), // trusted_ca
-    f(42854,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42877,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42966,36,6,b'm',394,4,255,b'R',42900,66), // require_signed_certificate_timestamp
-    f(43002,3,7,b'm',102,4,255,b'S',0,0), // crl
-    f(43005,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43030,23,9,b'm',367,2,255,b'S',0,0), // match_subject_alt_names
-    f(43053,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
-    f(14487,17,11,b'm',153,4,255,b'S',0,0), // watched_directory
-    f(43077,23,12,b'm',150,4,255,b'S',0,0), // custom_validator_config
-    f(43158,32,13,b'm',65535,4,255,b'R',43100,58), // ca_certificate_provider_instance
-    f(43190,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43215,29,15,b'm',328,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43244,16,16,b'm',407,4,255,b'S',0,0), // max_verify_depth
-    f(43376,17,17,b'm',65535,4,255,b'R',43260,116), // system_root_certs
-    f(43393,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43029,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
+    f(43039,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43062,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43151,36,6,b'm',419,4,255,b'R',43085,66), // require_signed_certificate_timestamp
+    f(43187,3,7,b'm',104,4,255,b'S',0,0), // crl
+    f(43190,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43215,23,9,b'm',370,2,255,b'S',0,0), // match_subject_alt_names
+    f(43238,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(14558,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(43262,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
+    f(43343,32,13,b'm',65535,4,255,b'R',43285,58), // ca_certificate_provider_instance
+    f(43375,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43400,29,15,b'm',331,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43429,16,16,b'm',432,4,255,b'S',0,0), // max_verify_depth
+    f(43561,17,17,b'm',65535,4,255,b'R',43445,116), // system_root_certs
+    f(43578,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43474,10,1,b'm',331,4,255,b'S',0,0), // tls_params
-    f(43484,16,2,b'm',329,2,255,b'S',0,0), // tls_certificates
-    f(43500,18,3,b'm',320,4,0,b'S',0,0), // validation_context
-    f(43518,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(43532,34,6,b'm',326,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(43566,36,7,b'm',326,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(43602,27,8,b'm',322,4,0,b'S',0,0), // combined_validation_context
-    f(43723,36,9,b'm',65535,4,255,b'R',43629,94), // tls_certificate_certificate_provider
-    f(43857,39,10,b'm',65535,4,0,b'R',43759,98), // validation_context_certificate_provider
-    f(43896,45,11,b'm',65535,4,255,b'R',43629,94), // tls_certificate_certificate_provider_instance
-    f(43941,48,12,b'm',65535,4,0,b'R',43759,98), // validation_context_certificate_provider_instance
-    f(44083,17,13,b'm',150,4,255,b'R',43989,94), // custom_handshaker
-    f(44100,33,14,b'm',65535,4,255,b'R',43629,94), // tls_certificate_provider_instance
-    f(44133,7,15,b'm',330,4,255,b'S',0,0), // key_log
-    f(44273,31,16,b'm',150,4,255,b'R',44140,133), // custom_tls_certificate_selector
+    f(43659,10,1,b'm',334,4,255,b'S',0,0), // tls_params
+    f(43669,16,2,b'm',332,2,255,b'S',0,0), // tls_certificates
+    f(43685,18,3,b'm',323,4,0,b'S',0,0), // validation_context
+    f(43703,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(43717,34,6,b'm',329,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(43751,36,7,b'm',329,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(43787,27,8,b'm',325,4,0,b'S',0,0), // combined_validation_context
+    f(43908,36,9,b'm',65535,4,255,b'R',43814,94), // tls_certificate_certificate_provider
+    f(44042,39,10,b'm',65535,4,0,b'R',43944,98), // validation_context_certificate_provider
+    f(44081,45,11,b'm',65535,4,255,b'R',43814,94), // tls_certificate_certificate_provider_instance
+    f(44126,48,12,b'm',65535,4,0,b'R',43944,98), // validation_context_certificate_provider_instance
+    f(44268,17,13,b'm',152,4,255,b'R',44174,94), // custom_handshaker
+    f(44285,33,14,b'm',65535,4,255,b'R',43814,94), // tls_certificate_provider_instance
+    f(44318,7,15,b'm',333,4,255,b'S',0,0), // key_log
+    f(44458,31,16,b'm',152,4,255,b'R',44325,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44399,26,1,b'm',320,4,255,b'S',0,0), // default_validation_context
-    f(43566,36,2,b'm',326,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43857,39,3,b'm',65535,4,255,b'R',44425,76), // validation_context_certificate_provider
-    f(43941,48,4,b'm',65535,4,255,b'R',44425,76), // validation_context_certificate_provider_instance
+    f(44584,26,1,b'm',323,4,255,b'S',0,0), // default_validation_context
+    f(43751,36,2,b'm',329,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44042,39,3,b'm',65535,4,255,b'R',44610,76), // validation_context_certificate_provider
+    f(44126,48,4,b'm',65535,4,255,b'R',44610,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(44563,18,1,b'm',321,4,255,b'S',0,0), // common_tls_context
-    f(44581,26,2,b'm',394,4,255,b'S',0,0), // require_client_certificate
-    f(44694,11,3,b'm',394,4,255,b'R',44607,87), // require_sni
-    f(44705,19,4,b'm',332,4,0,b'S',0,0), // session_ticket_keys
-    f(44724,37,5,b'm',326,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44761,15,6,b'm',397,4,255,b'S',0,0), // session_timeout
-    f(44776,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44812,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44830,31,9,b'm',394,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44861,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44896,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(44748,18,1,b'm',324,4,255,b'S',0,0), // common_tls_context
+    f(44766,26,2,b'm',419,4,255,b'S',0,0), // require_client_certificate
+    f(44879,11,3,b'm',419,4,255,b'R',44792,87), // require_sni
+    f(44890,19,4,b'm',335,4,0,b'S',0,0), // session_ticket_keys
+    f(44909,37,5,b'm',329,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44946,15,6,b'm',422,4,255,b'S',0,0), // session_timeout
+    f(44961,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44997,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(45015,31,9,b'm',419,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45046,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45081,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44984,13,1,b'm',325,2,255,b'S',0,0), // trust_domains
-    f(44997,13,2,b'm',102,4,255,b'S',0,0), // trust_bundles
+    f(45169,13,1,b'm',328,2,255,b'S',0,0), // trust_domains
+    f(45182,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45089,12,2,b'm',102,4,255,b'S',0,0), // trust_bundle
-    f(45166,21,3,b's',65535,0,255,b'R',45101,65), // workload_trust_domain
+    f(45274,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
+    f(45351,21,3,b's',65535,0,255,b'R',45286,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45244,10,2,b'm',100,4,255,b'S',0,0), // sds_config
+    f(45429,10,2,b'm',102,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45302,15,2,b'm',329,4,0,b'S',0,0), // tls_certificate
-    f(44705,19,3,b'm',332,4,0,b'S',0,0), // session_ticket_keys
-    f(43500,18,4,b'm',320,4,0,b'S',0,0), // validation_context
-    f(45367,14,5,b'm',65535,4,0,b'R',45317,50), // generic_secret
+    f(45487,15,2,b'm',332,4,0,b'S',0,0), // tls_certificate
+    f(44890,19,3,b'm',335,4,0,b'S',0,0), // session_ticket_keys
+    f(43685,18,4,b'm',323,4,0,b'S',0,0), // validation_context
+    f(45552,14,5,b'm',65535,4,0,b'R',45502,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(45444,8,1,b'e',49,0,255,b'S',0,0), // san_type
-    f(24702,7,2,b'm',367,4,255,b'S',0,0), // matcher
-    f(45452,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(45629,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24773,7,2,b'm',370,4,255,b'S',0,0), // matcher
+    f(45637,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(45511,17,1,b'm',102,4,255,b'S',0,0), // certificate_chain
-    f(45528,11,2,b'm',102,12,255,b'S',0,0), // private_key
-    f(45654,8,3,b'm',102,12,255,b'R',45539,115), // password
-    f(45662,11,4,b'm',102,4,255,b'S',0,0), // ocsp_staple
-    f(45764,28,5,b'm',102,2,255,b'R',45673,91), // signed_certificate_timestamp
-    f(45862,20,6,b'm',65535,4,255,b'R',45792,70), // private_key_provider
-    f(14487,17,7,b'm',153,4,255,b'S',0,0), // watched_directory
-    f(45957,6,8,b'm',102,12,255,b'R',45882,75), // pkcs12
-    f(43474,10,9,b'm',331,4,255,b'R',45963,118), // tls_params
+    f(45696,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
+    f(45713,11,2,b'm',104,12,255,b'S',0,0), // private_key
+    f(45839,8,3,b'm',104,12,255,b'R',45724,115), // password
+    f(45847,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
+    f(45949,28,5,b'm',104,2,255,b'R',45858,91), // signed_certificate_timestamp
+    f(46047,20,6,b'm',65535,4,255,b'R',45977,70), // private_key_provider
+    f(14558,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(46142,6,8,b'm',104,12,255,b'R',46067,75), // pkcs12
+    f(43659,10,9,b'm',334,4,255,b'R',46148,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46132,19,2,b'm',99,2,255,b'S',0,0), // local_address_range
-    f(46151,20,3,b'm',99,2,255,b'S',0,0), // remote_address_range
+    f(46317,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
+    f(46336,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46226,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46254,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46282,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46295,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46306,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46437,19,6,b'e',65535,2,255,b'R',46326,111), // compliance_policies
+    f(46411,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46439,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46467,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46480,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46491,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46622,19,6,b'e',65535,2,255,b'R',46511,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46518,4,1,b'm',102,10,255,b'S',0,0), // keys
+    f(46703,4,1,b'm',104,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(44563,18,1,b'm',321,4,255,b'S',0,0), // common_tls_context
-    f(46582,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46670,19,3,b'b',65535,0,255,b'R',46585,85), // allow_renegotiation
-    f(46689,16,4,b'm',407,4,255,b'S',0,0), // max_session_keys
-    f(46795,21,5,b'm',394,4,255,b'I',46705,90), // enforce_rsa_key_usage
-    f(46816,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46829,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(44748,18,1,b'm',324,4,255,b'S',0,0), // common_tls_context
+    f(46767,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46855,19,3,b'b',65535,0,255,b'R',46770,85), // allow_renegotiation
+    f(46874,16,4,b'm',432,4,255,b'S',0,0), // max_session_keys
+    f(46980,21,5,b'm',419,4,255,b'I',46890,90), // enforce_rsa_key_usage
+    f(47001,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(47014,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9658,28,1,b'm',117,4,255,b'S',0,0), // common_http_protocol_options
-    f(10283,30,2,b'm',152,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46906,20,3,b'm',336,4,0,b'S',0,0), // explicit_http_config
-    f(46926,30,4,b'm',337,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46956,11,5,b'm',335,4,0,b'S',0,0), // auto_config
-    f(33805,12,6,b'm',260,2,255,b'R',46967,82), // http_filters
-    f(47049,24,7,b'm',150,4,255,b'R',0,0), // header_validation_config
-    f(7371,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27492,23,9,b'm',213,2,255,b'R',0,0), // request_mirror_policies
-    f(27146,11,10,b'm',206,2,255,b'R',0,0), // hash_policy
-    f(14935,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9622,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(10247,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(47091,20,3,b'm',339,4,0,b'S',0,0), // explicit_http_config
+    f(47111,30,4,b'm',340,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47141,11,5,b'm',338,4,0,b'S',0,0), // auto_config
+    f(33990,12,6,b'm',263,2,255,b'R',47152,82), // http_filters
+    f(47234,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
+    f(7335,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(27604,23,9,b'm',215,2,255,b'R',0,0), // request_mirror_policies
+    f(27258,11,10,b'm',208,2,255,b'R',0,0), // hash_policy
+    f(15006,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
-    f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34631,22,3,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
-    f(47142,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34816,22,3,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
+    f(47327,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9218,21,1,b'm',113,4,0,b'S',0,0), // http_protocol_options
-    f(9239,22,2,b'm',116,4,0,b'S',0,0), // http2_protocol_options
-    f(34631,22,3,b'm',65535,4,0,b'R',34608,23), // http3_protocol_options
+    f(9182,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
+    f(9203,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
+    f(34816,22,3,b'm',65535,4,0,b'R',34793,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9218,21,1,b'm',113,4,255,b'S',0,0), // http_protocol_options
-    f(9239,22,2,b'm',116,4,255,b'S',0,0), // http2_protocol_options
-    f(34631,22,3,b'm',65535,4,255,b'R',34608,23), // http3_protocol_options
+    f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34816,22,3,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',124,4,255,b'S',0,0), // node
-    f(47374,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47382,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47406,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47432,25,5,b'm',339,1,255,b'S',0,0), // initial_resource_versions
-    f(47457,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47471,12,7,b'm',410,4,255,b'S',0,0), // error_detail
-    f(47483,27,8,b'm',350,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47510,29,9,b'm',350,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
+    f(47559,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47567,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47591,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47617,25,5,b'm',342,1,255,b'S',0,0), // initial_resource_versions
+    f(47642,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47656,12,7,b'm',435,4,255,b'S',0,0), // error_detail
+    f(47668,27,8,b'm',353,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47695,29,9,b'm',353,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47665,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47684,9,2,b'm',347,2,255,b'S',0,0), // resources
-    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47693,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47698,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47715,13,7,b'm',101,4,255,b'S',0,0), // control_plane
-    f(47728,22,8,b'm',352,2,255,b'S',0,0), // removed_resource_names
-    f(47750,15,9,b'm',349,2,255,b'S',0,0), // resource_errors
+    f(47850,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47869,9,2,b'm',350,2,255,b'S',0,0), // resources
+    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47878,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47883,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47900,13,7,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47913,22,8,b'm',355,2,255,b'S',0,0), // removed_resource_names
+    f(47935,15,9,b'm',352,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',124,4,255,b'S',0,0), // node
-    f(47808,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47457,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47471,12,6,b'm',410,4,255,b'S',0,0), // error_detail
-    f(47822,17,7,b'm',350,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
+    f(47993,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47642,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47656,12,6,b'm',435,4,255,b'S',0,0), // error_detail
+    f(48007,17,7,b'm',353,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47684,9,2,b'm',393,2,255,b'S',0,0), // resources
-    f(47883,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47374,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47693,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47715,13,6,b'm',101,4,255,b'S',0,0), // control_plane
-    f(47750,15,7,b'm',349,2,255,b'S',0,0), // resource_errors
+    f(47869,9,2,b'm',418,2,255,b'S',0,0), // resources
+    f(48068,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47878,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47900,13,6,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47935,15,7,b'm',352,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47943,10,1,b'm',345,4,0,b'S',0,0), // constraint
-    f(47953,14,2,b'm',344,4,0,b'S',0,0), // or_constraints
-    f(47967,15,3,b'm',344,4,0,b'S',0,0), // and_constraints
-    f(47982,15,4,b'm',343,4,0,b'S',0,0), // not_constraints
+    f(48128,10,1,b'm',348,4,0,b'S',0,0), // constraint
+    f(48138,14,2,b'm',347,4,0,b'S',0,0), // or_constraints
+    f(48152,15,3,b'm',347,4,0,b'S',0,0), // and_constraints
+    f(48167,15,4,b'm',346,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48066,11,1,b'm',343,2,255,b'S',0,0), // constraints
+    f(48251,11,1,b'm',346,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48148,6,3,b'm',346,4,0,b'S',0,0), // exists
+    f(48333,6,3,b'm',349,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48267,8,2,b'm',393,4,255,b'S',0,0), // resource
+    f(48452,8,2,b'm',418,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48275,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28392,3,6,b'm',397,4,255,b'S',0,0), // ttl
-    f(48282,13,7,b'm',348,4,255,b'S',0,0), // cache_control
-    f(48295,13,8,b'm',352,4,255,b'S',0,0), // resource_name
-    f(9603,8,9,b'm',121,4,255,b'S',0,0), // metadata
+    f(48460,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28504,3,6,b'm',422,4,255,b'S',0,0), // ttl
+    f(48467,13,7,b'm',351,4,255,b'S',0,0), // cache_control
+    f(48480,13,8,b'm',355,4,255,b'S',0,0), // resource_name
+    f(9567,8,9,b'm',123,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48356,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48541,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48295,13,1,b'm',352,4,255,b'S',0,0), // resource_name
-    f(47471,12,2,b'm',410,4,255,b'S',0,0), // error_detail
+    f(48480,13,1,b'm',355,4,255,b'S',0,0), // resource_name
+    f(47656,12,2,b'm',435,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17867,18,2,b'm',351,1,255,b'S',0,0), // dynamic_parameters
+    f(17938,18,2,b'm',354,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48554,29,2,b'm',343,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48739,29,2,b'm',346,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48615,5,2,b'm',404,4,255,b'S',0,0), // layer
+    f(48800,5,2,b'm',429,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(48656,6,1,b'm',411,2,255,b'S',0,0), // ranges
-    f(25408,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(48841,6,1,b'm',436,2,255,b'S',0,0), // ranges
+    f(25520,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48697,5,1,b'm',382,4,0,b'S',0,0), // range
-    f(48702,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(48882,5,1,b'm',385,4,0,b'S',0,0), // range
+    f(48887,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25396,12,2,b'm',367,4,0,b'S',0,0), // string_match
-    f(48747,13,3,b'm',354,4,0,b'S',0,0), // address_match
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25508,12,2,b'm',370,4,0,b'S',0,0), // string_match
+    f(48932,13,3,b'm',357,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28516,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48842,6,1,b'm',368,4,0,b'S',0,0), // one_of
+    f(49027,6,1,b'm',371,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48887,8,1,b'm',367,2,255,b'S',0,0), // patterns
+    f(49072,8,1,b'm',370,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',361,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',368,4,255,b'S',0,0), // value
-    f(48932,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',364,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
+    f(49117,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12757,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12721,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49018,14,1,b'm',368,2,255,b'S',0,0), // value_matchers
+    f(49203,14,1,b'm',371,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',367,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',370,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49110,7,1,b'm',365,4,255,b'S',0,0), // pattern
-    f(49117,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49295,7,1,b'm',368,4,255,b'S',0,0), // pattern
+    f(49302,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49227,10,1,b'm',366,4,0,b'I',49163,64), // google_re2
-    f(23743,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49412,10,1,b'm',369,4,0,b'I',49348,64), // google_re2
+    f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49281,16,1,b'm',407,4,255,b'I',6831,36), // max_program_size
+    f(49466,16,1,b'm',432,4,255,b'I',6795,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48702,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29536,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49332,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29583,10,5,b'm',365,4,0,b'S',0,0), // safe_regex
-    f(49338,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49349,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24988,6,8,b'm',414,4,0,b'R',49357,52), // custom
+    f(48887,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29648,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49517,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29695,10,5,b'm',368,4,0,b'S',0,0), // safe_regex
+    f(49523,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49534,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25100,6,8,b'm',439,4,0,b'R',49542,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49443,10,1,b'm',369,4,0,b'S',0,0), // null_match
-    f(49453,12,2,b'm',355,4,0,b'S',0,0), // double_match
-    f(25396,12,3,b'm',367,4,0,b'S',0,0), // string_match
-    f(49465,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25634,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49475,10,6,b'm',358,4,0,b'S',0,0), // list_match
-    f(22818,8,7,b'm',362,4,0,b'S',0,0), // or_match
+    f(49628,10,1,b'm',372,4,0,b'S',0,0), // null_match
+    f(49638,12,2,b'm',358,4,0,b'S',0,0), // double_match
+    f(25508,12,3,b'm',370,4,0,b'S',0,0), // string_match
+    f(49650,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25746,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(49660,10,6,b'm',361,4,0,b'S',0,0), // list_match
+    f(22889,8,7,b'm',365,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',371,2,255,b'I',6831,36), // path
+    f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
+    f(131,4,2,b'm',374,2,255,b'I',6795,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12757,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(49609,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(12721,3,1,b's',65535,4,0,b'I',6795,36), // key
+    f(49794,5,2,b'u',65535,4,0,b'I',6795,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49649,7,1,b'm',375,4,0,b'I',6831,36), // request
-    f(25967,5,2,b'm',376,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',373,4,0,b'I',6831,36), // cluster
-    f(49656,4,4,b'm',374,4,0,b'I',6831,36), // host
+    f(49834,7,1,b'm',378,4,0,b'I',6795,36), // request
+    f(26079,5,2,b'm',379,4,0,b'I',6795,36), // route
+    f(694,7,3,b'm',376,4,0,b'I',6795,36), // cluster
+    f(49841,4,4,b'm',377,4,0,b'I',6795,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49858,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49861,7,2,b'm',380,4,0,b'I',6831,36), // literal
-    f(49868,11,3,b'm',378,4,0,b'I',6831,36), // environment
-    f(49879,14,4,b'm',379,4,0,b'I',6831,36), // request_header
-    f(9603,8,5,b'm',381,4,0,b'I',6831,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
+    f(50043,3,1,b's',65535,0,255,b'I',6795,36), // tag
+    f(50046,7,2,b'm',383,4,0,b'I',6795,36), // literal
+    f(50053,11,3,b'm',381,4,0,b'I',6795,36), // environment
+    f(50064,14,4,b'm',382,4,0,b'I',6795,36), // request_header
+    f(9567,8,5,b'm',384,4,0,b'I',6795,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18544,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(18615,13,2,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18544,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(18615,13,2,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50053,4,1,b'm',372,4,255,b'I',6831,36), // kind
-    f(12281,12,2,b'm',370,4,255,b'I',6831,36), // metadata_key
-    f(18544,13,3,b's',65535,0,255,b'I',6831,36), // default_value
+    f(50238,4,1,b'm',375,4,255,b'I',6795,36), // kind
+    f(12245,12,2,b'm',373,4,255,b'I',6795,36), // metadata_key
+    f(18615,13,3,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50082,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50087,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50267,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50272,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50121,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50130,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(50306,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50315,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24936,9,1,b'm',386,4,0,b'I',6831,36), // source_ip
-    f(24976,12,2,b'm',385,4,0,b'I',6831,36), // filter_state
+    f(25048,9,1,b'm',389,4,0,b'I',6795,36), // source_ip
+    f(25088,12,2,b'm',388,4,0,b'I',6795,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12757,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50258,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(50443,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50082,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50087,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50267,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50272,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50082,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50087,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50267,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50272,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50360,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50372,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50384,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50545,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50557,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50569,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18262,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50414,15,2,b'm',407,4,255,b'S',0,0), // tokens_per_fill
-    f(50429,13,3,b'm',397,4,255,b'S',0,0), // fill_interval
+    f(18333,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(50599,15,2,b'm',432,4,255,b'S',0,0), // tokens_per_fill
+    f(50614,13,3,b'm',422,4,255,b'S',0,0), // fill_interval
+    // google.api.expr.v1alpha1.CheckedExpr
+    f(50725,13,2,b'm',397,1,255,b'I',50663,62), // reference_map
+    f(50786,8,3,b'm',398,1,255,b'I',50738,48), // type_map
+    f(50794,4,4,b'm',400,4,255,b'S',0,0), // expr
+    f(50856,11,5,b'm',408,4,255,b'I',50798,58), // source_info
+    f(50926,12,6,b's',65535,0,255,b'I',50867,59), // expr_version
+    // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',407,4,255,b'S',0,0), // value
+    // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',413,4,255,b'S',0,0), // value
+    // google.api.expr.v1alpha1.Constant
+    f(51074,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(51084,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51094,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51105,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51117,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51129,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51141,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51152,14,8,b'm',422,4,0,b'S',0,0), // duration_value
+    f(51166,15,9,b'm',431,4,0,b'S',0,0), // timestamp_value
+    // google.api.expr.v1alpha1.Expr
+    f(17835,2,2,b'l',65535,0,255,b'S',0,0), // id
+    f(51210,10,3,b'm',399,4,0,b'S',0,0), // const_expr
+    f(51220,10,4,b'm',405,4,0,b'S',0,0), // ident_expr
+    f(51230,11,5,b'm',406,4,0,b'S',0,0), // select_expr
+    f(51241,9,6,b'm',401,4,0,b'S',0,0), // call_expr
+    f(51250,9,7,b'm',402,4,0,b'S',0,0), // list_expr
+    f(51259,11,8,b'm',403,4,0,b'S',0,0), // struct_expr
+    f(51335,18,9,b'm',65535,4,0,b'R',51270,65), // comprehension_expr
+    // google.api.expr.v1alpha1.Expr.Call
+    f(51387,6,1,b'm',400,4,255,b'S',0,0), // target
+    f(51393,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51401,4,3,b'm',400,2,255,b'S',0,0), // args
+    // google.api.expr.v1alpha1.Expr.CreateList
+    f(51445,8,1,b'm',400,2,255,b'S',0,0), // elements
+    f(51453,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    // google.api.expr.v1alpha1.Expr.CreateStruct
+    f(51511,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51523,7,2,b'm',404,2,255,b'S',0,0), // entries
+    // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    f(17835,2,1,b'l',65535,0,255,b'S',0,0), // id
+    f(51578,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(51587,7,3,b'm',400,4,0,b'S',0,0), // map_key
+    f(2972,5,4,b'm',400,4,255,b'S',0,0), // value
+    f(51594,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    // google.api.expr.v1alpha1.Expr.Ident
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    // google.api.expr.v1alpha1.Expr.Select
+    f(51679,7,1,b'm',400,4,255,b'S',0,0), // operand
+    f(40257,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(51686,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    // google.api.expr.v1alpha1.Reference
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(51729,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
+    f(2972,5,4,b'm',399,4,255,b'I',6795,36), // value
+    // google.api.expr.v1alpha1.SourceInfo
+    f(51775,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
+    f(51789,8,2,b's',65535,0,255,b'I',6795,36), // location
+    f(51797,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
+    f(51809,9,4,b'm',412,1,255,b'I',6795,36), // positions
+    f(51818,11,5,b'm',411,1,255,b'I',6795,36), // macro_calls
+    f(17894,10,6,b'm',409,2,255,b'I',6795,36), // extensions
+    // google.api.expr.v1alpha1.SourceInfo.Extension
+    f(17835,2,1,b's',65535,0,255,b'I',6795,36), // id
+    f(51874,19,2,b'e',53,2,255,b'I',6795,36), // affected_components
+    f(2825,7,3,b'm',410,4,255,b'I',6795,36), // version
+    // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    f(51946,5,1,b'l',65535,0,255,b'I',6795,36), // major
+    f(51951,5,2,b'l',65535,0,255,b'I',6795,36), // minor
+    // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',400,4,255,b'S',0,0), // value
+    // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
+    // google.api.expr.v1alpha1.Type
+    f(52086,3,1,b'm',423,4,0,b'I',6795,36), // dyn
+    f(52089,4,2,b'e',56,4,0,b'I',6795,36), // null
+    f(52093,9,3,b'e',54,4,0,b'I',6795,36), // primitive
+    f(52102,7,4,b'e',54,4,0,b'I',6795,36), // wrapper
+    f(52109,10,5,b'e',55,4,0,b'I',6795,36), // well_known
+    f(52119,9,6,b'm',416,4,0,b'I',6795,36), // list_type
+    f(52128,8,7,b'm',417,4,0,b'I',6795,36), // map_type
+    f(51393,8,8,b'm',415,4,0,b'I',6795,36), // function
+    f(52136,12,9,b's',65535,4,0,b'I',6795,36), // message_type
+    f(52148,10,10,b's',65535,4,0,b'I',6795,36), // type_param
+    f(2968,4,11,b'm',413,4,0,b'I',6795,36), // type
+    f(52158,5,12,b'm',423,4,0,b'I',6795,36), // error
+    f(52163,13,14,b'm',414,4,0,b'I',6795,36), // abstract_type
+    // google.api.expr.v1alpha1.Type.AbstractType
+    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
+    f(52218,15,2,b'm',413,2,255,b'I',6795,36), // parameter_types
+    // google.api.expr.v1alpha1.Type.FunctionType
+    f(52275,11,1,b'm',413,4,255,b'I',6795,36), // result_type
+    f(52286,9,2,b'm',413,2,255,b'I',6795,36), // arg_types
+    // google.api.expr.v1alpha1.Type.ListType
+    f(52333,9,1,b'm',413,4,255,b'I',6795,36), // elem_type
+    // google.api.expr.v1alpha1.Type.MapType
+    f(52379,8,1,b'm',413,4,255,b'I',6795,36), // key_type
+    f(52387,10,2,b'm',413,4,255,b'I',6795,36), // value_type
     // google.protobuf.Any
-    f(47374,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47559,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4472,8 +4716,8 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(50563,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50570,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52518,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52525,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4482,467 +4726,488 @@ pub(crate) static FIELDS: [FieldRow; 1649] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(50699,6,1,b'm',409,2,255,b'S',0,0), // values
+    f(52654,6,1,b'm',434,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(50754,6,1,b'm',405,1,255,b'S',0,0), // fields
+    f(52709,6,1,b'm',430,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',409,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',434,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(50563,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50570,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52518,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52525,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50894,10,1,b'e',53,4,0,b'S',0,0), // null_value
-    f(50904,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50916,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50928,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50938,12,5,b'm',404,4,0,b'S',0,0), // struct_value
-    f(50950,10,6,b'm',402,4,0,b'S',0,0), // list_value
+    f(51074,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(52849,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51129,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51084,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(52861,12,5,b'm',429,4,0,b'S',0,0), // struct_value
+    f(52873,10,6,b'm',427,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50258,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50977,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',393,2,255,b'S',0,0), // details
+    f(50443,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(52900,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',418,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14209,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14223,10,2,b'm',407,4,255,b'S',0,0), // prefix_len
+    f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14294,10,2,b'm',432,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(51030,6,1,b'm',413,1,255,b'S',0,0), // params
+    f(52953,6,1,b'm',438,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',393,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(51132,12,1,b'm',416,4,0,b'S',0,0), // matcher_list
-    f(51144,12,2,b'm',421,4,0,b'S',0,0), // matcher_tree
-    f(51156,11,3,b'm',424,4,255,b'S',0,0), // on_no_match
+    f(53055,12,1,b'm',441,4,0,b'S',0,0), // matcher_list
+    f(53067,12,2,b'm',446,4,0,b'S',0,0), // matcher_tree
+    f(53079,11,3,b'm',449,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(51206,8,1,b'm',417,2,255,b'S',0,0), // matchers
+    f(53129,8,1,b'm',442,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(51266,9,1,b'm',418,4,255,b'S',0,0), // predicate
-    f(51275,8,2,b'm',424,4,255,b'S',0,0), // on_match
+    f(53189,9,1,b'm',443,4,255,b'S',0,0), // predicate
+    f(53198,8,2,b'm',449,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(51332,16,1,b'm',420,4,0,b'S',0,0), // single_predicate
-    f(51348,10,2,b'm',419,4,0,b'S',0,0), // or_matcher
-    f(51358,11,3,b'm',419,4,0,b'S',0,0), // and_matcher
-    f(51369,11,4,b'm',418,4,0,b'S',0,0), // not_matcher
+    f(53255,16,1,b'm',445,4,0,b'S',0,0), // single_predicate
+    f(53271,10,2,b'm',444,4,0,b'S',0,0), // or_matcher
+    f(53281,11,3,b'm',444,4,0,b'S',0,0), // and_matcher
+    f(53292,11,4,b'm',443,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(51266,9,1,b'm',418,2,255,b'S',0,0), // predicate
+    f(53189,9,1,b'm',443,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(51508,5,1,b'm',414,4,255,b'S',0,0), // input
-    f(51513,11,2,b'm',427,4,0,b'S',0,0), // value_match
-    f(51524,12,3,b'm',414,4,0,b'S',0,0), // custom_match
+    f(53431,5,1,b'm',439,4,255,b'S',0,0), // input
+    f(53436,11,2,b'm',452,4,0,b'S',0,0), // value_match
+    f(53447,12,3,b'm',439,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(51508,5,1,b'm',414,4,255,b'S',0,0), // input
-    f(51575,15,2,b'm',422,4,0,b'S',0,0), // exact_match_map
-    f(51590,16,3,b'm',422,4,0,b'S',0,0), // prefix_match_map
-    f(51524,12,4,b'm',414,4,0,b'R',51606,55), // custom_match
+    f(53431,5,1,b'm',439,4,255,b'S',0,0), // input
+    f(53498,15,2,b'm',447,4,0,b'S',0,0), // exact_match_map
+    f(53513,16,3,b'm',447,4,0,b'S',0,0), // prefix_match_map
+    f(53447,12,4,b'm',439,4,0,b'R',53529,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(51709,3,1,b'm',423,1,255,b'S',0,0), // map
+    f(53632,3,1,b'm',448,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12757,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',424,4,255,b'S',0,0), // value
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',449,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24702,7,1,b'm',415,4,0,b'S',0,0), // matcher
-    f(24508,6,2,b'm',414,4,0,b'S',0,0), // action
-    f(51842,13,3,b'b',65535,0,255,b'R',51804,38), // keep_matching
+    f(24773,7,1,b'm',440,4,0,b'S',0,0), // matcher
+    f(24579,6,2,b'm',439,4,0,b'S',0,0), // action
+    f(53765,13,3,b'b',65535,0,255,b'R',53727,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49227,10,1,b'm',426,4,0,b'S',0,0), // google_re2
-    f(23743,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49412,10,1,b'm',451,4,0,b'S',0,0), // google_re2
+    f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48702,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29536,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49332,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29583,10,5,b'm',425,4,0,b'S',0,0), // safe_regex
-    f(49338,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49349,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24988,6,8,b'm',414,4,0,b'R',49357,52), // custom
+    f(48887,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29648,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49517,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29695,10,5,b'm',450,4,0,b'S',0,0), // safe_regex
+    f(49523,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49534,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25100,6,8,b'm',439,4,0,b'R',49542,52), // custom
 ];
 
-pub(crate) static ENUMS: [EnumRow; 54] = [
-    e(51962,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(52059,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(52122,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(52169,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(52228,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(52299,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(52343,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(52396,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(52640,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(52761,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52849,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52951,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(53038,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(53118,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(53247,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(53337,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(53472,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(53507,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(53645,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(53702,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53801,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53851,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53936,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53976,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(54025,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(54147,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(54231,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(54294,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(54386,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(54440,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(54487,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(54526,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(54650,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(54751,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54820,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(55107,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(55162,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(55263,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(55381,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(55487,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(55658,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(55771,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55967,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(56112,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(56205,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(56324,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(56460,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(56564,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(56691,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56812,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56934,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(57037,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(57110,24,208,57), // envoy.type.v3.StatusCode
-    e(57928,25,265,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 57] = [
+    e(53885,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(53982,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54045,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54092,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54151,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54222,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54266,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54319,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54563,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(54684,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(54772,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(54874,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(54961,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55041,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55170,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55260,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55395,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55430,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55568,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(55625,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(55724,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(55774,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(55859,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(55899,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(55948,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56070,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56154,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56217,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56309,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56363,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56410,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56449,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56573,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(56674,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(56743,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57030,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57085,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57186,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57304,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(57410,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(57581,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(57694,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(57890,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58035,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58128,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58247,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(58383,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(58487,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(58614,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(58735,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(58857,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(58960,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59033,24,208,57), // envoy.type.v3.StatusCode
+    e(59851,55,265,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(59982,43,269,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60083,43,276,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60170,25,280,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 266] = [
+pub(crate) static VALUES: [ValueRow; 281] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51997,7,0), // UNKNOWN
-    v(52004,9,1), // REQUESTED
-    v(52013,14,2), // DOES_NOT_EXIST
-    v(52027,5,3), // ACKED
-    v(52032,6,4), // NACKED
-    v(52038,14,5), // RECEIVED_ERROR
-    v(52052,7,6), // TIMEOUT
+    v(53920,7,0), // UNKNOWN
+    v(53927,9,1), // REQUESTED
+    v(53936,14,2), // DOES_NOT_EXIST
+    v(53950,5,3), // ACKED
+    v(53955,6,4), // NACKED
+    v(53961,14,5), // RECEIVED_ERROR
+    v(53975,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(52106,7,0), // Gradual
-    v(52113,9,1), // Immediate
+    v(54029,7,0), // Gradual
+    v(54036,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(52165,2,0), // v4
-    v(52167,2,1), // v6
+    v(54088,2,0), // v4
+    v(54090,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(52207,5,0), // Serve
-    v(52212,8,1), // Validate
-    v(52220,8,2), // InitOnly
+    v(54130,5,0), // Serve
+    v(54135,8,1), // Validate
+    v(54143,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(52259,4,0), // LIVE
-    v(52263,8,1), // DRAINING
-    v(52271,16,2), // PRE_INITIALIZING
-    v(52287,12,3), // INITIALIZING
+    v(54182,4,0), // LIVE
+    v(54186,8,1), // DRAINING
+    v(54194,16,2), // PRE_INITIALIZING
+    v(54210,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(52331,7,0), // COUNTER
-    v(52338,5,1), // GAUGE
+    v(54254,7,0), // COUNTER
+    v(54261,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(52388,2,0), // EQ
-    v(52390,2,1), // GE
-    v(52392,2,2), // LE
-    v(52394,2,3), // NE
+    v(54311,2,0), // EQ
+    v(54313,2,1), // GE
+    v(54315,2,2), // LE
+    v(54317,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(52445,2,0), // OK
-    v(52447,8,1), // CANCELED
-    v(51997,7,2), // UNKNOWN
-    v(52455,16,3), // INVALID_ARGUMENT
-    v(52471,17,4), // DEADLINE_EXCEEDED
-    v(52488,9,5), // NOT_FOUND
-    v(52497,14,6), // ALREADY_EXISTS
-    v(52511,17,7), // PERMISSION_DENIED
-    v(52528,18,8), // RESOURCE_EXHAUSTED
-    v(52546,19,9), // FAILED_PRECONDITION
-    v(52565,7,10), // ABORTED
-    v(52572,12,11), // OUT_OF_RANGE
-    v(52584,13,12), // UNIMPLEMENTED
-    v(52597,8,13), // INTERNAL
-    v(52605,11,14), // UNAVAILABLE
-    v(52616,9,15), // DATA_LOSS
-    v(52625,15,16), // UNAUTHENTICATED
+    v(54368,2,0), // OK
+    v(54370,8,1), // CANCELED
+    v(53920,7,2), // UNKNOWN
+    v(54378,16,3), // INVALID_ARGUMENT
+    v(54394,17,4), // DEADLINE_EXCEEDED
+    v(54411,9,5), // NOT_FOUND
+    v(54420,14,6), // ALREADY_EXISTS
+    v(54434,17,7), // PERMISSION_DENIED
+    v(54451,18,8), // RESOURCE_EXHAUSTED
+    v(54469,19,9), // FAILED_PRECONDITION
+    v(54488,7,10), // ABORTED
+    v(54495,12,11), // OUT_OF_RANGE
+    v(54507,13,12), // UNIMPLEMENTED
+    v(54520,8,13), // INTERNAL
+    v(54528,11,14), // UNAVAILABLE
+    v(54539,9,15), // DATA_LOSS
+    v(54548,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(52701,14,0), // REQUEST_HEADER
-    v(52715,15,1), // REQUEST_TRAILER
-    v(52730,15,2), // RESPONSE_HEADER
-    v(52745,16,3), // RESPONSE_TRAILER
+    v(54624,14,0), // REQUEST_HEADER
+    v(54638,15,1), // REQUEST_TRAILER
+    v(54653,15,2), // RESPONSE_HEADER
+    v(54668,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51997,7,0), // UNKNOWN
-    v(52824,4,1), // KILL
-    v(52828,9,2), // MULTIKILL
-    v(52837,8,3), // MEGAMISS
-    v(52845,4,4), // MISS
+    v(53920,7,0), // UNKNOWN
+    v(54747,4,1), // KILL
+    v(54751,9,2), // MULTIKILL
+    v(54760,8,3), // MEGAMISS
+    v(54768,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52905,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52928,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(54828,23,0), // USE_CONFIGURED_PROTOCOL
+    v(54851,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52996,6,0), // STATIC
-    v(53002,10,1), // STRICT_DNS
-    v(53012,11,2), // LOGICAL_DNS
-    v(53023,3,3), // EDS
-    v(53026,12,4), // ORIGINAL_DST
+    v(54919,6,0), // STATIC
+    v(54925,10,1), // STRICT_DNS
+    v(54935,11,2), // LOGICAL_DNS
+    v(54946,3,3), // EDS
+    v(54949,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(53085,4,0), // AUTO
-    v(53089,7,1), // V4_ONLY
-    v(53096,7,2), // V6_ONLY
-    v(53103,12,3), // V4_PREFERRED
-    v(53115,3,4), // ALL
+    v(55008,4,0), // AUTO
+    v(55012,7,1), // V4_ONLY
+    v(55019,7,2), // V6_ONLY
+    v(55026,12,3), // V4_PREFERRED
+    v(55038,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(53158,11,0), // ROUND_ROBIN
-    v(53169,13,1), // LEAST_REQUEST
-    v(53182,9,2), // RING_HASH
-    v(53191,6,3), // RANDOM
-    v(53197,6,5), // MAGLEV
-    v(53203,16,6), // CLUSTER_PROVIDED
-    v(53219,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55081,11,0), // ROUND_ROBIN
+    v(55092,13,1), // LEAST_REQUEST
+    v(55105,9,2), // RING_HASH
+    v(55114,6,3), // RANDOM
+    v(55120,6,5), // MAGLEV
+    v(55126,16,6), // CLUSTER_PROVIDED
+    v(55142,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(53322,7,0), // DEFAULT
-    v(53329,2,1), // V4
-    v(53331,2,2), // V6
-    v(53333,4,3), // PIPE
-    v(52597,8,4), // INTERNAL
+    v(55245,7,0), // DEFAULT
+    v(55252,2,1), // V4
+    v(55254,2,2), // V6
+    v(55256,4,3), // PIPE
+    v(54520,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(53381,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(53418,4,1), // REST
-    v(53422,4,2), // GRPC
-    v(53426,10,3), // DELTA_GRPC
-    v(53436,15,5), // AGGREGATED_GRPC
-    v(53451,21,6), // AGGREGATED_DELTA_GRPC
+    v(55304,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55341,4,1), // REST
+    v(55345,4,2), // GRPC
+    v(55349,10,3), // DELTA_GRPC
+    v(55359,15,5), // AGGREGATED_GRPC
+    v(55374,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(53085,4,0), // AUTO
-    v(53503,2,1), // V2
-    v(53505,2,2), // V3
+    v(55008,4,0), // AUTO
+    v(55426,2,1), // V2
+    v(55428,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(53564,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(53587,13,1), // ADD_IF_ABSENT
-    v(53600,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(53626,19,3), // OVERWRITE_IF_EXISTS
+    v(55487,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55510,13,1), // ADD_IF_ABSENT
+    v(55523,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55549,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51997,7,0), // UNKNOWN
-    v(53678,7,1), // HEALTHY
-    v(53685,9,2), // UNHEALTHY
-    v(52263,8,3), // DRAINING
-    v(52052,7,4), // TIMEOUT
-    v(53694,8,5), // DEGRADED
+    v(53920,7,0), // UNKNOWN
+    v(55601,7,1), // HEALTHY
+    v(55608,9,2), // UNHEALTHY
+    v(54186,8,3), // DRAINING
+    v(53975,7,4), // TIMEOUT
+    v(55617,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(53771,5,0), // ALLOW
-    v(53776,14,1), // REJECT_REQUEST
-    v(53790,11,2), // DROP_HEADER
+    v(55694,5,0), // ALLOW
+    v(55699,14,1), // REJECT_REQUEST
+    v(55713,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53849,2,0), // V1
-    v(53503,2,1), // V2
+    v(55772,2,0), // V1
+    v(55426,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53918,11,0), // INCLUDE_ALL
-    v(53929,7,1), // INCLUDE
+    v(55841,11,0), // INCLUDE_ALL
+    v(55852,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(53322,7,0), // DEFAULT
-    v(53972,4,1), // HIGH
+    v(55245,7,0), // DEFAULT
+    v(55895,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(54019,3,0), // TCP
-    v(54022,3,1), // UDP
+    v(55942,3,0), // TCP
+    v(55945,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(54074,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(54103,22,1), // SOCKET_IP_VERSION_IPV4
-    v(54125,22,2), // SOCKET_IP_VERSION_IPV6
+    v(55997,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56026,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56048,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(54192,13,0), // STATE_PREBIND
-    v(54205,11,1), // STATE_BOUND
-    v(54216,15,2), // STATE_LISTENING
+    v(56115,13,0), // STATE_PREBIND
+    v(56128,11,1), // STATE_BOUND
+    v(56139,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(54268,11,0), // UNSPECIFIED
-    v(54279,7,1), // INBOUND
-    v(54286,8,2), // OUTBOUND
+    v(56191,11,0), // UNSPECIFIED
+    v(56202,7,1), // INBOUND
+    v(56209,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(54356,3,0), // ANY
-    v(54359,19,1), // SAME_IP_OR_LOOPBACK
-    v(54378,8,2), // EXTERNAL
+    v(56279,3,0), // ANY
+    v(56282,19,1), // SAME_IP_OR_LOOPBACK
+    v(56301,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(53322,7,0), // DEFAULT
-    v(54429,11,1), // MODIFY_ONLY
+    v(55245,7,0), // DEFAULT
+    v(56352,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(54475,7,0), // DYNAMIC
-    v(54482,5,1), // ROUTE
+    v(56398,7,0), // DYNAMIC
+    v(56405,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(53771,5,0), // ALLOW
-    v(54519,4,1), // DENY
-    v(54523,3,2), // LOG
+    v(55694,5,0), // ALLOW
+    v(56442,4,1), // DENY
+    v(56446,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(54583,17,0), // MOVED_PERMANENTLY
-    v(54600,5,1), // FOUND
-    v(54605,9,2), // SEE_OTHER
-    v(54614,18,3), // TEMPORARY_REDIRECT
-    v(54632,18,4), // PERMANENT_REDIRECT
+    v(56506,17,0), // MOVED_PERMANENTLY
+    v(56523,5,1), // FOUND
+    v(56528,9,2), // SEE_OTHER
+    v(56537,18,3), // TEMPORARY_REDIRECT
+    v(56555,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(54711,19,0), // SERVICE_UNAVAILABLE
-    v(52488,9,1), // NOT_FOUND
-    v(54730,21,2), // INTERNAL_SERVER_ERROR
+    v(56634,19,0), // SERVICE_UNAVAILABLE
+    v(54411,9,1), // NOT_FOUND
+    v(56653,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54803,4,0), // NONE
-    v(54807,13,1), // EXTERNAL_ONLY
-    v(53115,3,2), // ALL
+    v(56726,4,0), // NONE
+    v(56730,13,1), // EXTERNAL_ONLY
+    v(55038,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54857,6,0), // NotSet
-    v(54863,20,1), // TcpUpstreamConnected
-    v(54883,11,2), // TcpPeriodic
-    v(54894,16,3), // TcpConnectionEnd
-    v(54910,15,4), // DownstreamStart
-    v(54925,18,5), // DownstreamPeriodic
-    v(54943,13,6), // DownstreamEnd
-    v(54956,17,7), // UpstreamPoolReady
-    v(54973,16,8), // UpstreamPeriodic
-    v(54989,11,9), // UpstreamEnd
-    v(55000,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(55039,26,11), // UdpTunnelUpstreamConnected
-    v(55065,11,12), // UdpPeriodic
-    v(55076,13,13), // UdpSessionEnd
-    v(55089,18,14), // TcpConnectionStart
+    v(56780,6,0), // NotSet
+    v(56786,20,1), // TcpUpstreamConnected
+    v(56806,11,2), // TcpPeriodic
+    v(56817,16,3), // TcpConnectionEnd
+    v(56833,15,4), // DownstreamStart
+    v(56848,18,5), // DownstreamPeriodic
+    v(56866,13,6), // DownstreamEnd
+    v(56879,17,7), // UpstreamPoolReady
+    v(56896,16,8), // UpstreamPeriodic
+    v(56912,11,9), // UpstreamEnd
+    v(56923,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(56962,26,11), // UdpTunnelUpstreamConnected
+    v(56988,11,12), // UdpPeriodic
+    v(56999,13,13), // UdpSessionEnd
+    v(57012,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(54268,11,0), // UNSPECIFIED
-    v(53085,4,1), // AUTO
-    v(53089,7,2), // V4_ONLY
-    v(53096,7,3), // V6_ONLY
-    v(53103,12,4), // V4_PREFERRED
-    v(53115,3,5), // ALL
+    v(56191,11,0), // UNSPECIFIED
+    v(55008,4,1), // AUTO
+    v(55012,7,2), // V4_ONLY
+    v(55019,7,3), // V6_ONLY
+    v(55026,12,4), // V4_PREFERRED
+    v(55038,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54803,4,0), // NONE
-    v(55249,4,1), // ONCE
-    v(55253,10,2), // TRANSITIVE
+    v(56726,4,0), // NONE
+    v(57172,4,1), // ONCE
+    v(57176,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(54268,11,0), // UNSPECIFIED
-    v(55361,14,1), // SANITIZED_UTF8
-    v(55375,6,2), // BASE64
+    v(56191,11,0), // UNSPECIFIED
+    v(57284,14,1), // SANITIZED_UTF8
+    v(57298,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(53085,4,0), // AUTO
-    v(55472,5,1), // HTTP1
-    v(55477,5,2), // HTTP2
-    v(55482,5,3), // HTTP3
+    v(55008,4,0), // AUTO
+    v(57395,5,1), // HTTP1
+    v(57400,5,2), // HTTP2
+    v(57405,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(55593,8,0), // SANITIZE
-    v(55601,12,1), // FORWARD_ONLY
-    v(55613,14,2), // APPEND_FORWARD
-    v(55627,12,3), // SANITIZE_SET
-    v(55639,19,4), // ALWAYS_FORWARD_ONLY
+    v(57516,8,0), // SANITIZE
+    v(57524,12,1), // FORWARD_ONLY
+    v(57536,14,2), // APPEND_FORWARD
+    v(57550,12,3), // SANITIZE_SET
+    v(57562,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(55763,4,0), // TEXT
-    v(55767,4,1), // JSON
+    v(57686,4,0), // TEXT
+    v(57690,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55881,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55912,14,1), // KEEP_UNCHANGED
-    v(53776,14,2), // REJECT_REQUEST
-    v(55926,21,3), // UNESCAPE_AND_REDIRECT
-    v(55947,20,4), // UNESCAPE_AND_FORWARD
+    v(57804,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(57835,14,1), // KEEP_UNCHANGED
+    v(55699,14,2), // REJECT_REQUEST
+    v(57849,21,3), // UNESCAPE_AND_REDIRECT
+    v(57870,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(56075,9,0), // OVERWRITE
-    v(56084,16,1), // APPEND_IF_ABSENT
-    v(56100,12,2), // PASS_THROUGH
+    v(57998,9,0), // OVERWRITE
+    v(58007,16,1), // APPEND_IF_ABSENT
+    v(58023,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(56173,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(56195,10,1), // CONTINUOUS
+    v(58096,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58118,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(56270,9,0), // IMMEDIATE
-    v(56279,18,1), // ON_DOWNSTREAM_DATA
-    v(56297,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58193,9,0), // IMMEDIATE
+    v(58202,18,1), // ON_DOWNSTREAM_DATA
+    v(58220,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(56423,17,0), // HEALTHY_HOSTS_NUM
-    v(56440,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58346,17,0), // HEALTHY_HOSTS_NUM
+    v(58363,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(56546,9,0), // N_CHOICES
-    v(56555,9,1), // FULL_SCAN
+    v(58469,9,0), // N_CHOICES
+    v(58478,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(56657,18,0), // VERIFY_TRUST_CHAIN
-    v(56675,16,1), // ACCEPT_UNTRUSTED
+    v(58580,18,0), // VERIFY_TRUST_CHAIN
+    v(58598,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(56770,16,0), // LENIENT_STAPLING
-    v(56786,15,1), // STRICT_STAPLING
-    v(56801,11,2), // MUST_STAPLE
+    v(58693,16,0), // LENIENT_STAPLING
+    v(58709,15,1), // STRICT_STAPLING
+    v(58724,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56883,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56903,5,1), // EMAIL
-    v(56908,3,2), // DNS
-    v(56911,3,3), // URI
-    v(56914,10,4), // IP_ADDRESS
-    v(56924,10,5), // OTHER_NAME
+    v(58806,20,0), // SAN_TYPE_UNSPECIFIED
+    v(58826,5,1), // EMAIL
+    v(58831,3,2), // DNS
+    v(58834,3,3), // URI
+    v(58837,10,4), // IP_ADDRESS
+    v(58847,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(57001,8,0), // TLS_AUTO
-    v(57009,7,1), // TLSv1_0
-    v(57016,7,2), // TLSv1_1
-    v(57023,7,3), // TLSv1_2
-    v(57030,7,4), // TLSv1_3
+    v(58924,8,0), // TLS_AUTO
+    v(58932,7,1), // TLSv1_0
+    v(58939,7,2), // TLSv1_1
+    v(58946,7,3), // TLSv1_2
+    v(58953,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(57084,7,0), // HUNDRED
-    v(57091,12,1), // TEN_THOUSAND
-    v(57103,7,2), // MILLION
+    v(59007,7,0), // HUNDRED
+    v(59014,12,1), // TEN_THOUSAND
+    v(59026,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(57134,5,0), // Empty
-    v(57139,8,100), // Continue
-    v(52445,2,200), // OK
-    v(57147,7,201), // Created
-    v(57154,8,202), // Accepted
-    v(57162,27,203), // NonAuthoritativeInformation
-    v(57189,9,204), // NoContent
-    v(57198,12,205), // ResetContent
-    v(57210,14,206), // PartialContent
-    v(57224,11,207), // MultiStatus
-    v(57235,15,208), // AlreadyReported
-    v(57250,6,226), // IMUsed
-    v(57256,15,300), // MultipleChoices
-    v(57271,16,301), // MovedPermanently
-    v(57287,5,302), // Found
-    v(57292,8,303), // SeeOther
-    v(57300,11,304), // NotModified
-    v(57311,8,305), // UseProxy
-    v(57319,17,307), // TemporaryRedirect
-    v(57336,17,308), // PermanentRedirect
-    v(57353,10,400), // BadRequest
-    v(57363,12,401), // Unauthorized
-    v(57375,15,402), // PaymentRequired
-    v(57390,9,403), // Forbidden
-    v(57399,8,404), // NotFound
-    v(57407,16,405), // MethodNotAllowed
-    v(57423,13,406), // NotAcceptable
-    v(57436,27,407), // ProxyAuthenticationRequired
-    v(57463,14,408), // RequestTimeout
-    v(57477,8,409), // Conflict
-    v(57485,4,410), // Gone
-    v(57489,14,411), // LengthRequired
-    v(57503,18,412), // PreconditionFailed
-    v(57521,15,413), // PayloadTooLarge
-    v(57536,10,414), // URITooLong
-    v(57546,20,415), // UnsupportedMediaType
-    v(57566,19,416), // RangeNotSatisfiable
-    v(57585,17,417), // ExpectationFailed
-    v(57602,18,421), // MisdirectedRequest
-    v(57620,19,422), // UnprocessableEntity
-    v(57639,6,423), // Locked
-    v(57645,16,424), // FailedDependency
-    v(57661,15,426), // UpgradeRequired
-    v(57676,20,428), // PreconditionRequired
-    v(57696,15,429), // TooManyRequests
-    v(57711,27,431), // RequestHeaderFieldsTooLarge
-    v(57738,19,500), // InternalServerError
-    v(57757,14,501), // NotImplemented
-    v(57771,10,502), // BadGateway
-    v(57781,18,503), // ServiceUnavailable
-    v(57799,14,504), // GatewayTimeout
-    v(57813,23,505), // HTTPVersionNotSupported
-    v(57836,21,506), // VariantAlsoNegotiates
-    v(57857,19,507), // InsufficientStorage
-    v(57876,12,508), // LoopDetected
-    v(57888,11,510), // NotExtended
-    v(57899,29,511), // NetworkAuthenticationRequired
+    v(59057,5,0), // Empty
+    v(59062,8,100), // Continue
+    v(54368,2,200), // OK
+    v(59070,7,201), // Created
+    v(59077,8,202), // Accepted
+    v(59085,27,203), // NonAuthoritativeInformation
+    v(59112,9,204), // NoContent
+    v(59121,12,205), // ResetContent
+    v(59133,14,206), // PartialContent
+    v(59147,11,207), // MultiStatus
+    v(59158,15,208), // AlreadyReported
+    v(59173,6,226), // IMUsed
+    v(59179,15,300), // MultipleChoices
+    v(59194,16,301), // MovedPermanently
+    v(59210,5,302), // Found
+    v(59215,8,303), // SeeOther
+    v(59223,11,304), // NotModified
+    v(59234,8,305), // UseProxy
+    v(59242,17,307), // TemporaryRedirect
+    v(59259,17,308), // PermanentRedirect
+    v(59276,10,400), // BadRequest
+    v(59286,12,401), // Unauthorized
+    v(59298,15,402), // PaymentRequired
+    v(59313,9,403), // Forbidden
+    v(59322,8,404), // NotFound
+    v(59330,16,405), // MethodNotAllowed
+    v(59346,13,406), // NotAcceptable
+    v(59359,27,407), // ProxyAuthenticationRequired
+    v(59386,14,408), // RequestTimeout
+    v(59400,8,409), // Conflict
+    v(59408,4,410), // Gone
+    v(59412,14,411), // LengthRequired
+    v(59426,18,412), // PreconditionFailed
+    v(59444,15,413), // PayloadTooLarge
+    v(59459,10,414), // URITooLong
+    v(59469,20,415), // UnsupportedMediaType
+    v(59489,19,416), // RangeNotSatisfiable
+    v(59508,17,417), // ExpectationFailed
+    v(59525,18,421), // MisdirectedRequest
+    v(59543,19,422), // UnprocessableEntity
+    v(59562,6,423), // Locked
+    v(59568,16,424), // FailedDependency
+    v(59584,15,426), // UpgradeRequired
+    v(59599,20,428), // PreconditionRequired
+    v(59619,15,429), // TooManyRequests
+    v(59634,27,431), // RequestHeaderFieldsTooLarge
+    v(59661,19,500), // InternalServerError
+    v(59680,14,501), // NotImplemented
+    v(59694,10,502), // BadGateway
+    v(59704,18,503), // ServiceUnavailable
+    v(59722,14,504), // GatewayTimeout
+    v(59736,23,505), // HTTPVersionNotSupported
+    v(59759,21,506), // VariantAlsoNegotiates
+    v(59780,19,507), // InsufficientStorage
+    v(59799,12,508), // LoopDetected
+    v(59811,11,510), // NotExtended
+    v(59822,29,511), // NetworkAuthenticationRequired
+    // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    v(59906,21,0), // COMPONENT_UNSPECIFIED
+    v(59927,16,1), // COMPONENT_PARSER
+    v(59943,22,2), // COMPONENT_TYPE_CHECKER
+    v(59965,17,3), // COMPONENT_RUNTIME
+    // google.api.expr.v1alpha1.Type.PrimitiveType
+    v(60025,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60051,4,1), // BOOL
+    v(60055,5,2), // INT64
+    v(60060,6,3), // UINT64
+    v(60066,6,4), // DOUBLE
+    v(60072,6,5), // STRING
+    v(60078,5,6), // BYTES
+    // google.api.expr.v1alpha1.Type.WellKnownType
+    v(60126,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56279,3,1), // ANY
+    v(60153,9,2), // TIMESTAMP
+    v(60162,8,3), // DURATION
     // google.protobuf.NullValue
-    v(57953,10,0), // NULL_VALUE
+    v(60195,10,0), // NULL_VALUE
 ];

@@ -1,0 +1,132 @@
+//! `google.api.expr.v1alpha1`: expressions that the control plane has parsed.
+
+use cel::IdedExpr;
+use cel::common::ast::{
+    CallExpr, EntryExpr, Expr, IdedEntryExpr, ListExpr, LiteralValue, MapEntryExpr, MapExpr,
+    SelectExpr,
+};
+use envoy_types::pb::google::api::expr::v1alpha1 as proto;
+use envoy_types::pb::google::api::expr::v1alpha1::constant::ConstantKind;
+use envoy_types::pb::google::api::expr::v1alpha1::expr::create_struct::entry::KeyKind;
+use envoy_types::pb::google::api::expr::v1alpha1::expr::{Call, CreateStruct, ExprKind, Select};
+
+use super::fields::{Within as _, each, refuse, required};
+use crate::config::error::{ConfigError, Result};
+use crate::matching::cel::{CelError, Expression};
+
+/// An expression as a tree.
+pub fn tree(proto: &proto::Expr) -> Result<Expression> {
+    Expression::new(expression(proto)?).map_err(|error| ConfigError::new("", error))
+}
+
+/// An expression as text.
+pub fn text(text: &str, field: &str) -> Result<Expression> {
+    Expression::parse(text).map_err(|error| ConfigError::new(field, error))
+}
+
+fn expression(proto: &proto::Expr) -> Result<IdedExpr> {
+    let expr = match required(&proto.expr_kind, "expr_kind")? {
+        ExprKind::ConstExpr(constant) => literal(constant).within("const_expr")?,
+        ExprKind::IdentExpr(ident) => Expr::Ident(ident.name.clone()),
+        ExprKind::SelectExpr(select) => self::select(select).within("select_expr")?,
+        ExprKind::CallExpr(call) => self::call(call).within("call_expr")?,
+        ExprKind::ListExpr(list) => {
+            let elements = each("elements", &list.elements, expression).within("list_expr")?;
+            refuse(
+                !list.optional_indices.is_empty(),
+                "list_expr.optional_indices",
+                "optional elements are not supported: leave them out",
+            )?;
+            Expr::List(ListExpr::new(elements))
+        }
+        ExprKind::StructExpr(entries) => map(entries).within("struct_expr")?,
+        ExprKind::ComprehensionExpr(_) => {
+            return Err(ConfigError::new("comprehension_expr", CelError::Loop));
+        }
+    };
+    Ok(IdedExpr {
+        id: proto.id.unsigned_abs(),
+        expr,
+    })
+}
+
+fn literal(proto: &proto::Constant) -> Result<Expr> {
+    let value = match required(&proto.constant_kind, "constant_kind")? {
+        ConstantKind::NullValue(_) => LiteralValue::Null,
+        ConstantKind::BoolValue(value) => LiteralValue::Boolean((*value).into()),
+        ConstantKind::Int64Value(value) => LiteralValue::Int((*value).into()),
+        ConstantKind::Uint64Value(value) => LiteralValue::UInt((*value).into()),
+        ConstantKind::DoubleValue(value) => LiteralValue::Double((*value).into()),
+        ConstantKind::StringValue(value) => LiteralValue::String(value.clone().into()),
+        ConstantKind::BytesValue(value) => LiteralValue::Bytes(value.clone().into()),
+        ConstantKind::DurationValue(_) | ConstantKind::TimestampValue(_) => {
+            return Err(ConfigError::new(
+                "constant_kind",
+                "is deprecated and not supported: call duration() or timestamp() with a string",
+            ));
+        }
+    };
+    Ok(Expr::Literal(value))
+}
+
+fn boxed(proto: &Option<Box<proto::Expr>>, field: &str) -> Result<IdedExpr> {
+    required(proto, field).and_then(|proto| expression(proto).within(field))
+}
+
+fn select(proto: &Select) -> Result<Expr> {
+    Ok(Expr::Select(SelectExpr {
+        operand: Box::new(boxed(&proto.operand, "operand")?),
+        field: proto.field.clone(),
+        test: proto.test_only,
+    }))
+}
+
+fn call(proto: &Call) -> Result<Expr> {
+    let target = proto
+        .target
+        .as_ref()
+        .map(|target| expression(target).within("target").map(Box::new));
+    // What older parsers call these operators.
+    let function = match proto.function.as_str() {
+        "_in_" | "in" => "@in",
+        "__not_strictly_false__" => "@not_strictly_false",
+        function => function,
+    };
+    Ok(Expr::Call(CallExpr {
+        func_name: function.to_owned(),
+        target: target.transpose()?,
+        args: each("args", &proto.args, expression)?,
+    }))
+}
+
+fn map(proto: &CreateStruct) -> Result<Expr> {
+    refuse(
+        !proto.message_name.is_empty(),
+        "message_name",
+        "messages cannot be made: compare the fields",
+    )?;
+    let entries = each("entries", &proto.entries, |entry| {
+        refuse(
+            entry.optional_entry,
+            "optional_entry",
+            "optional entries are not supported",
+        )?;
+        let key = match required(&entry.key_kind, "map_key")? {
+            KeyKind::MapKey(key) => expression(key).within("map_key")?,
+            KeyKind::FieldKey(_) => {
+                return Err(ConfigError::new("field_key", "is for messages only"));
+            }
+        };
+        let value =
+            required(&entry.value, "value").and_then(|value| expression(value).within("value"))?;
+        Ok(IdedEntryExpr {
+            id: entry.id.unsigned_abs(),
+            expr: EntryExpr::MapEntry(MapEntryExpr {
+                key,
+                value,
+                optional: false,
+            }),
+        })
+    })?;
+    Ok(Expr::Map(MapExpr { entries }))
+}
