@@ -453,6 +453,8 @@ impl Control<'_> {
         let Control { form, grace, .. } = self;
         tracing::info!(?grace, ?form, "draining");
         self.lifecycle.reach(Stage::Draining);
+        // The grace period is short, and whoever balances over us knows already.
+        self.drain.set_gradual(None);
         self.drain.begin_inbound(form.accepting(*grace), *grace);
         let deadline = self.drain.signal().state().deadline;
         Ending::new(*form, deadline.unwrap_or_else(|| Instant::now() + *grace))

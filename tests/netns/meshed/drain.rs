@@ -1,10 +1,12 @@
 //! Sidecars that are told to end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use outrider_testkit::clients::{http1::Client, http2};
+use outrider_testkit::mesh::Workload;
 use outrider_testkit::{eventually, load, servers};
 
 use super::{
@@ -72,7 +74,8 @@ fn quiet_http2(pair: Pair) {
     let _app = servers::http2::echo(listen(&pair.server.pod, HTTP2), "app").unwrap();
     let target = (pair.server.pod.v4(), HTTP2);
     let outside = &pair.outside;
-    let proxy = pair.server.proxy().unwrap();
+    let proxy = Pid::from_raw(pair.server.proxy().unwrap().pid() as i32);
+    let server = &pair.server;
     let work = || async move {
         let quiet = http2::Client::connect(target).await?;
         quiet.get("http://app/").await?;
@@ -81,8 +84,12 @@ fn quiet_http2(pair: Pair) {
         let answer = busy.get("http://app/?delay=1000");
         let end = async {
             // The slow request is on its way before.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            proxy.signal(Signal::SIGTERM)?;
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while !serves_one(server)? {
+                ensure!(Instant::now() < deadline, "the slow request does not come");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            kill(proxy, Signal::SIGTERM)?;
             let told = tokio::time::timeout(Duration::from_millis(500), quiet.closed());
             told.await.context("no GOAWAY within 500 ms")?
         };
@@ -107,6 +114,12 @@ fn quiet_http2(pair: Pair) {
     .unwrap();
 }
 
+/// Whether a request is being served, by any connection manager.
+fn serves_one(workload: &Workload) -> anyhow::Result<bool> {
+    let page = workload.admin("/stats?filter=downstream_rq_active$&usedonly")?;
+    Ok(page.contains(": 1"))
+}
+
 /// A connection that nobody ends does not keep a sidecar beyond its deadline.
 fn the_deadline(pair: Pair) {
     let mut pair = pair.start(&[]);
@@ -116,10 +129,16 @@ fn the_deadline(pair: Pair) {
     client.read(5).unwrap();
     let proxy = pair.server.proxy().unwrap();
     proxy.signal(Signal::SIGTERM).unwrap();
+    eventually(Duration::from_secs(5), || {
+        let stage = pair.server.admin("/ready")?;
+        ensure!(stage.contains("DRAINING"), "{stage}");
+        Ok(())
+    })
+    .unwrap();
     // Meanwhile it is as good as ever.
-    std::thread::sleep(Duration::from_secs(2));
     client.send("still").unwrap();
     assert_eq!(client.read(5).unwrap(), b"still");
+    let proxy = pair.server.proxy().unwrap();
     let status = proxy.wait(Duration::from_secs(12)).unwrap();
     assert!(status.success(), "{status}");
     assert!(client.read(1).is_err());

@@ -12,6 +12,7 @@ use crate::telemetry::program_log;
 const USAGE: &str = "usage: /logging?<name>=<level> (change single level)
 usage: /logging?paths=name1:level1,name2:level2,... (change multiple levels)
 usage: /logging?level=<level> (change all levels)
+usage: /logging?group=<group_name>:<level> (change group of loggers)
 levels: trace debug info warning error critical off \n";
 
 pub fn page(query: &Query<'_>) -> Page {
@@ -23,6 +24,12 @@ pub fn page(query: &Query<'_>) -> Page {
         [] => program_log::change_levels(|_| Ok(())),
         [(name, list)] if name == "paths" => program_log::change_levels(|l| l.set_list(list)),
         [(name, level)] if name == "level" => program_log::change_levels(|l| l.set_all(level)),
+        // A group is one of source files, each of which would have a level of its own.
+        [(name, _)] if name == "group" => {
+            let (_, levels) = program_log::change_levels(|_| Ok(()));
+            let reason = "group parameter requires fine-grain logging to be enabled";
+            return refused(reason, &levels);
+        }
         [(name, level)] => program_log::change_levels(|l| l.set(name, level)),
         _ => {
             let (_, levels) = program_log::change_levels(|_| Ok(()));

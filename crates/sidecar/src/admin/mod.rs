@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::sync::watch;
 
+use crate::bootstrap::options::DrainStrategy;
 use crate::discovery::dump::Dump;
 use crate::runtime::drain::DrainControl;
 use crate::runtime::http_server::Page;
@@ -173,7 +174,11 @@ impl Admin {
 
     /// Without `graceful`, listeners stop at once.
     fn drain_listeners(&self, query: &Query<'_>) {
-        let within = Duration::from_secs(self.options.command_line.drain_time_s);
+        let line = &self.options.command_line;
+        let within = Duration::from_secs(line.drain_time_s);
+        let gradual = line.drain_strategy == DrainStrategy::Gradual
+            && (query.has("skip_exit") || query.has("graceful"));
+        self.drain.set_gradual(gradual.then_some(within));
         let accepting = match (query.has("skip_exit"), query.has("graceful")) {
             // Longer than any process lives.
             (true, _) => Duration::from_secs(100 * 365 * 24 * 3600),

@@ -18,7 +18,7 @@ use super::running::Running;
 use super::serve::serve;
 use super::socket::{Accepted, Acceptor, is_about_the_connection};
 use crate::config::listener::TrafficDirection;
-use crate::runtime::overload::{Action, OVERLOAD};
+use crate::runtime::overload::{Action, OVERLOAD, ShedPoint};
 use crate::runtime::worker::Worker;
 
 /// How long accepting rests when the process has no descriptors left.
@@ -158,7 +158,10 @@ impl Gate {
         let config = version.config();
         let mut global = u64::from(worker.connection_limit.get());
         if !config.bypasses_overload {
-            if OVERLOAD.happens(Action::RejectConnections, || worker.random()) {
+            let random = || worker.random();
+            if OVERLOAD.happens(Action::RejectConnections, random)
+                || OVERLOAD.sheds(ShedPoint::Accept, random)
+            {
                 return running.stats.downstream_cx_overload_reject.increment(1);
             }
             global = global.min(OVERLOAD.most_connections());

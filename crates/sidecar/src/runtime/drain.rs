@@ -23,15 +23,35 @@ pub struct DrainState {
     pub outbound_accepting: Option<Instant>,
     /// When everything ends, whatever is left.
     pub deadline: Option<Instant>,
+    /// Connections are told to end one after the other over so long, not all at once:
+    /// `--drain-strategy gradual`.
+    pub gradually: Option<Duration>,
 }
 
 impl DrainState {
     /// Whether connections of this direction are to end.
     pub fn concerns(&self, direction: TrafficDirection) -> bool {
+        self.since(direction).is_some()
+    }
+
+    fn since(&self, direction: TrafficDirection) -> Option<Instant> {
         match direction {
-            TrafficDirection::Outbound => self.outbound.is_some(),
-            TrafficDirection::Inbound | TrafficDirection::Unspecified => self.inbound.is_some(),
+            TrafficDirection::Outbound => self.outbound,
+            TrafficDirection::Inbound | TrafficDirection::Unspecified => self.inbound,
         }
+    }
+
+    /// Whether a connection is told to end now: with a chance that grows from 0 to 1 over the time
+    /// of a gradual drain.
+    fn tells(&self, direction: TrafficDirection, now: Instant, random: u64) -> bool {
+        let Some(since) = self.since(direction) else {
+            return false;
+        };
+        let Some(time) = self.gradually.filter(|time| !time.is_zero()) else {
+            return true;
+        };
+        let passed = now.duration_since(since).as_nanos();
+        passed > u128::from(random) % time.as_nanos()
     }
 }
 
@@ -40,6 +60,8 @@ const INBOUND: u8 = 1;
 const OUTBOUND: u8 = 2;
 /// `/healthcheck/fail`: clients are sent away with their next answer, and nothing else ends.
 const UNHEALTHY: u8 = 4;
+/// Not all connections are told at once.
+const GRADUAL: u8 = 8;
 
 fn bit(direction: TrafficDirection) -> u8 {
     match direction {
@@ -81,6 +103,16 @@ impl DrainControl {
     /// How many connections are open at all.
     pub fn all_open(&self) -> usize {
         self.open(TrafficDirection::Inbound) + self.open(TrafficDirection::Outbound)
+    }
+
+    /// What drains from now on does so over this time; `None` at once.
+    pub fn set_gradual(&self, time: Option<Duration>) {
+        self.state.send_modify(|state| state.gradually = time);
+        if time.is_some() {
+            self.bits.fetch_or(GRADUAL, Relaxed);
+        } else {
+            self.bits.fetch_and(!GRADUAL, Relaxed);
+        }
     }
 
     /// Inbound and undirected traffic drains from now on, its listeners stop after `accepting`, and
@@ -153,9 +185,14 @@ impl DrainSignal {
         *self.state.borrow()
     }
 
-    /// Whether connections of this direction are to end. Costs one load.
-    pub fn concerns(&self, direction: TrafficDirection) -> bool {
-        self.bits.load(Relaxed) & bit(direction) != 0
+    /// Whether a connection of this direction is to end with its answer. Costs one load, unless the
+    /// drain is a gradual one, which draws lots.
+    pub fn concerns(&self, direction: TrafficDirection, random: impl FnOnce() -> u64) -> bool {
+        let bits = self.bits.load(Relaxed);
+        if bits & bit(direction) == 0 || bits & GRADUAL == 0 {
+            return bits & bit(direction) != 0;
+        }
+        self.state().tells(direction, Instant::now(), random())
     }
 
     /// Whether health checks are told to fail. Costs one load.
@@ -169,22 +206,30 @@ impl DrainSignal {
         self.bits.load(Relaxed) & all == all
     }
 
-    /// Resolves when connections of this direction are to end.
+    /// Resolves when a connection of this direction is to end though nothing is asked on it. In a
+    /// gradual drain each has a moment of its own.
     pub async fn begun(&self, direction: TrafficDirection) {
         let mut receiver = self.state.clone();
-        if receiver
-            .wait_for(|state| state.concerns(direction))
-            .await
-            .is_err()
-        {
-            // The sender lives as long as the process.
-            std::future::pending::<()>().await;
+        told(&mut receiver, direction).await;
+        let mut share = None;
+        loop {
+            let state = *receiver.borrow_and_update();
+            let (Some(time), Some(since)) = (state.gradually, state.since(direction)) else {
+                return;
+            };
+            let share = *share.get_or_insert_with(rand::random::<f64>);
+            tokio::select! {
+                () = tokio::time::sleep_until(since + time.mul_f64(share)) => return,
+                changed = receiver.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
         }
     }
 
     /// Resolves when listeners of this direction are to stop.
     pub async fn refusing(&self, direction: TrafficDirection) {
-        self.begun(direction).await;
+        told(&mut self.state.clone(), direction).await;
         let state = self.state();
         let accepting = match direction {
             TrafficDirection::Outbound => state.outbound_accepting,
@@ -196,9 +241,43 @@ impl DrainSignal {
     }
 }
 
+/// Resolves when connections of this direction begin to end.
+async fn told(state: &mut watch::Receiver<DrainState>, direction: TrafficDirection) {
+    let begun = state.wait_for(|state| state.concerns(direction)).await;
+    if begun.is_err() {
+        // The sender lives as long as the process.
+        std::future::pending::<()>().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gradual_drain_tells_more_and_more_and_sigterm_all() {
+        const INBOUND: TrafficDirection = TrafficDirection::Inbound;
+        const MINUTE: Duration = Duration::from_secs(60);
+        let control = DrainControl::default();
+        let signal = control.signal();
+        control.set_gradual(Some(MINUTE));
+        control.begin_inbound(MINUTE, MINUTE);
+        let told = || {
+            let lots =
+                (0..60_u64).filter(|second| signal.concerns(INBOUND, || second * 1_000_000_000));
+            lots.count()
+        };
+        assert_eq!(told(), 0);
+        tokio::time::advance(MINUTE / 2).await;
+        assert_eq!(told(), 30);
+        assert!(!signal.concerns(TrafficDirection::Outbound, || 0));
+        let start = Instant::now();
+        signal.begun(INBOUND).await;
+        assert!(start.elapsed() <= MINUTE / 2);
+        control.set_gradual(None);
+        assert_eq!(told(), 60);
+        signal.begun(INBOUND).await;
+    }
 
     #[test]
     fn failing_health_checks_is_no_draining_and_can_be_undone() {
@@ -206,7 +285,7 @@ mod tests {
         let signal = control.signal();
         control.fail_health_check(true);
         assert!(signal.is_unhealthy());
-        assert!(!signal.concerns(TrafficDirection::Inbound));
+        assert!(!signal.concerns(TrafficDirection::Inbound, || 0));
         control.begin_inbound(Duration::ZERO, Duration::ZERO);
         assert!(!signal.is_complete());
         control.begin_outbound(Duration::ZERO);

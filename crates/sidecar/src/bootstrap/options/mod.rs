@@ -106,9 +106,9 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub drain_time_s: u64,
 
-    /// Connections that drain end at their next request, as Envoy's with `immediate`: with `gradual`
-    /// some would be left when --drain-time-s is over, and be cut
-    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual, help_heading = ELSEWHERE)]
+    /// How /drain_listeners?graceful ends connections: all at their next request, or more and more
+    /// of them until --drain-time-s is over. SIGTERM always ends them at their next request
+    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual)]
     pub drain_strategy: DrainStrategy,
 
     /// How many restarts came before, for /server_info. Above 0, Envoy asks the process before it

@@ -9,7 +9,7 @@ use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::http::route::ClientCertificate;
 use crate::http::stats::HttpStats;
 use crate::listener::connection::Connection;
-use crate::runtime::overload::{Action, OVERLOAD};
+use crate::runtime::overload::{Action, OVERLOAD, ShedPoint};
 use crate::runtime::worker::Worker;
 
 use super::client_certificate::Elements;
@@ -103,13 +103,20 @@ impl Context {
             && OVERLOAD.happens(action, || self.worker.random())
     }
 
+    /// Whether a request is to be turned away as it comes.
+    pub fn overload_refuses(&self) -> bool {
+        self.overload_asks(Action::StopRequests)
+            || (!self.connection.listener.bypasses_overload
+                && OVERLOAD.sheds(ShedPoint::DecodeHeaders, || self.worker.random()))
+    }
+
     /// Whether an answer is to end the connection: the process, the listener or the filter chain
     /// drains, or health checks are told to fail.
     pub fn is_draining(&self) -> bool {
         let listener = &self.connection.listener;
         let drain = &self.worker.drain;
         self.connection.drain.is_draining()
-            || drain.concerns(listener.direction)
+            || drain.concerns(listener.direction, || self.worker.random())
             || (listener.drains_when_unhealthy && drain.is_unhealthy())
     }
 

@@ -18,7 +18,6 @@ use crate::http::route::stats::Counted;
 use crate::http::route::{self, Facts, RouteMatchResult};
 use crate::http::router::Levels;
 use crate::http::stream_info::StreamInfo;
-use crate::runtime::overload;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::LogKind;
 
@@ -100,7 +99,7 @@ pub fn counted(
 
 /// Sanitises the head and finds its route.
 pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
-    if context.overload_asks(overload::Action::StopRequests) {
+    if context.overload_refuses() {
         context.stats.downstream_rq_overload_close.increment(1);
         let mut answer = LocalReply::new(503, "envoy overloaded", "overload", Flags::NONE);
         answer.locally_overloaded = context.manager.tell_local_overload;

@@ -265,7 +265,8 @@ impl Session {
 
     fn drains(&self) -> bool {
         let direction = self.connection.listener.direction;
-        self.connection.drain.is_draining() || self.worker.drain.concerns(direction)
+        let worker = &self.worker;
+        self.connection.drain.is_draining() || worker.drain.concerns(direction, || worker.random())
     }
 
     /// Writes a line in each `access_log_flush_interval` until the relay ends.

@@ -1,5 +1,6 @@
 //! `OverloadManager`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use envoy_types::pb::envoy::config::overload::v3::resource_monitor::ConfigType;
 use envoy_types::pb::envoy::config::overload::v3::trigger::TriggerOneof;
 use envoy_types::pb::envoy::extensions::resource_monitors as monitors;
 
-use super::Action;
+use super::{Action, ShedPoint};
 use crate::config::build::Within as _;
 use crate::config::build::extension::{Build, Extension, decode, resolve};
 use crate::config::build::fields::{
@@ -27,7 +28,9 @@ pub struct Overload {
     /// By name.
     pub monitors: Vec<(String, Monitor)>,
     /// In their order.
-    pub actions: Vec<Triggered>,
+    pub actions: Vec<Triggered<Action>>,
+    /// `loadshed_points`
+    pub points: Vec<Triggered<ShedPoint>>,
 }
 
 /// What is looked at.
@@ -43,13 +46,13 @@ pub enum Monitor {
     Injected(PathBuf),
 }
 
-/// An action, and when it is done.
+/// An action or a load shed point, and when it is done.
 #[derive(Debug)]
-pub struct Triggered {
+pub struct Triggered<A> {
     /// Its name in the file.
     pub name: String,
     /// It.
-    pub action: Action,
+    pub action: A,
     /// The greatest counts.
     pub triggers: Vec<Trigger>,
 }
@@ -122,7 +125,9 @@ const MONITORS: &[Extension<Build<Monitor>>] = &[
 /// # Errors
 /// What is not valid, or cannot be done here.
 pub fn build(proto: &proto::OverloadManager) -> Result<Overload> {
+    let mut seen = BTreeSet::new();
     let monitors = each("resource_monitors", &proto.resource_monitors, |monitor| {
+        once(&mut seen, &monitor.name)?;
         let ConfigType::TypedConfig(any) = required(&monitor.config_type, "typed_config")?;
         let kind = resolve(MONITORS, "resource monitor", any)?;
         let built = (kind.build)(&any.value).within("typed_config")?;
@@ -134,25 +139,47 @@ pub fn build(proto: &proto::OverloadManager) -> Result<Overload> {
         .map(|m| m.name.as_str())
         .collect();
     let refresh = positive(&proto.refresh_interval, "refresh_interval");
+    let mut seen = BTreeSet::new();
     let actions = each("actions", &proto.actions, |action| {
-        triggered(action, &names)
+        once(&mut seen, &action.name)?;
+        triggered(&action.name, &action.triggers, &names, action_of)
     });
-    let (monitors, actions, refresh) = (monitors, actions, refresh).together()?;
+    let mut seen = BTreeSet::new();
+    let points = each("loadshed_points", &proto.loadshed_points, |point| {
+        once(&mut seen, &point.name)?;
+        triggered(&point.name, &point.triggers, &names, point_of)
+    });
+    let (monitors, actions, points, refresh) = (monitors, actions, points, refresh).together()?;
     Ok(Overload {
         refresh: refresh.unwrap_or(REFRESH),
         monitors,
         actions,
+        points,
     })
 }
 
-fn triggered(proto: &proto::OverloadAction, monitors: &[&str]) -> Result<Triggered> {
-    let name = named(&proto.name, "name")?;
-    let action = match name.strip_prefix("envoy.overload_actions.") {
+/// Two of one name would undo each other.
+fn once<'a>(seen: &mut BTreeSet<&'a str>, name: &'a str) -> Result<()> {
+    refuse(!seen.insert(name), "name", "is there already")
+}
+
+fn action_of(name: &str) -> Result<Action> {
+    Ok(match name.strip_prefix("envoy.overload_actions.") {
         Some("stop_accepting_requests") => Action::StopRequests,
         Some("disable_http_keepalive") => Action::DisableKeepalive,
         Some("stop_accepting_connections") => Action::StopConnections,
         Some("reject_incoming_connections") => Action::RejectConnections,
         Some("shrink_heap") => Action::ShrinkHeap,
+        Some("reduce_timeouts") => {
+            let reason = "timers are not scaled: set the timeouts so short that they do under \
+                          pressure too, or use disable_http_keepalive, which ends connections";
+            return Err(ConfigError::new("name", reason));
+        }
+        Some("reset_high_memory_stream") => {
+            let reason = "streams are not reset for the memory that they hold: bound it with \
+                          per_connection_buffer_limit_bytes and initial_stream_window_size";
+            return Err(ConfigError::new("name", reason));
+        }
         _ => {
             let reason = format_args!(
                 "`{name}` is not an action here; those are envoy.overload_actions. followed by \
@@ -161,8 +188,35 @@ fn triggered(proto: &proto::OverloadAction, monitors: &[&str]) -> Result<Trigger
             );
             return Err(ConfigError::new("name", reason));
         }
-    };
-    let triggers = each("triggers", &proto.triggers, |trigger| {
+    })
+}
+
+fn point_of(name: &str) -> Result<ShedPoint> {
+    match name.strip_prefix("envoy.load_shed_points.") {
+        Some("tcp_listener_accept") => Ok(ShedPoint::Accept),
+        Some("http_connection_manager_decode_headers") => Ok(ShedPoint::DecodeHeaders),
+        _ => {
+            let reason = format_args!(
+                "`{name}` is not a point here; those are envoy.load_shed_points. followed by \
+                 tcp_listener_accept or http_connection_manager_decode_headers, which turn away \
+                 connections and requests as they come"
+            );
+            Err(ConfigError::new("name", reason))
+        }
+    }
+}
+
+fn triggered<A>(
+    name: &str,
+    triggers: &[proto::Trigger],
+    monitors: &[&str],
+    action_of: impl FnOnce(&str) -> Result<A>,
+) -> Result<Triggered<A>> {
+    let name = named(name, "name")?;
+    let action = action_of(name)?;
+    let mut seen = BTreeSet::new();
+    let triggers = each("triggers", triggers, |trigger| {
+        once(&mut seen, &trigger.name)?;
         let monitor = monitors.iter().position(|name| *name == trigger.name);
         let monitor = monitor.ok_or_else(|| {
             let reason = format_args!("there is no resource monitor `{}`", trigger.name);
@@ -221,7 +275,20 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named() {
+        let shrink = "name: envoy.overload_actions.shrink_heap, triggers: [{name: heap, threshold: {value: 1}}";
+        let twice = format!("[{{{shrink}]}}, {{{shrink}]}}]");
+        let two_triggers = format!("[{{{shrink}, {{name: heap, threshold: {{value: 1}}}}]}}]");
         for (actions, path) in [
+            (twice.as_str(), "actions[1].name"),
+            (&two_triggers, "actions[0].triggers[1].name"),
+            (
+                "[{name: envoy.overload_actions.reduce_timeouts}]",
+                "actions[0].name",
+            ),
+            (
+                "[]\nloadshed_points: [{name: envoy.load_shed_points.none}]",
+                "loadshed_points[0].name",
+            ),
             ("[{name: nothing}]", "actions[0].name"),
             (
                 "[{name: envoy.overload_actions.shrink_heap}]",

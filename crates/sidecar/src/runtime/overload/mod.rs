@@ -31,9 +31,24 @@ pub enum Action {
 /// How many actions there are.
 const ACTIONS: usize = 5;
 
+/// Where load is shed: like an action, and what is shed is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ShedPoint {
+    /// `tcp_listener_accept`: connections are closed as they come.
+    Accept,
+    /// `http_connection_manager_decode_headers`: requests are answered with 503.
+    DecodeHeaders,
+}
+
+/// How many points there are.
+const POINTS: usize = 2;
+
 /// The levels of all actions: 0 is not at all, the greatest number always.
 pub struct Levels {
     levels: [AtomicU32; ACTIONS],
+    points: [AtomicU32; POINTS],
+    shed: [AtomicU64; POINTS],
     most_connections: AtomicU64,
 }
 
@@ -44,15 +59,25 @@ impl Levels {
     const fn new() -> Self {
         Levels {
             levels: [const { AtomicU32::new(0) }; ACTIONS],
+            points: [const { AtomicU32::new(0) }; POINTS],
+            shed: [const { AtomicU64::new(0) }; POINTS],
             most_connections: AtomicU64::new(u64::MAX),
         }
     }
 
     /// Sets the level of an action, from 0 to 1.
     fn set(&self, action: Action, level: f64) {
-        // A cast of a float saturates.
-        let level = (level * f64::from(u32::MAX)) as u32;
-        self.levels[action as usize].store(level, Relaxed);
+        self.levels[action as usize].store(scaled(level), Relaxed);
+    }
+
+    /// Sets that of a point.
+    fn set_point(&self, point: ShedPoint, level: f64) {
+        self.points[point as usize].store(scaled(level), Relaxed);
+    }
+
+    /// How often load was shed at a point.
+    fn shed(&self, point: ShedPoint) -> u64 {
+        self.shed[point as usize].load(Relaxed)
     }
 
     /// Whether an action that is done wholly or not at all is to be done.
@@ -62,16 +87,34 @@ impl Levels {
 
     /// Whether an action is to be done this time.
     pub fn happens(&self, action: Action, random: impl FnOnce() -> u64) -> bool {
-        match self.levels[action as usize].load(Relaxed) {
-            0 => false,
-            u32::MAX => true,
-            level => (random() >> 32) < u64::from(level),
+        drawn(&self.levels[action as usize], random)
+    }
+
+    /// Whether load is to be shed at a point this time.
+    pub fn sheds(&self, point: ShedPoint, random: impl FnOnce() -> u64) -> bool {
+        let sheds = drawn(&self.points[point as usize], random);
+        if sheds {
+            self.shed[point as usize].fetch_add(1, Relaxed);
         }
+        sheds
     }
 
     /// How many connections may be open over all listeners.
     pub fn most_connections(&self) -> u64 {
         self.most_connections.load(Relaxed)
+    }
+}
+
+fn scaled(level: f64) -> u32 {
+    // A cast of a float saturates.
+    (level * f64::from(u32::MAX)) as u32
+}
+
+fn drawn(level: &AtomicU32, random: impl FnOnce() -> u64) -> bool {
+    match level.load(Relaxed) {
+        0 => false,
+        u32::MAX => true,
+        level => (random() >> 32) < u64::from(level),
     }
 }
 

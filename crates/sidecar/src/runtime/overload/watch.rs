@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use metrics::{Counter, Gauge};
 use tokio::time::MissedTickBehavior;
 
-use super::config::{Monitor, Overload, Triggered};
-use super::{Levels, OVERLOAD};
+use super::config::{Monitor, Overload, Trigger, Triggered};
+use super::{Action, Levels, OVERLOAD};
 use crate::runtime::drain::DrainControl;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 
@@ -22,6 +22,13 @@ struct MonitorStats {
 struct ActionStats {
     active: Gauge,
     scale_percent: Gauge,
+    _scope: Scope,
+}
+
+/// `overload.<point>.`
+struct PointStats {
+    scale_percent: Gauge,
+    shed_load_count: Counter,
     _scope: Scope,
 }
 
@@ -56,6 +63,18 @@ pub fn start(overload: Overload, drain: Arc<DrainControl>, stats: &Stats) {
             }
         })
         .collect();
+    let points: Vec<_> = overload
+        .points
+        .iter()
+        .map(|point| {
+            let scope = stats.scope(Family::Overload, &point.name);
+            PointStats {
+                scale_percent: scope.gauge("scale_percent"),
+                shed_load_count: scope.counter("shed_load_count"),
+                _scope: scope,
+            }
+        })
+        .collect();
     let mut ticks = tokio::time::interval(overload.refresh);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tokio::spawn(async move {
@@ -78,15 +97,25 @@ pub fn start(overload: Overload, drain: Arc<DrainControl>, stats: &Stats) {
             for (action, stats) in overload.actions.iter().zip(&actions) {
                 apply(&OVERLOAD, action, &pressures, stats);
             }
+            for (point, stats) in overload.points.iter().zip(&points) {
+                let level = level(&point.triggers, &pressures);
+                OVERLOAD.set_point(point.action, level);
+                stats.scale_percent.set(level * 100.0);
+                stats.shed_load_count.absolute(OVERLOAD.shed(point.action));
+            }
         }
     });
 }
 
-fn apply(levels: &Levels, action: &Triggered, pressures: &[f64], stats: &ActionStats) {
-    let each = action.triggers.iter();
-    let level = each
-        .map(|trigger| trigger.level(pressures[trigger.monitor]))
-        .fold(0.0, f64::max);
+/// The greatest level of all triggers.
+fn level(triggers: &[Trigger], pressures: &[f64]) -> f64 {
+    let each = triggers.iter();
+    each.map(|trigger| trigger.level(pressures[trigger.monitor]))
+        .fold(0.0, f64::max)
+}
+
+fn apply(levels: &Levels, action: &Triggered<Action>, pressures: &[f64], stats: &ActionStats) {
+    let level = level(&action.triggers, pressures);
     levels.set(action.action, level);
     stats.active.set(if level >= 1.0 { 1.0 } else { 0.0 });
     stats.scale_percent.set(level * 100.0);

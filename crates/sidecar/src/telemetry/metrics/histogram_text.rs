@@ -77,12 +77,12 @@ pub fn json(all: &[(String, Box<Counts>)], form: Form) -> Value {
                 .iter()
                 .map(|(name, counts)| json!({"name": name, "values": values(counts)}))
                 .collect();
-            json!({"supported_quantiles": PERCENTILES, "computed_quantiles": computed})
+            json!({"supported_quantiles": PERCENTILES.map(number), "computed_quantiles": computed})
         }
         Form::Cumulative | Form::Disjoint => {
             let each = all.iter().map(|(name, counts)| {
                 let buckets: Vec<Value> = bounds(counts, form)
-                    .map(|(bound, count)| json!({"upper_bound": bound, "interval": 0, "cumulative": count}))
+                    .map(|(bound, count)| json!({"upper_bound": number(bound), "interval": 0, "cumulative": count}))
                     .collect();
                 json!({"name": name, "buckets": buckets})
             });
@@ -93,13 +93,22 @@ pub fn json(all: &[(String, Box<Counts>)], form: Form) -> Value {
                 .iter()
                 .map(|(name, counts)| {
                     let totals: Vec<Value> = filled(counts)
-                        .map(|(low, width, count)| json!({"lower_bound": low, "width": width, "count": count}))
+                        .map(|(low, width, count)| json!({"lower_bound": number(low), "width": number(width), "count": count}))
                         .collect();
                     json!({"name": name, "totals": totals, "intervals": [], "percentiles": values(counts)})
                 })
                 .collect();
-            json!({"supported_percentiles": PERCENTILES, "details": details})
+            json!({"supported_percentiles": PERCENTILES.map(number), "details": details})
         }
+    }
+}
+
+/// As JSON, a whole number without a fraction.
+fn number(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 {
+        (value as i64).into()
+    } else {
+        value.into()
     }
 }
 
@@ -180,6 +189,6 @@ mod tests {
         let buckets = json(&all, Form::Cumulative);
         assert_eq!(buckets[0]["buckets"][2]["cumulative"], 4);
         let detailed = json(&all, Form::Detailed);
-        assert_eq!(detailed["details"][0]["totals"][1]["width"], 4.0);
+        assert_eq!(detailed["details"][0]["totals"][1]["width"], 4);
     }
 }

@@ -219,7 +219,8 @@ fn buckets(page: &mut String, name: &str, labels: &str, counts: &Counts) -> std:
 
 fn quantiles(page: &mut String, name: &str, labels: &str, counts: &Counts) -> std::fmt::Result {
     for percentile in PERCENTILES {
-        let quantile = percentile / 100.0;
+        // 99.9 / 100 is not quite 0.999.
+        let quantile = (percentile * 10.0).round() / 1000.0;
         let value = at_percentile(counts, percentile).unwrap_or(f64::NAN);
         writeln!(page, "{name}{{{labels}quantile=\"{quantile}\"}} {value}")?;
     }

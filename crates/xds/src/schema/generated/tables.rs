@@ -892,15 +892,15 @@ regex\
 fixed_value\
 envoy.config.overload.v3.BufferFactoryConfig\
 minimum_account_to_track_power_of_two\
-envoy.config.overload.v3.OverloadAction\
+envoy.config.overload.v3.LoadShedPoint\
 triggers\
+envoy.config.overload.v3.OverloadAction\
 only the actions reduce_timeouts and shrink_heap read it; the first is rejected by name, and for the second the allocator gives memory back by itself\
 envoy.config.overload.v3.OverloadManager\
 refresh_interval\
 resource_monitors\
-only the action reset_high_memory_stream reads it, which is rejected\
+only the action reset_high_memory_stream reads it, which is rejected by name\
 buffer_factory_config\
-use actions, which refuse connections and requests under pressure\
 loadshed_points\
 envoy.config.overload.v3.ResourceMonitor\
 envoy.config.overload.v3.ScaledTrigger\
@@ -2163,7 +2163,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 453] = [
+pub(crate) static MESSAGES: [MessageRow; 454] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2346,283 +2346,284 @@ pub(crate) static MESSAGES: [MessageRow; 453] = [
     m(23696,36,750,3), // envoy.config.metrics.v3.StatsMatcher
     m(23770,36,753,3), // envoy.config.metrics.v3.TagSpecifier
     m(23830,44,756,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23911,39,757,3), // envoy.config.overload.v3.OverloadAction
-    m(24107,40,760,5), // envoy.config.overload.v3.OverloadManager
-    m(24349,40,765,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24389,38,767,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24464,41,769,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24505,32,770,3), // envoy.config.overload.v3.Trigger
-    m(24552,27,773,2), // envoy.config.rbac.v3.Action
-    m(24585,31,775,14), // envoy.config.rbac.v3.Permission
-    m(24832,35,789,1), // envoy.config.rbac.v3.Permission.Set
-    m(24867,27,790,5), // envoy.config.rbac.v3.Policy
-    m(24992,30,795,14), // envoy.config.rbac.v3.Principal
-    m(25106,44,809,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25164,34,810,1), // envoy.config.rbac.v3.Principal.Set
-    m(25201,25,811,3), // envoy.config.rbac.v3.RBAC
-    m(25367,39,814,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25406,36,816,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25473,35,818,3), // envoy.config.route.v3.CookieMatcher
-    m(25532,31,821,2), // envoy.config.route.v3.Decorator
-    m(25581,42,823,3), // envoy.config.route.v3.DirectResponseAction
-    m(25644,34,826,3), // envoy.config.route.v3.FilterConfig
-    m(25689,35,829,11), // envoy.config.route.v3.HeaderMatcher
-    m(25842,43,840,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25885,36,843,10), // envoy.config.route.v3.RedirectAction
-    m(26052,27,853,19), // envoy.config.route.v3.Route
-    m(26783,53,872,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26836,33,874,37), // envoy.config.route.v3.RouteAction
-    m(28144,44,911,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28293,65,917,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28358,51,918,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28517,60,922,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28577,51,924,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28639,59,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28698,51,927,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28798,53,930,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28938,47,937,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(29018,61,940,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(29110,40,942,19), // envoy.config.route.v3.RouteConfiguration
-    m(29513,66,961,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29579,31,963,1), // envoy.config.route.v3.RouteList
-    m(29616,32,964,15), // envoy.config.route.v3.RouteMatch
-    m(29889,47,979,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29936,54,979,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29990,55,979,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(30063,29,981,6), // envoy.config.route.v3.Tracing
-    m(30167,36,987,2), // envoy.config.route.v3.VirtualCluster
-    m(30203,33,989,24), // envoy.config.route.v3.VirtualHost
-    m(30464,59,1013,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30523,37,1015,5), // envoy.config.route.v3.WeightedCluster
-    m(30648,51,1020,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30765,75,1030,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30840,53,1030,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30916,63,1035,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(30989,57,1037,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(31046,57,1038,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31103,43,1039,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31198,55,1047,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31253,68,1049,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31513,63,1055,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31585,71,1057,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31656,58,1058,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31896,46,1063,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32355,71,1073,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32490,56,1075,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32623,52,1077,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32693,54,1080,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32812,65,1084,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32877,67,1084,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32971,61,1087,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(33032,65,1087,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33216,78,1093,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33315,70,1096,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33399,63,1098,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33712,68,1103,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33785,58,1107,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33851,45,1108,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33896,81,1108,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35358,105,1168,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35463,101,1170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35608,103,1173,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35734,109,1175,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35865,95,1182,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36021,70,1185,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36091,76,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36174,63,1192,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36267,78,1194,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36345,74,1195,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36464,66,1200,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36539,45,1204,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36660,59,1212,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36781,58,1215,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36839,54,1215,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37528,74,1238,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37627,70,1241,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37883,70,1251,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37953,84,1252,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38037,47,1255,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(38084,56,1256,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38499,67,1269,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38566,47,1271,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38613,63,1271,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38676,77,1271,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38753,79,1272,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38891,60,1275,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38968,66,1278,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(39039,76,1279,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39115,67,1279,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39182,92,1281,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39274,85,1281,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39418,100,1287,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39526,66,1288,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39592,70,1291,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39712,57,1297,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39769,66,1298,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39835,70,1300,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(39905,75,1301,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39980,69,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40049,71,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40120,70,1301,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40190,67,1301,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40262,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40328,64,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40392,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40458,66,1303,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40524,73,1303,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40597,58,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40655,59,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40714,58,1303,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40772,49,1303,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(40905,69,1305,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41278,81,1317,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41410,73,1319,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41774,66,1328,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41853,70,1329,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41944,61,1330,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42048,55,1332,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42212,70,1334,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42298,88,1335,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42419,64,1336,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42552,78,1338,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42630,83,1339,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(42901,58,1343,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42959,70,1343,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(43601,58,1359,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44489,95,1374,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44686,62,1378,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45102,67,1389,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45195,79,1391,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45372,57,1394,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45439,48,1396,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45566,63,1401,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(45640,56,1404,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46266,51,1413,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46356,55,1416,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46641,62,1422,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46707,60,1423,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47037,54,1430,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47258,69,1441,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47360,73,1445,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47433,78,1448,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47511,48,1451,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47724,77,1460,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47801,49,1462,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47950,43,1470,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48024,44,1477,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48074,54,1484,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48182,69,1488,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48262,71,1489,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48339,78,1492,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48417,35,1492,8), // envoy.service.discovery.v3.Resource
-    m(48493,48,1500,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48553,40,1501,2), // envoy.service.discovery.v3.ResourceError
-    m(48593,42,1503,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48635,65,1505,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48700,39,1507,2), // envoy.service.discovery.v3.ResourceName
-    m(48768,32,1509,2), // envoy.service.runtime.v3.Runtime
-    m(48805,36,1511,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48847,35,1513,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48892,40,1515,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48945,49,1518,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48994,33,1519,1), // envoy.type.matcher.v3.ListMatcher
-    m(49033,39,1520,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49080,37,1521,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49123,49,1525,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49172,31,1526,1), // envoy.type.matcher.v3.OrMatcher
-    m(49217,33,1527,1), // envoy.type.matcher.v3.PathMatcher
-    m(49250,45,1528,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49314,34,1530,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49422,44,1532,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49482,35,1533,7), // envoy.type.matcher.v3.StringMatcher
-    m(49594,34,1540,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49670,44,1547,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49714,34,1547,2), // envoy.type.metadata.v3.MetadataKey
-    m(49748,46,1549,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49799,35,1551,4), // envoy.type.metadata.v3.MetadataKind
-    m(49845,43,1555,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49888,40,1555,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49928,43,1555,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49971,41,1555,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(50012,31,1555,6), // envoy.type.tracing.v3.CustomTag
-    m(50078,43,1561,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50121,38,1563,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50159,39,1565,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50198,40,1566,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50242,25,1569,2), // envoy.type.v3.DoubleRange
-    m(50275,31,1571,2), // envoy.type.v3.FractionalPercent
-    m(50326,24,1573,2), // envoy.type.v3.HashPolicy
-    m(50350,36,1575,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50386,33,1576,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50419,24,1576,1), // envoy.type.v3.HttpStatus
-    m(50447,24,1577,2), // envoy.type.v3.Int32Range
-    m(50471,24,1579,2), // envoy.type.v3.Int64Range
-    m(50495,21,1581,1), // envoy.type.v3.Percent
-    m(50516,29,1582,3), // envoy.type.v3.SemanticVersion
-    m(50574,25,1585,3), // envoy.type.v3.TokenBucket
-    m(50627,36,1588,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(50938,54,1593,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(50992,49,1595,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51041,33,1597,9), // google.api.expr.v1alpha1.Constant
-    m(51181,29,1606,8), // google.api.expr.v1alpha1.Expr
-    m(51353,34,1614,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51405,40,1617,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51469,42,1619,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51530,48,1621,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(51608,35,1626,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(51643,36,1627,3), // google.api.expr.v1alpha1.Expr.Select
-    m(51695,34,1630,3), // google.api.expr.v1alpha1.Reference
-    m(51740,35,1633,6), // google.api.expr.v1alpha1.SourceInfo
-    m(51829,45,1639,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(51893,53,1642,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(51956,51,1644,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(52007,50,1646,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52057,29,1648,13), // google.api.expr.v1alpha1.Type
-    m(52176,42,1661,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52233,42,1663,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52295,38,1665,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52342,37,1666,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52397,19,1668,2), // google.protobuf.Any
-    m(52416,25,1670,1), // google.protobuf.BoolValue
-    m(52441,26,1671,1), // google.protobuf.BytesValue
-    m(52467,27,1672,1), // google.protobuf.DoubleValue
-    m(52494,24,1673,2), // google.protobuf.Duration
-    m(52530,21,1675,0), // google.protobuf.Empty
-    m(52551,26,1675,1), // google.protobuf.FloatValue
-    m(52577,26,1676,1), // google.protobuf.Int32Value
-    m(52603,26,1677,1), // google.protobuf.Int64Value
-    m(52629,25,1678,1), // google.protobuf.ListValue
-    m(52660,27,1679,1), // google.protobuf.StringValue
-    m(52687,22,1680,1), // google.protobuf.Struct
-    m(52715,34,1681,2), // google.protobuf.Struct.FieldsEntry
-    m(52749,25,1683,2), // google.protobuf.Timestamp
-    m(52774,27,1685,1), // google.protobuf.UInt32Value
-    m(52801,27,1686,1), // google.protobuf.UInt64Value
-    m(52828,21,1687,6), // google.protobuf.Value
-    m(52883,17,1693,3), // google.rpc.Status
-    m(52907,21,1696,2), // xds.core.v3.CidrRange
-    m(52928,25,1698,1), // xds.core.v3.ContextParams
-    m(52959,37,1699,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(52996,32,1701,2), // xds.core.v3.TypedExtensionConfig
-    m(53028,27,1703,3), // xds.type.matcher.v3.Matcher
-    m(53090,39,1706,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53137,52,1707,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53206,49,1709,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53303,63,1713,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53366,65,1714,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53459,39,1717,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(53584,48,1721,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(53635,57,1722,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(53692,35,1724,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(53778,32,1727,2), // xds.type.matcher.v3.RegexMatcher
-    m(53810,42,1729,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(53852,33,1729,7), // xds.type.matcher.v3.StringMatcher
+    m(23911,38,757,2), // envoy.config.overload.v3.LoadShedPoint
+    m(23957,39,759,3), // envoy.config.overload.v3.OverloadAction
+    m(24145,40,762,5), // envoy.config.overload.v3.OverloadManager
+    m(24330,40,767,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24370,38,769,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24445,41,771,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24486,32,772,3), // envoy.config.overload.v3.Trigger
+    m(24533,27,775,2), // envoy.config.rbac.v3.Action
+    m(24566,31,777,14), // envoy.config.rbac.v3.Permission
+    m(24813,35,791,1), // envoy.config.rbac.v3.Permission.Set
+    m(24848,27,792,5), // envoy.config.rbac.v3.Policy
+    m(24973,30,797,14), // envoy.config.rbac.v3.Principal
+    m(25087,44,811,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25145,34,812,1), // envoy.config.rbac.v3.Principal.Set
+    m(25182,25,813,3), // envoy.config.rbac.v3.RBAC
+    m(25348,39,816,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25387,36,818,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25454,35,820,3), // envoy.config.route.v3.CookieMatcher
+    m(25513,31,823,2), // envoy.config.route.v3.Decorator
+    m(25562,42,825,3), // envoy.config.route.v3.DirectResponseAction
+    m(25625,34,828,3), // envoy.config.route.v3.FilterConfig
+    m(25670,35,831,11), // envoy.config.route.v3.HeaderMatcher
+    m(25823,43,842,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25866,36,845,10), // envoy.config.route.v3.RedirectAction
+    m(26033,27,855,19), // envoy.config.route.v3.Route
+    m(26764,53,874,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26817,33,876,37), // envoy.config.route.v3.RouteAction
+    m(28125,44,913,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28274,65,919,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28339,51,920,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28498,60,924,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28558,51,926,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28620,59,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28679,51,929,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28779,53,932,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28919,47,939,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28999,61,942,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29091,40,944,19), // envoy.config.route.v3.RouteConfiguration
+    m(29494,66,963,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29560,31,965,1), // envoy.config.route.v3.RouteList
+    m(29597,32,966,15), // envoy.config.route.v3.RouteMatch
+    m(29870,47,981,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29917,54,981,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29971,55,981,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30044,29,983,6), // envoy.config.route.v3.Tracing
+    m(30148,36,989,2), // envoy.config.route.v3.VirtualCluster
+    m(30184,33,991,24), // envoy.config.route.v3.VirtualHost
+    m(30445,59,1015,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30504,37,1017,5), // envoy.config.route.v3.WeightedCluster
+    m(30629,51,1022,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30746,75,1032,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30821,53,1032,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30897,63,1037,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(30970,57,1039,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31027,57,1040,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31084,43,1041,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31179,55,1049,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31234,68,1051,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31494,63,1057,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31566,71,1059,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31637,58,1060,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31877,46,1065,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32336,71,1075,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32471,56,1077,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32604,52,1079,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32674,54,1082,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32793,65,1086,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32858,67,1086,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32952,61,1089,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33013,65,1089,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33197,78,1095,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33296,70,1098,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33380,63,1100,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33693,68,1105,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33766,58,1109,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33832,45,1110,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33877,81,1110,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35339,105,1170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35444,101,1172,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35589,103,1175,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35715,109,1177,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35846,95,1184,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36002,70,1187,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36072,76,1192,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36155,63,1194,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36248,78,1196,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36326,74,1197,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36445,66,1202,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36520,45,1206,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36641,59,1214,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36762,58,1217,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36820,54,1217,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37509,74,1240,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37608,70,1243,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37864,70,1253,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37934,84,1254,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38018,47,1257,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(38065,56,1258,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38480,67,1271,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38547,47,1273,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38594,63,1273,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38657,77,1273,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38734,79,1274,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38872,60,1277,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38949,66,1280,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(39020,76,1281,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39096,67,1281,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39163,92,1283,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39255,85,1283,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39399,100,1289,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39507,66,1290,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39573,70,1293,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39693,57,1299,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39750,66,1300,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39816,70,1302,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(39886,75,1303,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39961,69,1303,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40030,71,1303,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40101,70,1303,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40171,67,1303,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40243,66,1305,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40309,64,1305,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40373,66,1305,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40439,66,1305,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40505,73,1305,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40578,58,1305,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40636,59,1305,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40695,58,1305,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40753,49,1305,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(40886,69,1307,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41259,81,1319,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41391,73,1321,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41755,66,1330,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41834,70,1331,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41925,61,1332,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42029,55,1334,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42193,70,1336,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42279,88,1337,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42400,64,1338,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42533,78,1340,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42611,83,1341,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(42882,58,1345,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42940,70,1345,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(43582,58,1361,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44470,95,1376,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44667,62,1380,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45083,67,1391,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45176,79,1393,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45353,57,1396,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45420,48,1398,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45547,63,1403,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(45621,56,1406,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46247,51,1415,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46337,55,1418,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46622,62,1424,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46688,60,1425,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47018,54,1432,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47239,69,1443,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47341,73,1447,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47414,78,1450,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47492,48,1453,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47705,77,1462,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47782,49,1464,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47931,43,1472,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48005,44,1479,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48055,54,1486,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48163,69,1490,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48243,71,1491,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48320,78,1494,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48398,35,1494,8), // envoy.service.discovery.v3.Resource
+    m(48474,48,1502,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48534,40,1503,2), // envoy.service.discovery.v3.ResourceError
+    m(48574,42,1505,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48616,65,1507,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48681,39,1509,2), // envoy.service.discovery.v3.ResourceName
+    m(48749,32,1511,2), // envoy.service.runtime.v3.Runtime
+    m(48786,36,1513,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48828,35,1515,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48873,40,1517,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48926,49,1520,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48975,33,1521,1), // envoy.type.matcher.v3.ListMatcher
+    m(49014,39,1522,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49061,37,1523,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49104,49,1527,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49153,31,1528,1), // envoy.type.matcher.v3.OrMatcher
+    m(49198,33,1529,1), // envoy.type.matcher.v3.PathMatcher
+    m(49231,45,1530,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49295,34,1532,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49403,44,1534,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49463,35,1535,7), // envoy.type.matcher.v3.StringMatcher
+    m(49575,34,1542,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49651,44,1549,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49695,34,1549,2), // envoy.type.metadata.v3.MetadataKey
+    m(49729,46,1551,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49780,35,1553,4), // envoy.type.metadata.v3.MetadataKind
+    m(49826,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49869,40,1557,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49909,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49952,41,1557,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49993,31,1557,6), // envoy.type.tracing.v3.CustomTag
+    m(50059,43,1563,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50102,38,1565,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50140,39,1567,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50179,40,1568,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50223,25,1571,2), // envoy.type.v3.DoubleRange
+    m(50256,31,1573,2), // envoy.type.v3.FractionalPercent
+    m(50307,24,1575,2), // envoy.type.v3.HashPolicy
+    m(50331,36,1577,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50367,33,1578,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50400,24,1578,1), // envoy.type.v3.HttpStatus
+    m(50428,24,1579,2), // envoy.type.v3.Int32Range
+    m(50452,24,1581,2), // envoy.type.v3.Int64Range
+    m(50476,21,1583,1), // envoy.type.v3.Percent
+    m(50497,29,1584,3), // envoy.type.v3.SemanticVersion
+    m(50555,25,1587,3), // envoy.type.v3.TokenBucket
+    m(50608,36,1590,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(50919,54,1595,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(50973,49,1597,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51022,33,1599,9), // google.api.expr.v1alpha1.Constant
+    m(51162,29,1608,8), // google.api.expr.v1alpha1.Expr
+    m(51334,34,1616,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51386,40,1619,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51450,42,1621,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51511,48,1623,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(51589,35,1628,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(51624,36,1629,3), // google.api.expr.v1alpha1.Expr.Select
+    m(51676,34,1632,3), // google.api.expr.v1alpha1.Reference
+    m(51721,35,1635,6), // google.api.expr.v1alpha1.SourceInfo
+    m(51810,45,1641,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(51874,53,1644,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(51937,51,1646,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(51988,50,1648,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52038,29,1650,13), // google.api.expr.v1alpha1.Type
+    m(52157,42,1663,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52214,42,1665,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52276,38,1667,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52323,37,1668,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52378,19,1670,2), // google.protobuf.Any
+    m(52397,25,1672,1), // google.protobuf.BoolValue
+    m(52422,26,1673,1), // google.protobuf.BytesValue
+    m(52448,27,1674,1), // google.protobuf.DoubleValue
+    m(52475,24,1675,2), // google.protobuf.Duration
+    m(52511,21,1677,0), // google.protobuf.Empty
+    m(52532,26,1677,1), // google.protobuf.FloatValue
+    m(52558,26,1678,1), // google.protobuf.Int32Value
+    m(52584,26,1679,1), // google.protobuf.Int64Value
+    m(52610,25,1680,1), // google.protobuf.ListValue
+    m(52641,27,1681,1), // google.protobuf.StringValue
+    m(52668,22,1682,1), // google.protobuf.Struct
+    m(52696,34,1683,2), // google.protobuf.Struct.FieldsEntry
+    m(52730,25,1685,2), // google.protobuf.Timestamp
+    m(52755,27,1687,1), // google.protobuf.UInt32Value
+    m(52782,27,1688,1), // google.protobuf.UInt64Value
+    m(52809,21,1689,6), // google.protobuf.Value
+    m(52864,17,1695,3), // google.rpc.Status
+    m(52888,21,1698,2), // xds.core.v3.CidrRange
+    m(52909,25,1700,1), // xds.core.v3.ContextParams
+    m(52940,37,1701,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(52977,32,1703,2), // xds.core.v3.TypedExtensionConfig
+    m(53009,27,1705,3), // xds.type.matcher.v3.Matcher
+    m(53071,39,1708,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53118,52,1709,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53187,49,1711,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53284,63,1715,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53347,65,1716,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53440,39,1719,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(53565,48,1723,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(53616,57,1724,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(53673,35,1726,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(53759,32,1729,2), // xds.type.matcher.v3.RegexMatcher
+    m(53791,42,1731,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(53833,33,1731,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1736] = [
+pub(crate) static FIELDS: [FieldRow; 1738] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',49,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2631,20 +2632,20 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',431,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',431,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',432,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',432,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',431,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',431,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',432,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',432,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',393,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',394,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',393,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',394,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',69,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2657,13 +2658,13 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',418,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',419,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',432,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',418,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',419,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2679,9 +2680,9 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',422,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',422,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',422,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',423,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',423,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',423,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2705,19 +2706,19 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',418,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',419,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',418,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',419,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',432,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',418,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',419,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2732,11 +2733,11 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',393,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',394,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',393,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',394,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',122,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2757,23 +2758,23 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',418,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',419,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',418,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',419,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',418,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',419,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',432,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',418,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',419,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2781,19 +2782,19 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',431,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',418,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',432,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',419,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',431,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',418,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',432,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',419,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',422,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',422,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',423,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',423,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',126,4,255,b'S',0,0), // node
@@ -2807,14 +2808,14 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',418,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',431,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',419,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',432,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',419,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',46,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2838,12 +2839,12 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.ExtensionFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',419,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3655,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3708,6,1,b'm',202,4,255,b'S',0,0), // header
+    f(3708,6,1,b'm',203,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3753,5,1,b'e',34,2,255,b'S',0,0), // types
     f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2854,7 +2855,7 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(3882,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3926,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3937,15,2,b'm',386,4,255,b'S',0,0), // percent_sampled
+    f(3937,15,2,b'm',387,4,255,b'S',0,0), // percent_sampled
     f(3952,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2866,7 +2867,7 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(4261,14,4,b'm',143,2,255,b'R',4207,54), // socket_options
     f(4275,10,5,b'm',33,2,255,b'I',4092,41), // access_log
     f(4352,24,6,b'b',65535,0,255,b'I',4285,67), // ignore_global_conn_limit
-    f(4376,11,7,b'm',370,2,255,b'R',0,0), // allow_paths
+    f(4376,11,7,b'm',371,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
     f(4422,16,2,b'm',55,4,255,b'S',0,0), // static_resources
@@ -2874,17 +2875,17 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(4455,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
     f(4541,10,5,b's',65535,0,255,b'I',4470,71), // flags_path
     f(4596,11,6,b'm',65535,2,255,b'R',4551,45), // stats_sinks
-    f(4677,20,7,b'm',422,4,255,b'I',4607,70), // stats_flush_interval
+    f(4677,20,7,b'm',423,4,255,b'I',4607,70), // stats_flush_interval
     f(4765,8,8,b'm',66,4,255,b'I',4697,68), // watchdog
     f(4820,7,9,b'm',65535,4,255,b'R',4773,47), // tracing
     f(4827,5,12,b'm',48,4,255,b'S',0,0), // admin
     f(4832,12,13,b'm',178,4,255,b'S',0,0), // stats_config
     f(4889,10,14,b'm',96,4,255,b'R',4844,45), // hds_config
-    f(4899,16,15,b'm',183,4,255,b'S',0,0), // overload_manager
+    f(4899,16,15,b'm',184,4,255,b'S',0,0), // overload_manager
     f(4961,23,16,b'b',65535,0,255,b'I',4915,46), // enable_dispatcher_stats
     f(4984,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
     f(5027,13,18,b's',65535,0,255,b'R',4999,28), // header_prefix
-    f(5040,29,19,b'm',433,4,255,b'S',0,0), // stats_server_version_override
+    f(5040,29,19,b'm',434,4,255,b'S',0,0), // stats_server_version_override
     f(5069,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5127,20,21,b'm',152,2,255,b'R',5092,35), // bootstrap_extensions
     f(5220,14,22,b'm',102,2,255,b'R',5147,73), // config_sources
@@ -2907,12 +2908,12 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(6265,21,39,b'm',52,4,255,b'I',6223,42), // deferred_stat_options
     f(6327,32,40,b'm',54,4,255,b'I',6286,41), // grpc_async_client_manager_config
     f(6409,24,41,b'm',61,4,255,b'I',6359,50), // memory_allocator_manager
-    f(6515,23,42,b'm',422,4,1,b'I',6433,82), // stats_eviction_interval
+    f(6515,23,42,b'm',423,4,1,b'I',6433,82), // stats_eviction_interval
     f(6570,26,43,b'b',65535,0,255,b'I',6538,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',51,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6718,11,1,b'm',429,4,0,b'S',0,0), // json_format
+    f(6718,11,1,b'm',430,4,0,b'S',0,0), // json_format
     f(6729,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6831,30,1,b'b',65535,0,255,b'I',6795,36), // enable_deferred_creation_stats
@@ -2923,11 +2924,11 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(6993,21,5,b's',65535,0,255,b'R',6943,50), // lds_resources_locator
     f(7014,21,6,b's',65535,0,255,b'R',6943,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7099,30,1,b'm',422,4,255,b'I',6795,36), // max_cached_entry_idle_duration
+    f(7099,30,1,b'm',423,4,255,b'I',6795,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7180,9,1,b'm',169,2,255,b'S',0,0), // listeners
     f(7189,8,2,b'm',72,2,255,b'S',0,0), // clusters
-    f(7197,7,3,b'm',330,2,255,b'S',0,0), // secrets
+    f(7197,7,3,b'm',331,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7244,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7335,17,2,b'm',57,4,255,b'I',7262,73), // outlier_detection
@@ -2946,13 +2947,13 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(7724,6,1,b'm',62,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7778,16,1,b'w',65535,0,255,b'I',6795,36), // bytes_to_release
-    f(7794,23,2,b'm',422,4,255,b'I',6795,36), // memory_release_interval
-    f(7817,23,3,b'm',433,4,255,b'I',6795,36), // soft_memory_limit_bytes
-    f(7840,28,4,b'm',432,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
+    f(7794,23,2,b'm',423,4,255,b'I',6795,36), // memory_release_interval
+    f(7817,23,3,b'm',434,4,255,b'I',6795,36), // soft_memory_limit_bytes
+    f(7840,28,4,b'm',433,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
     f(7868,24,5,b'w',65535,0,255,b'I',6795,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7930,12,2,b'm',429,4,0,b'S',0,0), // static_layer
+    f(7930,12,2,b'm',430,4,0,b'S',0,0), // static_layer
     f(7942,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
     f(7952,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
     f(7963,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
@@ -2965,12 +2966,12 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(8164,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8209,12,1,b'm',422,4,255,b'I',6795,36), // miss_timeout
-    f(8221,16,2,b'm',422,4,255,b'I',6795,36), // megamiss_timeout
-    f(8237,12,3,b'm',422,4,255,b'I',6795,36), // kill_timeout
-    f(8249,17,4,b'm',422,4,255,b'I',6795,36), // multikill_timeout
-    f(8266,19,5,b'm',393,4,255,b'I',6795,36), // multikill_threshold
-    f(8285,23,6,b'm',422,4,255,b'I',6795,36), // max_kill_timeout_jitter
+    f(8209,12,1,b'm',423,4,255,b'I',6795,36), // miss_timeout
+    f(8221,16,2,b'm',423,4,255,b'I',6795,36), // megamiss_timeout
+    f(8237,12,3,b'm',423,4,255,b'I',6795,36), // kill_timeout
+    f(8249,17,4,b'm',423,4,255,b'I',6795,36), // multikill_timeout
+    f(8266,19,5,b'm',394,4,255,b'I',6795,36), // multikill_threshold
+    f(8285,23,6,b'm',423,4,255,b'I',6795,36), // max_kill_timeout_jitter
     f(8308,7,7,b'm',67,2,255,b'I',6795,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
@@ -2983,34 +2984,34 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(8488,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8557,15,2,b'm',432,4,255,b'S',0,0), // max_connections
-    f(8572,20,3,b'm',432,4,255,b'S',0,0), // max_pending_requests
-    f(8592,12,4,b'm',432,4,255,b'S',0,0), // max_requests
-    f(8604,11,5,b'm',432,4,255,b'S',0,0), // max_retries
+    f(8557,15,2,b'm',433,4,255,b'S',0,0), // max_connections
+    f(8572,20,3,b'm',433,4,255,b'S',0,0), // max_pending_requests
+    f(8592,12,4,b'm',433,4,255,b'S',0,0), // max_requests
+    f(8604,11,5,b'm',433,4,255,b'S',0,0), // max_retries
     f(8615,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8690,20,7,b'm',432,4,255,b'I',8630,60), // max_connection_pools
+    f(8690,20,7,b'm',433,4,255,b'I',8630,60), // max_connection_pools
     f(8710,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8784,14,1,b'm',393,4,255,b'S',0,0), // budget_percent
-    f(8798,21,2,b'm',432,4,255,b'S',0,0), // min_retry_concurrency
-    f(8896,15,3,b'm',422,4,255,b'R',8819,77), // budget_interval
+    f(8784,14,1,b'm',394,4,255,b'S',0,0), // budget_percent
+    f(8798,21,2,b'm',433,4,255,b'S',0,0), // min_retry_concurrency
+    f(8896,15,3,b'm',423,4,255,b'R',8819,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(8942,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
-    f(8960,15,4,b'm',422,4,255,b'S',0,0), // connect_timeout
-    f(9043,33,5,b'm',432,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
+    f(8960,15,4,b'm',423,4,255,b'S',0,0), // connect_timeout
+    f(9043,33,5,b'm',433,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
     f(9076,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9142,13,8,b'm',65535,2,255,b'R',9085,57), // health_checks
-    f(9155,27,9,b'm',432,4,255,b'S',0,0), // max_requests_per_connection
+    f(9155,27,9,b'm',433,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',69,4,255,b'S',0,0), // circuit_breakers
     f(9182,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(9225,16,16,b'm',422,4,255,b'S',0,0), // dns_refresh_rate
+    f(9225,16,16,b'm',423,4,255,b'S',0,0), // dns_refresh_rate
     f(9241,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9258,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
     f(7335,17,19,b'm',65535,4,255,b'R',9271,58), // outlier_detection
-    f(9329,16,20,b'm',422,4,255,b'S',0,0), // cleanup_interval
+    f(9329,16,20,b'm',423,4,255,b'S',0,0), // cleanup_interval
     f(7352,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
     f(9414,16,22,b'm',65535,4,255,b'R',9345,69), // lb_subset_config
     f(9498,19,23,b'm',65535,4,1,b'R',9430,68), // ring_hash_lb_config
@@ -3043,67 +3044,67 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(10518,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10624,16,52,b'm',65535,4,1,b'R',10559,65), // maglev_lb_config
     f(5648,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(10640,21,54,b'm',419,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10640,21,54,b'm',420,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5669,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10661,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
     f(10682,27,57,b's',65535,2,255,b'R',10131,58), // lrs_report_endpoint_metrics
-    f(10709,10,58,b'm',422,4,255,b'S',0,0), // dns_jitter
-    f(10747,24,59,b'm',440,4,255,b'R',10719,28), // transport_socket_matcher
-    f(10846,44,60,b'm',422,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
+    f(10709,10,58,b'm',423,4,255,b'S',0,0), // dns_jitter
+    f(10747,24,59,b'm',441,4,255,b'R',10719,28), // transport_socket_matcher
+    f(10846,44,60,b'm',423,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
     f(10913,13,61,b'm',179,4,255,b'I',10890,23), // stats_matcher
     f(10992,16,62,b'm',65535,4,255,b'R',10926,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11054,23,1,b'm',393,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11054,23,1,b'm',394,4,255,b'S',0,0), // healthy_panic_threshold
     f(11077,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
     f(11097,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11176,19,4,b'm',422,4,255,b'I',11124,52), // update_merge_window
+    f(11176,19,4,b'm',423,4,255,b'I',11124,52), // update_merge_window
     f(11247,31,5,b'b',65535,0,255,b'I',11195,52), // ignore_new_hosts_until_first_hc
     f(11278,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11386,28,7,b'm',74,4,255,b'I',11314,72), // consistent_hashing_lb_config
     f(11513,20,8,b'm',114,4,255,b'I',11414,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11605,24,1,b'b',65535,0,255,b'I',6795,36), // use_hostname_for_hashing
-    f(11629,19,2,b'm',432,4,255,b'I',6795,36), // hash_balance_factor
+    f(11629,19,2,b'm',433,4,255,b'I',6795,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',393,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',433,4,255,b'S',0,0), // min_cluster_size
+    f(11783,15,1,b'm',394,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',434,4,255,b'S',0,0), // min_cluster_size
     f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',419,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11932,10,1,b'm',102,4,255,b'S',0,0), // eds_config
     f(11942,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12006,12,1,b'm',432,4,255,b'S',0,0), // choice_count
+    f(12006,12,1,b'm',433,4,255,b'S',0,0), // choice_count
     f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
     f(12037,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12105,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12120,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12136,22,3,b'm',432,4,255,b'S',0,0), // upstream_port_override
-    f(12245,12,4,b'm',373,4,255,b'R',12158,87), // metadata_key
+    f(12136,22,3,b'm',433,4,255,b'S',0,0), // upstream_port_override
+    f(12245,12,4,b'm',374,4,255,b'R',12158,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12305,29,1,b'm',421,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
-    f(12334,27,2,b'm',421,4,255,b'I',6795,36), // predictive_preconnect_ratio
-    f(12361,27,3,b'm',363,4,255,b'I',6795,36), // preconnect_enabled_metadata
+    f(12305,29,1,b'm',422,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
+    f(12334,27,2,b'm',422,4,255,b'I',6795,36), // predictive_preconnect_ratio
+    f(12361,27,3,b'm',364,4,255,b'I',6795,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',423,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',423,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12037,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12553,17,1,b'm',422,4,255,b'S',0,0), // slow_start_window
+    f(12553,17,1,b'm',423,4,255,b'S',0,0), // slow_start_window
     f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',393,4,255,b'S',0,0), // min_weight_percent
+    f(12580,18,3,b'm',394,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12650,5,2,b'm',429,4,255,b'S',0,0), // match
+    f(12650,5,2,b'm',430,4,255,b'S',0,0), // match
     f(9517,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12767,8,1,b'm',88,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -3118,13 +3119,13 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(13098,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13188,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13216,26,2,b'm',432,4,255,b'S',0,0), // first_address_family_count
+    f(13216,26,2,b'm',433,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13294,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13300,6,2,b'm',113,4,0,b'S',0,0), // append
     f(13306,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13387,11,1,b'm',370,4,255,b'S',0,0), // key_matcher
+    f(13387,11,1,b'm',371,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13426,14,1,b'm',142,4,0,b'S',0,0), // socket_address
     f(13440,4,2,b'm',129,4,0,b'S',0,0), // pipe
@@ -3133,39 +3134,39 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13581,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13633,13,2,b's',65535,2,255,b'R',13589,44), // cluster_names
-    f(13691,13,3,b'm',422,4,255,b'I',13646,45), // refresh_delay
+    f(13691,13,3,b'm',423,4,255,b'I',13646,45), // refresh_delay
     f(13704,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
-    f(13717,15,5,b'm',422,4,255,b'I',13646,45), // request_timeout
+    f(13717,15,5,b'm',423,4,255,b'I',13646,45), // request_timeout
     f(13793,19,6,b'm',132,4,255,b'I',13732,61), // rate_limit_settings
     f(13812,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13842,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13863,17,9,b'm',152,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',423,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',423,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13947,14,1,b'm',142,4,255,b'S',0,0), // source_address
-    f(13961,8,2,b'm',419,4,255,b'S',0,0), // freebind
+    f(13961,8,2,b'm',420,4,255,b'S',0,0), // freebind
     f(4261,14,3,b'm',143,2,255,b'S',0,0), // socket_options
     f(13969,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
     f(13996,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
     f(14018,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
     f(14083,27,7,b'b',65535,0,255,b'R',14040,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',394,4,255,b'S',0,0), // version
-    f(9567,8,2,b'm',429,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',395,4,255,b'S',0,0), // version
+    f(9567,8,2,b'm',430,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
     f(14183,24,1,b'b',65535,0,255,b'I',6795,36), // enable_string_conversion
     f(14207,20,2,b'b',65535,0,255,b'I',6795,36), // enable_string_concat
     f(14227,23,3,b'b',65535,0,255,b'I',6795,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
     f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',432,4,255,b'S',0,0), // prefix_len
+    f(14294,10,2,b'm',433,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14337,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
     f(14354,3,3,b'm',95,4,0,b'S',0,0), // ads
-    f(14357,21,4,b'm',422,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14357,21,4,b'm',423,4,255,b'S',0,0), // initial_fetch_timeout
     f(14378,4,5,b'm',141,4,0,b'S',0,0), // self
     f(14382,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14402,11,7,b'm',65535,2,255,b'R',6943,50), // authorities
@@ -3199,14 +3200,14 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.config.core.v3.GrpcService
     f(14899,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
     f(14938,11,2,b'm',65535,4,0,b'R',14909,29), // google_grpc
-    f(14983,7,3,b'm',422,4,255,b'I',14949,34), // timeout
+    f(14983,7,3,b'm',423,4,255,b'I',14949,34), // timeout
     f(14990,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
     f(15006,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15072,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15006,12,3,b'm',133,4,255,b'I',15081,53), // retry_policy
-    f(15134,26,4,b'm',432,4,255,b'S',0,0), // max_receive_message_length
+    f(15134,26,4,b'm',433,4,255,b'S',0,0), // max_receive_message_length
     f(15208,18,5,b'b',65535,0,255,b'I',15160,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -3214,66 +3215,66 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(15258,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3708,6,1,b'm',112,4,255,b'S',0,0), // header
-    f(13300,6,2,b'm',419,4,255,b'S',0,0), // append
+    f(13300,6,2,b'm',420,4,255,b'S',0,0), // append
     f(15305,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15318,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3655,8,1,b'e',18,2,255,b'I',6795,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15411,18,1,b'm',419,4,255,b'S',0,0), // allow_absolute_url
+    f(15411,18,1,b'm',420,4,255,b'S',0,0), // allow_absolute_url
     f(15429,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15443,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15467,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
     f(15484,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15557,20,6,b'b',65535,0,255,b'R',15499,58), // allow_chunked_length
-    f(15577,45,7,b'm',419,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15577,45,7,b'm',420,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
     f(15622,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15685,16,9,b'm',419,4,255,b'I',15646,39), // use_balsa_parser
+    f(15685,16,9,b'm',420,4,255,b'I',15646,39), // use_balsa_parser
     f(15701,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15760,22,11,b'm',370,2,255,b'R',15721,39), // ignore_http_11_upgrade
+    f(15760,22,11,b'm',371,2,255,b'R',15721,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15839,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
     f(15901,18,8,b'm',152,4,0,b'I',15856,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16033,16,1,b'm',432,4,255,b'S',0,0), // hpack_table_size
-    f(16049,22,2,b'm',432,4,255,b'S',0,0), // max_concurrent_streams
-    f(16071,26,3,b'm',432,4,255,b'S',0,0), // initial_stream_window_size
-    f(16097,30,4,b'm',432,4,255,b'S',0,0), // initial_connection_window_size
+    f(16033,16,1,b'm',433,4,255,b'S',0,0), // hpack_table_size
+    f(16049,22,2,b'm',433,4,255,b'S',0,0), // max_concurrent_streams
+    f(16071,26,3,b'm',433,4,255,b'S',0,0), // initial_stream_window_size
+    f(16097,30,4,b'm',433,4,255,b'S',0,0), // initial_connection_window_size
     f(16127,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16195,14,6,b'b',65535,0,255,b'R',16140,55), // allow_metadata
-    f(16243,19,7,b'm',432,4,255,b'I',16209,34), // max_outbound_frames
-    f(16307,27,8,b'm',432,4,255,b'I',16262,45), // max_outbound_control_frames
-    f(16375,49,9,b'm',432,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16470,38,10,b'm',432,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
-    f(16577,52,11,b'm',432,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16243,19,7,b'm',433,4,255,b'I',16209,34), // max_outbound_frames
+    f(16307,27,8,b'm',433,4,255,b'I',16262,45), // max_outbound_control_frames
+    f(16375,49,9,b'm',433,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16470,38,10,b'm',433,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
+    f(16577,52,11,b'm',433,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(16669,38,12,b'b',65535,0,255,b'I',16629,40), // stream_error_on_invalid_http_messaging
     f(16754,26,13,b'm',65535,2,255,b'R',16707,47), // custom_settings_parameters
-    f(15577,45,14,b'm',419,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
+    f(15577,45,14,b'm',420,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
     f(16780,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
-    f(16838,17,16,b'm',419,4,255,b'I',16800,38), // use_oghttp2_codec
-    f(16916,17,17,b'm',433,4,255,b'I',16855,61), // max_metadata_size
-    f(16970,23,18,b'm',419,4,255,b'I',16933,37), // enable_huffman_encoding
-    f(16993,24,19,b'm',432,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17056,17,20,b'm',419,4,255,b'I',17017,39), // disallow_obs_text
-    f(17115,18,21,b'm',433,4,255,b'I',17073,42), // stream_reset_burst
-    f(17133,17,22,b'm',433,4,255,b'I',17073,42), // stream_reset_rate
+    f(16838,17,16,b'm',420,4,255,b'I',16800,38), // use_oghttp2_codec
+    f(16916,17,17,b'm',434,4,255,b'I',16855,61), // max_metadata_size
+    f(16970,23,18,b'm',420,4,255,b'I',16933,37), // enable_huffman_encoding
+    f(16993,24,19,b'm',433,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17056,17,20,b'm',420,4,255,b'I',17017,39), // disallow_obs_text
+    f(17115,18,21,b'm',434,4,255,b'I',17073,42), // stream_reset_burst
+    f(17133,17,22,b'm',434,4,255,b'I',17073,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17190,12,1,b'm',422,4,255,b'S',0,0), // idle_timeout
-    f(17202,17,2,b'm',432,4,255,b'S',0,0), // max_headers_count
-    f(17219,23,3,b'm',422,4,255,b'S',0,0), // max_connection_duration
-    f(17242,19,4,b'm',422,4,255,b'S',0,0), // max_stream_duration
+    f(17190,12,1,b'm',423,4,255,b'S',0,0), // idle_timeout
+    f(17202,17,2,b'm',433,4,255,b'S',0,0), // max_headers_count
+    f(17219,23,3,b'm',423,4,255,b'S',0,0), // max_connection_duration
+    f(17242,19,4,b'm',423,4,255,b'S',0,0), // max_stream_duration
     f(17261,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9155,27,6,b'm',432,4,255,b'S',0,0), // max_requests_per_connection
-    f(17310,23,7,b'm',432,4,255,b'R',17292,18), // max_response_headers_kb
-    f(17333,30,8,b'm',393,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9155,27,6,b'm',433,4,255,b'S',0,0), // max_requests_per_connection
+    f(17310,23,7,b'm',433,4,255,b'R',17292,18), // max_response_headers_kb
+    f(17333,30,8,b'm',394,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17401,15,1,b'b',65535,0,255,b'I',6795,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17454,8,1,b'm',422,4,255,b'S',0,0), // interval
-    f(14983,7,2,b'm',422,4,255,b'S',0,0), // timeout
-    f(17462,15,3,b'm',393,4,255,b'S',0,0), // interval_jitter
-    f(17537,24,4,b'm',422,4,255,b'R',17477,60), // connection_idle_interval
+    f(17454,8,1,b'm',423,4,255,b'S',0,0), // interval
+    f(14983,7,2,b'm',423,4,255,b'S',0,0), // timeout
+    f(17462,15,3,b'm',394,4,255,b'S',0,0), // interval_jitter
+    f(17537,24,4,b'm',423,4,255,b'R',17477,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17590,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17596,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3283,14 +3284,14 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(17686,21,2,b'm',125,1,255,b'I',17652,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',429,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17835,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9567,8,3,b'm',429,4,255,b'S',0,0), // metadata
+    f(9567,8,3,b'm',430,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',122,4,255,b'S',0,0), // locality
     f(17837,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17852,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3301,11 +3302,11 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(17938,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',438,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14558,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(18041,13,3,b'm',422,4,255,b'R',0,0), // poll_interval
+    f(18041,13,3,b'm',423,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3317,29 +3318,29 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(18277,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18287,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18333,10,1,b'm',432,4,255,b'I',6795,36), // max_tokens
-    f(18343,9,2,b'm',421,4,255,b'I',6795,36), // fill_rate
+    f(18333,10,1,b'm',433,4,255,b'I',6795,36), // max_tokens
+    f(18343,9,2,b'm',422,4,255,b'I',6795,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18384,14,1,b'm',97,4,255,b'I',6795,36), // retry_back_off
-    f(18398,11,2,b'm',432,4,255,b'I',6795,36), // num_retries
+    f(18398,11,2,b'm',433,4,255,b'I',6795,36), // num_retries
     f(18409,8,3,b's',65535,0,255,b'I',6795,36), // retry_on
     f(18417,14,4,b'm',135,4,255,b'I',6795,36), // retry_priority
     f(18431,20,5,b'm',134,2,255,b'I',6795,36), // retry_host_predicate
     f(18451,33,6,b'l',65535,0,255,b'I',6795,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',418,4,0,b'I',6795,36), // typed_config
+    f(3148,12,2,b'm',419,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',418,4,0,b'I',6795,36), // typed_config
+    f(3148,12,2,b'm',419,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18615,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18615,13,1,b'm',419,4,255,b'S',0,0), // default_value
+    f(18615,13,1,b'm',420,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18615,13,1,b'm',386,4,255,b'S',0,0), // default_value
+    f(18615,13,1,b'm',387,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18615,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3375,29 +3376,29 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(4261,14,1,b'm',143,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6729,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6718,11,2,b'm',429,4,0,b'S',0,0), // json_format
+    f(6718,11,2,b'm',430,4,0,b'S',0,0), // json_format
     f(19367,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19384,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19396,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
     f(19414,10,6,b'm',152,2,255,b'S',0,0), // formatters
     f(19460,19,7,b'm',120,4,255,b'I',19424,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19512,16,1,b'm',432,4,255,b'S',0,0), // keepalive_probes
-    f(19528,14,2,b'm',432,4,255,b'S',0,0), // keepalive_time
-    f(19542,18,3,b'm',432,4,255,b'S',0,0), // keepalive_interval
+    f(19512,16,1,b'm',433,4,255,b'S',0,0), // keepalive_probes
+    f(19528,14,2,b'm',433,4,255,b'S',0,0), // keepalive_time
+    f(19542,18,3,b'm',433,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19641,13,3,b'm',148,4,255,b'R',19589,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',419,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',419,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19767,20,1,b'm',433,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19787,10,2,b'm',419,4,255,b'S',0,0), // prefer_gro
+    f(19767,20,1,b'm',434,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19787,10,2,b'm',420,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(19845,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(19853,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3415,12 +3416,12 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(2972,5,2,b'm',160,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20198,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
-    f(20212,23,3,b'm',432,4,255,b'S',0,0), // overprovisioning_factor
-    f(20235,20,4,b'm',422,4,255,b'S',0,0), // endpoint_stale_after
+    f(20212,23,3,b'm',433,4,255,b'S',0,0), // overprovisioning_factor
+    f(20235,20,4,b'm',423,4,255,b'S',0,0), // endpoint_stale_after
     f(20255,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
     f(14788,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20345,15,2,b'm',386,4,255,b'S',0,0), // drop_percentage
+    f(20345,15,2,b'm',387,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     f(20393,19,2,b'm',162,4,255,b'I',11195,52), // health_check_config
@@ -3438,14 +3439,14 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(20631,8,1,b'm',160,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9567,8,3,b'm',123,4,255,b'S',0,0), // metadata
-    f(20639,21,4,b'm',432,4,255,b'S',0,0), // load_balancing_weight
+    f(20639,21,4,b'm',433,4,255,b'S',0,0), // load_balancing_weight
     f(20660,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',122,4,255,b'S',0,0), // locality
     f(20717,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
-    f(20639,21,3,b'm',432,4,255,b'S',0,0), // load_balancing_weight
+    f(20639,21,3,b'm',433,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20763,9,6,b'm',432,4,255,b'I',20729,34), // proximity
+    f(20763,9,6,b'm',433,4,255,b'I',20729,34), // proximity
     f(20788,23,7,b'm',65535,4,0,b'R',20772,16), // load_balancer_endpoints
     f(20862,28,8,b'm',65535,4,0,b'R',20811,51), // leds_cluster_locality_config
     f(9567,8,9,b'm',123,4,255,b'I',20890,35), // metadata
@@ -3455,23 +3456,23 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(12992,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',419,4,0,b'S',0,0), // typed_config
     f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21093,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
     f(3471,7,3,b'm',166,2,255,b'S',0,0), // filters
-    f(21149,15,4,b'm',419,4,255,b'R',21111,38), // use_proxy_proto
+    f(21149,15,4,b'm',420,4,255,b'R',21111,38), // use_proxy_proto
     f(9567,8,5,b'm',123,4,255,b'I',21164,39), // metadata
     f(9517,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21203,32,9,b'm',422,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21203,32,9,b'm',423,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21276,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
     f(21289,14,4,b's',65535,0,255,b'R',20729,34), // address_suffix
-    f(21303,10,5,b'm',432,4,255,b'R',20729,34), // suffix_len
+    f(21303,10,5,b'm',433,4,255,b'R',20729,34), // suffix_len
     f(21313,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
     f(21333,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21345,16,8,b'm',432,4,255,b'S',0,0), // destination_port
+    f(21345,16,8,b'm',433,4,255,b'S',0,0), // destination_port
     f(21361,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21379,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21400,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3481,17 +3482,17 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',94,4,255,b'S',0,0), // address
     f(21483,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
-    f(21496,16,4,b'm',419,4,255,b'S',0,0), // use_original_dst
-    f(9043,33,5,b'm',432,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21496,16,4,b'm',420,4,255,b'S',0,0), // use_original_dst
+    f(9043,33,5,b'm',433,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9567,8,6,b'm',123,4,255,b'I',21512,35), // metadata
     f(21547,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
     f(21560,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21570,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
-    f(21586,11,10,b'm',419,4,255,b'S',0,0), // transparent
-    f(13961,8,11,b'm',419,4,255,b'S',0,0), // freebind
-    f(21597,26,12,b'm',432,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21586,11,10,b'm',420,4,255,b'S',0,0), // transparent
+    f(13961,8,11,b'm',420,4,255,b'S',0,0), // freebind
+    f(21597,26,12,b'm',433,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4261,14,13,b'm',143,2,255,b'S',0,0), // socket_options
-    f(21623,24,15,b'm',422,4,255,b'S',0,0), // listener_filters_timeout
+    f(21623,24,15,b'm',423,4,255,b'S',0,0), // listener_filters_timeout
     f(21647,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(21664,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(21700,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
@@ -3499,21 +3500,21 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(21806,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
     f(21903,10,21,b'b',65535,0,255,b'I',21831,72), // reuse_port
     f(4275,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21913,16,24,b'm',432,4,255,b'S',0,0), // tcp_backlog_size
+    f(21913,16,24,b'm',433,4,255,b'S',0,0), // tcp_backlog_size
     f(21929,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
-    f(21949,12,26,b'm',419,4,255,b'S',0,0), // bind_to_port
+    f(21949,12,26,b'm',420,4,255,b'S',0,0), // bind_to_port
     f(22112,17,27,b'm',65535,4,0,b'R',21961,151), // internal_listener
     f(22129,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22140,17,29,b'm',419,4,255,b'S',0,0), // enable_reuse_port
+    f(22140,17,29,b'm',420,4,255,b'S',0,0), // enable_reuse_port
     f(22157,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4352,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22169,20,32,b'm',440,4,255,b'S',0,0), // filter_chain_matcher
+    f(22169,20,32,b'm',441,4,255,b'S',0,0), // filter_chain_matcher
     f(20412,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
-    f(22189,42,34,b'm',432,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22189,42,34,b'm',433,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22231,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22337,11,36,b'm',65535,4,255,b'R',22254,83), // fcds_config
     f(12992,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(10846,44,38,b'm',422,4,255,b'R',22348,112), // per_connection_buffer_high_watermark_timeout
+    f(10846,44,38,b'm',423,4,255,b'R',22348,112), // per_connection_buffer_high_watermark_timeout
     f(10913,13,39,b'm',179,4,255,b'I',10890,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(22517,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
@@ -3521,10 +3522,10 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(22641,20,3,b'm',65535,4,0,b'R',22530,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21949,12,1,b'm',419,4,255,b'S',0,0), // bind_to_port
+    f(21949,12,1,b'm',420,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',419,4,0,b'S',0,0), // typed_config
     f(22816,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
     f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3532,7 +3533,7 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(22897,9,2,b'm',175,4,0,b'S',0,0), // and_match
     f(22906,9,3,b'm',174,4,0,b'S',0,0), // not_match
     f(22915,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22924,22,5,b'm',391,4,0,b'S',0,0), // destination_port_range
+    f(22924,22,5,b'm',392,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(23013,5,1,b'm',174,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
@@ -3540,681 +3541,684 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     f(23187,12,7,b'm',65535,4,255,b'R',23084,103), // quic_options
     f(23244,31,8,b'm',152,4,255,b'R',23199,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12650,5,1,b'm',370,4,255,b'I',6795,36), // match
+    f(12650,5,1,b'm',371,4,255,b'I',6795,36), // match
     f(23322,7,2,b'd',65535,2,255,b'I',6795,36), // buckets
-    f(23329,4,3,b'm',432,4,255,b'I',6795,36), // bins
+    f(23329,4,3,b'm',433,4,255,b'I',6795,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23368,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
-    f(23461,20,2,b'm',419,4,255,b'I',23378,83), // use_all_default_tags
+    f(23461,20,2,b'm',420,4,255,b'I',23378,83), // use_all_default_tags
     f(10913,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
     f(23595,25,4,b'm',177,2,255,b'I',23481,114), // histogram_bucket_settings
-    f(23669,27,5,b'm',419,4,255,b'I',23620,49), // allow_default_tag_overrides
+    f(23669,27,5,b'm',420,4,255,b'I',23620,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(23732,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23742,14,2,b'm',362,4,0,b'S',0,0), // exclusion_list
-    f(23756,14,3,b'm',362,4,0,b'S',0,0), // inclusion_list
+    f(23742,14,2,b'm',363,4,0,b'S',0,0), // exclusion_list
+    f(23756,14,3,b'm',363,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(23806,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(23814,5,2,b's',65535,4,0,b'S',0,0), // regex
     f(23819,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
     f(23874,37,1,b'u',65535,0,255,b'I',6795,36), // minimum_account_to_track_power_of_two
+    // envoy.config.overload.v3.LoadShedPoint
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(23949,8,2,b'm',188,2,255,b'S',0,0), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23950,8,2,b'm',187,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',418,4,255,b'I',23958,149), // typed_config
+    f(23949,8,2,b'm',188,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',419,4,255,b'I',23996,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24147,16,1,b'm',422,4,255,b'S',0,0), // refresh_interval
-    f(24163,17,2,b'm',184,2,255,b'S',0,0), // resource_monitors
-    f(8308,7,3,b'm',182,2,255,b'S',0,0), // actions
-    f(24248,21,4,b'm',181,4,255,b'I',24180,68), // buffer_factory_config
-    f(24334,15,5,b'm',65535,2,255,b'R',24269,65), // loadshed_points
+    f(24185,16,1,b'm',423,4,255,b'S',0,0), // refresh_interval
+    f(24201,17,2,b'm',185,2,255,b'S',0,0), // resource_monitors
+    f(8308,7,3,b'm',183,2,255,b'S',0,0), // actions
+    f(24294,21,4,b'm',181,4,255,b'I',24218,76), // buffer_factory_config
+    f(24315,15,5,b'm',182,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',419,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24427,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24444,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24408,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24425,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24537,9,2,b'm',186,4,0,b'S',0,0), // threshold
-    f(24546,6,3,b'm',185,4,0,b'S',0,0), // scaled
+    f(24518,9,2,b'm',187,4,0,b'S',0,0), // threshold
+    f(24527,6,3,b'm',186,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24579,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24560,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24616,9,1,b'm',190,4,0,b'S',0,0), // and_rules
-    f(24625,8,2,b'm',190,4,0,b'S',0,0), // or_rules
-    f(24633,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3708,6,4,b'm',202,4,0,b'S',0,0), // header
-    f(24636,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
+    f(24597,9,1,b'm',191,4,0,b'S',0,0), // and_rules
+    f(24606,8,2,b'm',191,4,0,b'S',0,0), // or_rules
+    f(24614,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3708,6,4,b'm',203,4,0,b'S',0,0), // header
+    f(24617,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
     f(21345,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9567,8,7,b'm',363,4,0,b'S',0,0), // metadata
-    f(24650,8,8,b'm',189,4,0,b'S',0,0), // not_rule
-    f(24658,21,9,b'm',370,4,0,b'S',0,0), // requested_server_name
-    f(24679,8,10,b'm',366,4,0,b'S',0,0), // url_path
-    f(22924,22,11,b'm',391,4,0,b'S',0,0), // destination_port_range
-    f(24773,7,12,b'm',152,4,0,b'R',24687,86), // matcher
-    f(24804,12,13,b'm',152,4,0,b'R',24780,24), // uri_template
-    f(24816,16,14,b'm',197,4,0,b'S',0,0), // sourced_metadata
+    f(9567,8,7,b'm',364,4,0,b'S',0,0), // metadata
+    f(24631,8,8,b'm',190,4,0,b'S',0,0), // not_rule
+    f(24639,21,9,b'm',371,4,0,b'S',0,0), // requested_server_name
+    f(24660,8,10,b'm',367,4,0,b'S',0,0), // url_path
+    f(22924,22,11,b'm',392,4,0,b'S',0,0), // destination_port_range
+    f(24754,7,12,b'm',152,4,0,b'R',24668,86), // matcher
+    f(24785,12,13,b'm',152,4,0,b'R',24761,24), // uri_template
+    f(24797,16,14,b'm',198,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23013,5,1,b'm',189,2,255,b'S',0,0), // rules
+    f(23013,5,1,b'm',190,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24894,11,1,b'm',189,2,255,b'S',0,0), // permissions
-    f(24905,10,2,b'm',192,2,255,b'S',0,0), // principals
-    f(24915,9,3,b'm',400,4,255,b'S',0,0), // condition
-    f(24924,17,4,b'm',396,4,255,b'S',0,0), // checked_condition
-    f(24982,10,5,b'm',100,4,255,b'I',24941,41), // cel_config
+    f(24875,11,1,b'm',190,2,255,b'S',0,0), // permissions
+    f(24886,10,2,b'm',193,2,255,b'S',0,0), // principals
+    f(24896,9,3,b'm',401,4,255,b'S',0,0), // condition
+    f(24905,17,4,b'm',397,4,255,b'S',0,0), // checked_condition
+    f(24963,10,5,b'm',100,4,255,b'I',24922,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25022,7,1,b'm',194,4,0,b'S',0,0), // and_ids
-    f(25029,6,2,b'm',194,4,0,b'S',0,0), // or_ids
-    f(24633,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25035,13,4,b'm',193,4,0,b'S',0,0), // authenticated
-    f(25048,9,5,b'm',101,4,0,b'S',0,0), // source_ip
-    f(3708,6,6,b'm',202,4,0,b'S',0,0), // header
-    f(9567,8,7,b'm',363,4,0,b'S',0,0), // metadata
-    f(25057,6,8,b'm',192,4,0,b'S',0,0), // not_id
-    f(24679,8,9,b'm',366,4,0,b'S',0,0), // url_path
-    f(25063,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
-    f(25079,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
-    f(25088,12,12,b'm',359,4,0,b'S',0,0), // filter_state
-    f(24816,16,13,b'm',197,4,0,b'S',0,0), // sourced_metadata
-    f(25100,6,14,b'm',152,4,0,b'S',0,0), // custom
+    f(25003,7,1,b'm',195,4,0,b'S',0,0), // and_ids
+    f(25010,6,2,b'm',195,4,0,b'S',0,0), // or_ids
+    f(24614,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25016,13,4,b'm',194,4,0,b'S',0,0), // authenticated
+    f(25029,9,5,b'm',101,4,0,b'S',0,0), // source_ip
+    f(3708,6,6,b'm',203,4,0,b'S',0,0), // header
+    f(9567,8,7,b'm',364,4,0,b'S',0,0), // metadata
+    f(25038,6,8,b'm',193,4,0,b'S',0,0), // not_id
+    f(24660,8,9,b'm',367,4,0,b'S',0,0), // url_path
+    f(25044,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
+    f(25060,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
+    f(25069,12,12,b'm',360,4,0,b'S',0,0), // filter_state
+    f(24797,16,13,b'm',198,4,0,b'S',0,0), // sourced_metadata
+    f(25081,6,14,b'm',152,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25150,14,2,b'm',370,4,255,b'S',0,0), // principal_name
+    f(25131,14,2,b'm',371,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25198,3,1,b'm',192,2,255,b'S',0,0), // ids
+    f(25179,3,1,b'm',193,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24579,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12767,8,2,b'm',196,1,255,b'S',0,0), // policies
-    f(25346,21,3,b'm',65535,4,255,b'R',25226,120), // audit_logging_options
+    f(24560,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12767,8,2,b'm',197,1,255,b'S',0,0), // policies
+    f(25327,21,3,b'm',65535,4,255,b'R',25207,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',191,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',192,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25442,16,1,b'm',363,4,255,b'S',0,0), // metadata_matcher
-    f(25458,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25423,16,1,b'm',364,4,255,b'S',0,0), // metadata_matcher
+    f(25439,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25508,12,2,b'm',370,4,255,b'S',0,0), // string_match
-    f(25520,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25489,12,2,b'm',371,4,255,b'S',0,0), // string_match
+    f(25501,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25563,9,1,b's',65535,0,255,b'I',6795,36), // operation
-    f(25572,9,2,b'm',419,4,255,b'I',6795,36), // propagate
+    f(25544,9,1,b's',65535,0,255,b'I',6795,36), // operation
+    f(25553,9,2,b'm',420,4,255,b'I',6795,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25623,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25629,4,2,b'm',104,4,255,b'S',0,0), // body
-    f(25633,11,3,b'm',148,4,255,b'S',0,0), // body_format
+    f(25604,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25610,4,2,b'm',104,4,255,b'S',0,0), // body
+    f(25614,11,3,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7678,6,1,b'm',418,4,255,b'S',0,0), // config
-    f(25678,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7678,6,1,b'm',419,4,255,b'S',0,0), // config
+    f(25659,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14811,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25724,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25735,11,6,b'm',392,4,0,b'S',0,0), // range_match
-    f(25746,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25520,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25759,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25771,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25783,16,11,b'm',368,4,0,b'S',0,0), // safe_regex_match
-    f(25799,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25508,12,13,b'm',370,4,0,b'S',0,0), // string_match
-    f(25813,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25705,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25716,11,6,b'm',393,4,0,b'S',0,0), // range_match
+    f(25727,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25501,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25740,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25752,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25764,16,11,b'm',369,4,0,b'S',0,0), // safe_regex_match
+    f(25780,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25489,12,13,b'm',371,4,0,b'S',0,0), // string_match
+    f(25794,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25508,12,5,b'm',370,4,0,b'S',0,0), // string_match
-    f(25746,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25489,12,5,b'm',371,4,0,b'S',0,0), // string_match
+    f(25727,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25921,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25934,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25947,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(25960,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25974,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25988,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25999,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26014,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26027,13,9,b'm',367,4,1,b'S',0,0), // regex_rewrite
-    f(26040,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25902,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25915,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25928,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(25941,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25955,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25969,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25980,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25995,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26008,13,9,b'm',368,4,1,b'S',0,0), // regex_rewrite
+    f(26021,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12650,5,1,b'm',221,4,255,b'S',0,0), // match
-    f(26079,5,2,b'm',207,4,0,b'S',0,0), // route
-    f(26084,8,3,b'm',204,4,0,b'S',0,0), // redirect
-    f(9567,8,4,b'm',123,4,255,b'I',26092,32), // metadata
-    f(26194,9,5,b'm',199,4,255,b'I',26124,70), // decorator
-    f(26203,15,7,b'm',200,4,0,b'S',0,0), // direct_response
-    f(26218,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26240,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26263,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26289,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26314,23,13,b'm',206,1,255,b'S',0,0), // typed_per_filter_config
+    f(12650,5,1,b'm',222,4,255,b'S',0,0), // match
+    f(26060,5,2,b'm',208,4,0,b'S',0,0), // route
+    f(26065,8,3,b'm',205,4,0,b'S',0,0), // redirect
+    f(9567,8,4,b'm',123,4,255,b'I',26073,32), // metadata
+    f(26175,9,5,b'm',200,4,255,b'I',26105,70), // decorator
+    f(26184,15,7,b'm',201,4,0,b'S',0,0), // direct_response
+    f(26199,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26221,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26244,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26270,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26295,23,13,b'm',207,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4820,7,15,b'm',225,4,255,b'I',26337,35), // tracing
-    f(26455,30,16,b'm',432,4,255,b'I',26372,83), // per_request_buffer_limit_bytes
-    f(26557,13,17,b'm',65535,4,0,b'R',26485,72), // filter_action
-    f(26619,21,18,b'm',65535,4,0,b'R',26570,49), // non_forwarding_action
+    f(4820,7,15,b'm',226,4,255,b'I',26318,35), // tracing
+    f(26436,30,16,b'm',433,4,255,b'I',26353,83), // per_request_buffer_limit_bytes
+    f(26538,13,17,b'm',65535,4,0,b'R',26466,72), // filter_action
+    f(26600,21,18,b'm',65535,4,0,b'R',26551,49), // non_forwarding_action
     f(22129,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26640,25,20,b'm',433,4,255,b'I',26372,83), // request_body_buffer_limit
-    f(26767,16,21,b'm',152,2,255,b'R',26665,102), // route_specifiers
+    f(26621,25,20,b'm',434,4,255,b'I',26353,83), // request_body_buffer_limit
+    f(26748,16,21,b'm',152,2,255,b'R',26646,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26869,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26883,17,3,b'm',229,4,0,b'S',0,0), // weighted_clusters
-    f(26959,14,4,b'm',123,4,255,b'I',26900,59), // metadata_match
-    f(25974,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26973,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26993,17,7,b'm',419,4,1,b'S',0,0), // auto_host_rewrite
-    f(14983,7,8,b'm',422,4,255,b'S',0,0), // timeout
-    f(15006,12,9,b'm',65535,4,255,b'R',27010,103), // retry_policy
+    f(26850,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26864,17,3,b'm',230,4,0,b'S',0,0), // weighted_clusters
+    f(26940,14,4,b'm',123,4,255,b'I',26881,59), // metadata_match
+    f(25955,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26954,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26974,17,7,b'm',420,4,1,b'S',0,0), // auto_host_rewrite
+    f(14983,7,8,b'm',423,4,255,b'S',0,0), // timeout
+    f(15006,12,9,b'm',65535,4,255,b'R',26991,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27182,11,13,b'm',65535,2,255,b'R',27113,69), // rate_limits
-    f(27236,22,14,b'm',419,4,255,b'I',27193,43), // include_vh_rate_limits
-    f(27258,11,15,b'm',208,2,255,b'S',0,0), // hash_policy
-    f(27358,4,17,b'm',65535,4,255,b'R',27269,89), // cors
-    f(27362,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27393,16,23,b'm',422,4,255,b'S',0,0), // max_grpc_timeout
-    f(17190,12,24,b'm',422,4,255,b'S',0,0), // idle_timeout
-    f(27409,15,25,b'm',216,2,255,b'S',0,0), // upgrade_configs
-    f(27456,24,26,b'e',65535,0,255,b'R',27424,32), // internal_redirect_action
-    f(27554,12,27,b'm',65535,4,255,b'R',27480,74), // hedge_policy
-    f(27566,19,28,b'm',422,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27585,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27604,23,30,b'm',215,2,255,b'S',0,0), // request_mirror_policies
-    f(27627,22,31,b'm',432,4,255,b'R',27424,32), // max_internal_redirects
-    f(26027,13,32,b'm',367,4,255,b'S',0,0), // regex_rewrite
-    f(27684,25,33,b'm',418,4,255,b'R',27649,35), // retry_policy_typed_config
-    f(27709,24,34,b'm',65535,4,255,b'R',27424,32), // internal_redirect_policy
-    f(27733,23,35,b'm',367,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17242,19,36,b'm',214,4,255,b'S',0,0), // max_stream_duration
-    f(27840,24,37,b's',65535,4,0,b'R',27756,84), // cluster_specifier_plugin
-    f(27864,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27887,31,39,b'm',65535,4,0,b'R',27756,84), // inline_cluster_specifier_plugin
-    f(28013,17,40,b'm',152,4,255,b'I',27918,95), // early_data_policy
-    f(28030,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
-    f(28119,13,42,b'm',422,4,255,b'I',28049,70), // flush_timeout
-    f(28132,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26040,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27163,11,13,b'm',65535,2,255,b'R',27094,69), // rate_limits
+    f(27217,22,14,b'm',420,4,255,b'I',27174,43), // include_vh_rate_limits
+    f(27239,11,15,b'm',209,2,255,b'S',0,0), // hash_policy
+    f(27339,4,17,b'm',65535,4,255,b'R',27250,89), // cors
+    f(27343,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27374,16,23,b'm',423,4,255,b'S',0,0), // max_grpc_timeout
+    f(17190,12,24,b'm',423,4,255,b'S',0,0), // idle_timeout
+    f(27390,15,25,b'm',217,2,255,b'S',0,0), // upgrade_configs
+    f(27437,24,26,b'e',65535,0,255,b'R',27405,32), // internal_redirect_action
+    f(27535,12,27,b'm',65535,4,255,b'R',27461,74), // hedge_policy
+    f(27547,19,28,b'm',423,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27566,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27585,23,30,b'm',216,2,255,b'S',0,0), // request_mirror_policies
+    f(27608,22,31,b'm',433,4,255,b'R',27405,32), // max_internal_redirects
+    f(26008,13,32,b'm',368,4,255,b'S',0,0), // regex_rewrite
+    f(27665,25,33,b'm',419,4,255,b'R',27630,35), // retry_policy_typed_config
+    f(27690,24,34,b'm',65535,4,255,b'R',27405,32), // internal_redirect_policy
+    f(27714,23,35,b'm',368,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17242,19,36,b'm',215,4,255,b'S',0,0), // max_stream_duration
+    f(27821,24,37,b's',65535,4,0,b'R',27737,84), // cluster_specifier_plugin
+    f(27845,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27868,31,39,b'm',65535,4,0,b'R',27737,84), // inline_cluster_specifier_plugin
+    f(27994,17,40,b'm',152,4,255,b'I',27899,95), // early_data_policy
+    f(28011,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
+    f(28100,13,42,b'm',423,4,255,b'I',28030,70), // flush_timeout
+    f(28113,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26021,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3708,6,1,b'm',212,4,0,b'S',0,0), // header
-    f(28188,6,2,b'm',210,4,0,b'S',0,0), // cookie
-    f(28194,21,3,b'm',209,4,0,b'S',0,0), // connection_properties
-    f(28215,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28223,15,5,b'm',213,4,0,b'S',0,0), // query_parameter
-    f(25088,12,6,b'm',65535,4,0,b'R',28238,55), // filter_state
+    f(3708,6,1,b'm',213,4,0,b'S',0,0), // header
+    f(28169,6,2,b'm',211,4,0,b'S',0,0), // cookie
+    f(28175,21,3,b'm',210,4,0,b'S',0,0), // connection_properties
+    f(28196,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28204,15,5,b'm',214,4,0,b'S',0,0), // query_parameter
+    f(25069,12,6,b'm',65535,4,0,b'R',28219,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25048,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25029,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28504,3,2,b'm',422,4,255,b'I',28409,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28409,95), // path
-    f(28507,10,4,b'm',211,2,255,b'I',28409,95), // attributes
+    f(28485,3,2,b'm',423,4,255,b'I',28390,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28390,95), // path
+    f(28488,10,4,b'm',212,2,255,b'I',28390,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6795,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26027,13,2,b'm',367,4,255,b'S',0,0), // regex_rewrite
+    f(28609,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26008,13,2,b'm',368,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17242,19,1,b'm',422,4,255,b'S',0,0), // max_stream_duration
-    f(28749,23,2,b'm',422,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28772,26,3,b'm',422,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17242,19,1,b'm',423,4,255,b'S',0,0), // max_stream_duration
+    f(28730,23,2,b'm',423,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28753,26,3,b'm',423,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28851,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(28867,13,4,b'm',419,4,255,b'I',26337,35), // trace_sampled
-    f(26869,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28880,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28913,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
-    f(26973,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28832,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(28848,13,4,b'm',420,4,255,b'I',26318,35), // trace_sampled
+    f(26850,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28861,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28894,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
+    f(26954,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28985,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28997,7,2,b'm',419,4,255,b'S',0,0), // enabled
-    f(29004,14,3,b'm',217,4,255,b'S',0,0), // connect_config
+    f(28966,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28978,7,2,b'm',420,4,255,b'S',0,0), // enabled
+    f(28985,14,3,b'm',218,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(29079,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
-    f(29100,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29060,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
+    f(29081,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29150,13,2,b'm',227,2,255,b'S',0,0), // virtual_hosts
-    f(29163,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26240,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26263,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26218,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(29184,17,7,b'm',419,4,255,b'S',0,0), // validate_clusters
-    f(26289,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29297,4,9,b'm',65535,4,255,b'R',29201,96), // vhds
-    f(29301,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29336,35,11,b'm',432,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29371,25,12,b'm',65535,2,255,b'R',27756,84), // cluster_specifier_plugins
-    f(27604,23,13,b'm',215,2,255,b'S',0,0), // request_mirror_policies
-    f(29396,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29424,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26314,23,16,b'm',219,1,255,b'S',0,0), // typed_per_filter_config
-    f(9567,8,17,b'm',123,4,255,b'I',29463,38), // metadata
-    f(29501,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26767,16,19,b'm',152,2,255,b'R',26665,102), // route_specifiers
+    f(29131,13,2,b'm',228,2,255,b'S',0,0), // virtual_hosts
+    f(29144,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26221,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26244,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26199,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(29165,17,7,b'm',420,4,255,b'S',0,0), // validate_clusters
+    f(26270,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29278,4,9,b'm',65535,4,255,b'R',29182,96), // vhds
+    f(29282,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29317,35,11,b'm',433,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29352,25,12,b'm',65535,2,255,b'R',27737,84), // cluster_specifier_plugins
+    f(27585,23,13,b'm',216,2,255,b'S',0,0), // request_mirror_policies
+    f(29377,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29405,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26295,23,16,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
+    f(9567,8,17,b'm',123,4,255,b'I',29444,38), // metadata
+    f(29482,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26748,16,19,b'm',152,2,255,b'R',26646,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29610,6,1,b'm',205,2,255,b'S',0,0), // routes
+    f(29591,6,1,b'm',206,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29648,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29629,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29654,14,4,b'm',419,4,255,b'S',0,0), // case_sensitive
-    f(29668,7,6,b'm',202,2,255,b'S',0,0), // headers
-    f(29675,16,7,b'm',203,2,255,b'S',0,0), // query_parameters
-    f(29691,4,8,b'm',223,4,255,b'S',0,0), // grpc
-    f(28851,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(29695,10,10,b'm',368,4,0,b'S',0,0), // safe_regex
-    f(29705,11,11,b'm',224,4,255,b'S',0,0), // tls_context
-    f(29716,15,12,b'm',222,4,0,b'S',0,0), // connect_matcher
-    f(29828,16,13,b'm',363,2,255,b'R',29731,97), // dynamic_metadata
-    f(29844,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29865,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
-    f(25088,12,16,b'm',359,2,255,b'S',0,0), // filter_state
-    f(29882,7,17,b'm',198,2,255,b'S',0,0), // cookies
+    f(29635,14,4,b'm',420,4,255,b'S',0,0), // case_sensitive
+    f(29649,7,6,b'm',203,2,255,b'S',0,0), // headers
+    f(29656,16,7,b'm',204,2,255,b'S',0,0), // query_parameters
+    f(29672,4,8,b'm',224,4,255,b'S',0,0), // grpc
+    f(28832,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(29676,10,10,b'm',369,4,0,b'S',0,0), // safe_regex
+    f(29686,11,11,b'm',225,4,255,b'S',0,0), // tls_context
+    f(29697,15,12,b'm',223,4,0,b'S',0,0), // connect_matcher
+    f(29809,16,13,b'm',364,2,255,b'R',29712,97), // dynamic_metadata
+    f(29825,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29846,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
+    f(25069,12,16,b'm',360,2,255,b'S',0,0), // filter_state
+    f(29863,7,17,b'm',199,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(30045,9,1,b'm',419,4,255,b'S',0,0), // presented
-    f(30054,9,2,b'm',419,4,255,b'S',0,0), // validated
+    f(30026,9,1,b'm',420,4,255,b'S',0,0), // presented
+    f(30035,9,2,b'm',420,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30092,15,1,b'm',386,4,255,b'I',6795,36), // client_sampling
-    f(30107,15,2,b'm',386,4,255,b'I',6795,36), // random_sampling
-    f(30122,16,3,b'm',386,4,255,b'I',6795,36), // overall_sampling
-    f(30138,11,4,b'm',380,2,255,b'I',6795,36), // custom_tags
-    f(25563,9,5,b's',65535,0,255,b'I',6795,36), // operation
-    f(30149,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
+    f(30073,15,1,b'm',387,4,255,b'I',6795,36), // client_sampling
+    f(30088,15,2,b'm',387,4,255,b'I',6795,36), // random_sampling
+    f(30103,16,3,b'm',387,4,255,b'I',6795,36), // overall_sampling
+    f(30119,11,4,b'm',381,2,255,b'I',6795,36), // custom_tags
+    f(25544,9,5,b's',65535,0,255,b'I',6795,36), // operation
+    f(30130,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29668,7,4,b'm',202,2,255,b'S',0,0), // headers
+    f(29649,7,4,b'm',203,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30236,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29610,6,3,b'm',205,2,255,b'S',0,0), // routes
-    f(30243,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(30254,16,5,b'm',226,2,255,b'S',0,0), // virtual_clusters
-    f(27182,11,6,b'm',65535,2,255,b'R',27113,69), // rate_limits
-    f(26218,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(27358,4,8,b'm',65535,4,255,b'R',27269,89), // cors
-    f(26240,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26263,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26289,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30270,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26314,23,15,b'm',228,1,255,b'S',0,0), // typed_per_filter_config
-    f(15006,12,16,b'm',65535,4,255,b'R',27010,103), // retry_policy
-    f(27554,12,17,b'm',65535,4,255,b'R',27480,74), // hedge_policy
-    f(26455,30,18,b'm',432,4,255,b'I',26372,83), // per_request_buffer_limit_bytes
-    f(30299,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27684,25,20,b'm',418,4,255,b'R',27649,35), // retry_policy_typed_config
-    f(24773,7,21,b'm',440,4,255,b'S',0,0), // matcher
-    f(27604,23,22,b'm',215,2,255,b'S',0,0), // request_mirror_policies
-    f(30394,31,23,b'b',65535,0,255,b'I',30332,62), // include_is_timeout_retry_header
-    f(9567,8,24,b'm',123,4,255,b'I',30425,39), // metadata
-    f(26640,25,25,b'm',433,4,255,b'I',26372,83), // request_body_buffer_limit
-    f(26767,16,26,b'm',152,2,255,b'R',26665,102), // route_specifiers
+    f(30217,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29591,6,3,b'm',206,2,255,b'S',0,0), // routes
+    f(30224,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(30235,16,5,b'm',227,2,255,b'S',0,0), // virtual_clusters
+    f(27163,11,6,b'm',65535,2,255,b'R',27094,69), // rate_limits
+    f(26199,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(27339,4,8,b'm',65535,4,255,b'R',27250,89), // cors
+    f(26221,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26244,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26270,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30251,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26295,23,15,b'm',229,1,255,b'S',0,0), // typed_per_filter_config
+    f(15006,12,16,b'm',65535,4,255,b'R',26991,103), // retry_policy
+    f(27535,12,17,b'm',65535,4,255,b'R',27461,74), // hedge_policy
+    f(26436,30,18,b'm',433,4,255,b'I',26353,83), // per_request_buffer_limit_bytes
+    f(30280,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27665,25,20,b'm',419,4,255,b'R',27630,35), // retry_policy_typed_config
+    f(24754,7,21,b'm',441,4,255,b'S',0,0), // matcher
+    f(27585,23,22,b'm',216,2,255,b'S',0,0), // request_mirror_policies
+    f(30375,31,23,b'b',65535,0,255,b'I',30313,62), // include_is_timeout_retry_header
+    f(9567,8,24,b'm',123,4,255,b'I',30406,39), // metadata
+    f(26621,25,25,b'm',434,4,255,b'I',26353,83), // request_body_buffer_limit
+    f(26748,16,26,b'm',152,2,255,b'R',26646,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',418,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7189,8,1,b'm',230,2,255,b'S',0,0), // clusters
-    f(30560,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30621,12,3,b'm',432,4,255,b'I',30578,43), // total_weight
-    f(28628,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30633,15,5,b'm',419,4,0,b'S',0,0), // use_hash_policy
+    f(7189,8,1,b'm',231,2,255,b'S',0,0), // clusters
+    f(30541,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30602,12,3,b'm',433,4,255,b'I',30559,43), // total_weight
+    f(28609,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30614,15,5,b'm',420,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',432,4,255,b'S',0,0), // weight
-    f(26959,14,3,b'm',123,4,255,b'I',26900,59), // metadata_match
-    f(26218,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26240,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26263,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26289,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26314,23,10,b'm',65535,1,255,b'R',30699,66), // typed_per_filter_config
-    f(26973,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26869,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',433,4,255,b'S',0,0), // weight
+    f(26940,14,3,b'm',123,4,255,b'I',26881,59), // metadata_match
+    f(26199,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26221,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26244,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26270,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26295,23,10,b'm',65535,1,255,b'R',30680,66), // typed_per_filter_config
+    f(26954,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26850,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30893,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6718,11,3,b'm',429,4,0,b'S',0,0), // json_format
-    f(30899,17,4,b'm',429,4,0,b'S',0,0), // typed_json_format
+    f(30874,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6718,11,3,b'm',430,4,0,b'S',0,0), // json_format
+    f(30880,17,4,b'm',430,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30979,10,1,b's',65535,0,255,b'S',0,0), // expression
-    f(24982,10,2,b'm',100,4,255,b'I',24941,41), // cel_config
+    f(30960,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(24963,10,2,b'm',100,4,255,b'I',24922,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9225,16,3,b'm',422,4,255,b'S',0,0), // dns_refresh_rate
-    f(10223,24,4,b'm',237,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9225,16,3,b'm',423,4,255,b'S',0,0), // dns_refresh_rate
+    f(10223,24,4,b'm',238,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10709,10,6,b'm',422,4,255,b'S',0,0), // dns_jitter
+    f(10709,10,6,b'm',423,4,255,b'S',0,0), // dns_jitter
     f(5669,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9241,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(31146,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31178,20,10,b'm',422,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(31127,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31159,20,10,b'm',423,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12431,13,1,b'm',422,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',422,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',423,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',423,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31321,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(31302,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19641,13,2,b'm',148,4,1,b'S',0,0), // format_string
-    f(31378,9,3,b'b',65535,0,255,b'I',31331,47), // read_only
-    f(31469,20,4,b'e',36,0,255,b'I',31387,82), // shared_with_upstream
-    f(31489,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31502,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31359,9,3,b'b',65535,0,255,b'I',31312,47), // read_only
+    f(31450,20,4,b'e',36,0,255,b'I',31368,82), // shared_with_upstream
+    f(31470,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31483,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31576,9,1,b'm',241,4,255,b'S',0,0), // mutations
-    f(29301,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31557,9,1,b'm',242,4,255,b'S',0,0), // mutations
+    f(29282,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31576,9,1,b'm',241,4,255,b'S',0,0), // mutations
+    f(31557,9,1,b'm',242,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31714,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
-    f(31731,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
-    f(31783,25,3,b'm',65535,2,255,b'R',31749,34), // query_parameter_mutations
-    f(31843,27,4,b'm',92,2,255,b'R',31808,35), // response_trailers_mutations
-    f(31870,26,5,b'm',92,2,255,b'R',31808,35), // request_trailers_mutations
+    f(31695,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
+    f(31712,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
+    f(31764,25,3,b'm',65535,2,255,b'R',31730,34), // query_parameter_mutations
+    f(31824,27,4,b'm',92,2,255,b'R',31789,35), // response_trailers_mutations
+    f(31851,26,5,b'm',92,2,255,b'R',31789,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31998,13,1,b'm',419,4,255,b'I',31942,56), // dynamic_stats
-    f(32011,16,2,b'b',65535,0,255,b'I',26337,35), // start_child_span
-    f(32027,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(32039,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32061,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32081,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32134,40,7,b'b',65535,0,255,b'I',32108,26), // suppress_grpc_request_failure_code_stats
-    f(32220,21,8,b'm',263,2,255,b'R',32174,46), // upstream_http_filters
-    f(32302,20,9,b'm',243,4,255,b'I',32241,61), // upstream_log_options
-    f(32322,33,10,b'm',419,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31979,13,1,b'm',420,4,255,b'I',31923,56), // dynamic_stats
+    f(31992,16,2,b'b',65535,0,255,b'I',26318,35), // start_child_span
+    f(32008,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32020,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32042,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32062,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32115,40,7,b'b',65535,0,255,b'I',32089,26), // suppress_grpc_request_failure_code_stats
+    f(32201,21,8,b'm',264,2,255,b'R',32155,46), // upstream_http_filters
+    f(32283,20,9,b'm',244,4,255,b'I',32222,61), // upstream_log_options
+    f(32303,33,10,b'm',420,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32426,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
-    f(32463,27,2,b'm',422,4,255,b'I',6795,36), // upstream_log_flush_interval
+    f(32407,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
+    f(32444,27,2,b'm',423,4,255,b'I',6795,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32546,18,1,b'm',238,2,255,b'S',0,0), // on_request_headers
-    f(32606,17,2,b'b',65535,0,255,b'R',32564,42), // clear_route_cache
+    f(32527,18,1,b'm',239,2,255,b'S',0,0), // on_request_headers
+    f(32587,17,2,b'b',65535,0,255,b'R',32545,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',429,4,255,b'S',0,0), // value
-    f(9567,8,3,b'm',246,2,255,b'S',0,0), // metadata
+    f(32656,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(9567,8,3,b'm',247,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32747,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',429,4,255,b'S',0,0), // value
-    f(32801,11,4,b'm',418,4,255,b'R',32762,39), // typed_value
+    f(32656,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32728,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',430,4,255,b'S',0,0), // value
+    f(32782,11,4,b'm',419,4,255,b'R',32743,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32944,12,2,b'm',395,4,255,b'S',0,0), // token_bucket
-    f(32956,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(32925,12,2,b'm',396,4,255,b'S',0,0), // token_bucket
+    f(32937,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23013,5,1,b'm',252,2,255,b'S',0,0), // rules
-    f(33097,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23013,5,1,b'm',253,2,255,b'S',0,0), // rules
+    f(33078,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18201,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(33134,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(33115,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22129,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33204,12,6,b'e',65535,0,255,b'R',33153,51), // tlv_location
+    f(33185,12,6,b'e',65535,0,255,b'R',33134,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32675,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32656,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12721,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33294,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(33275,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18287,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33385,14,2,b'm',251,4,255,b'S',0,0), // on_tlv_present
+    f(33366,14,2,b'm',252,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33515,25,1,b'm',419,4,255,b'R',33462,53), // enable_ja3_fingerprinting
-    f(33595,24,2,b'm',432,4,255,b'I',33540,55), // initial_read_buffer_size
-    f(33619,25,3,b'm',419,4,255,b'R',33462,53), // enable_ja4_fingerprinting
-    f(33644,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33691,21,5,b'm',432,4,255,b'S',0,0), // max_client_hello_size
+    f(33496,25,1,b'm',420,4,255,b'R',33443,53), // enable_ja3_fingerprinting
+    f(33576,24,2,b'm',433,4,255,b'I',33521,55), // initial_read_buffer_size
+    f(33600,25,3,b'm',420,4,255,b'R',33443,53), // enable_ja4_fingerprinting
+    f(33625,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33672,21,5,b'm',433,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8557,15,2,b'm',433,4,255,b'S',0,0), // max_connections
-    f(33780,5,3,b'm',422,4,255,b'S',0,0), // delay
-    f(32956,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(8557,15,2,b'm',434,4,255,b'S',0,0), // max_connections
+    f(33761,5,3,b'm',423,4,255,b'S',0,0), // delay
+    f(32937,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33843,8,1,b'm',104,4,255,b'S',0,0), // response
+    f(33824,8,1,b'm',104,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33977,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(33958,10,1,b'e',38,0,255,b'S',0,0), // codec_type
     f(22129,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33987,3,3,b'm',265,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',218,4,0,b'S',0,0), // route_config
-    f(33990,12,5,b'm',263,2,255,b'S',0,0), // http_filters
-    f(34002,14,6,b'm',419,4,255,b'S',0,0), // add_user_agent
-    f(4820,7,7,b'm',65535,4,255,b'R',34016,28), // tracing
+    f(33968,3,3,b'm',266,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',219,4,0,b'S',0,0), // route_config
+    f(33971,12,5,b'm',264,2,255,b'S',0,0), // http_filters
+    f(33983,14,6,b'm',420,4,255,b'S',0,0), // add_user_agent
+    f(4820,7,7,b'm',65535,4,255,b'R',33997,28), // tracing
     f(9182,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34044,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34055,13,12,b'm',422,4,255,b'S',0,0), // drain_timeout
+    f(34025,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34036,13,12,b'm',423,4,255,b'S',0,0), // drain_timeout
     f(4275,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34068,18,14,b'm',419,4,255,b'S',0,0), // use_remote_address
-    f(34086,19,15,b'm',419,4,255,b'S',0,0), // generate_request_id
-    f(34105,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34132,31,17,b'm',261,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34163,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34181,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34272,49,20,b'b',65535,0,255,b'I',34201,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34321,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34336,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27409,15,23,b'm',262,2,255,b'S',0,0), // upgrade_configs
-    f(34339,19,24,b'm',422,4,255,b'S',0,0), // stream_idle_timeout
-    f(34358,23,25,b'm',260,4,255,b'S',0,0), // internal_address_config
-    f(34381,21,26,b'm',422,4,255,b'S',0,0), // delayed_close_timeout
-    f(13717,15,28,b'm',422,4,255,b'S',0,0), // request_timeout
-    f(34402,22,29,b'm',432,4,255,b'S',0,0), // max_request_headers_kb
-    f(34424,14,30,b'm',419,4,255,b'S',0,0), // normalize_path
-    f(34476,13,31,b'm',65535,4,0,b'R',34438,38), // scoped_routes
-    f(34489,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34517,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34530,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(34049,18,14,b'm',420,4,255,b'S',0,0), // use_remote_address
+    f(34067,19,15,b'm',420,4,255,b'S',0,0), // generate_request_id
+    f(34086,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34113,31,17,b'm',262,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34144,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34162,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34253,49,20,b'b',65535,0,255,b'I',34182,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34302,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34317,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27390,15,23,b'm',263,2,255,b'S',0,0), // upgrade_configs
+    f(34320,19,24,b'm',423,4,255,b'S',0,0), // stream_idle_timeout
+    f(34339,23,25,b'm',261,4,255,b'S',0,0), // internal_address_config
+    f(34362,21,26,b'm',423,4,255,b'S',0,0), // delayed_close_timeout
+    f(13717,15,28,b'm',423,4,255,b'S',0,0), // request_timeout
+    f(34383,22,29,b'm',433,4,255,b'S',0,0), // max_request_headers_kb
+    f(34405,14,30,b'm',420,4,255,b'S',0,0), // normalize_path
+    f(34457,13,31,b'm',65535,4,0,b'R',34419,38), // scoped_routes
+    f(34470,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34498,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34511,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
     f(9622,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(34558,20,36,b'm',266,4,255,b'S',0,0), // request_id_extension
-    f(34578,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34611,18,38,b'm',264,4,255,b'S',0,0), // local_reply_config
-    f(34629,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34653,36,40,b'm',419,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34689,23,41,b'm',422,4,255,b'S',0,0), // request_headers_timeout
-    f(34712,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34767,26,43,b'm',65535,4,255,b'R',34731,36), // path_normalization_options
-    f(34816,22,44,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
-    f(34838,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34870,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34902,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34925,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
-    f(34953,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34972,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
-    f(35002,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35025,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35057,35,53,b'm',419,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35092,25,54,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
-    f(35117,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35148,18,56,b'm',259,4,255,b'S',0,0), // access_log_options
-    f(35166,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35237,34,58,b'b',65535,0,255,b'I',35187,50), // http1_safe_max_connection_duration
-    f(35271,20,59,b'm',422,4,255,b'S',0,0), // stream_flush_timeout
-    f(35291,27,60,b'm',440,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35318,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35338,20,62,b'm',393,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34539,20,36,b'm',267,4,255,b'S',0,0), // request_id_extension
+    f(34559,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34592,18,38,b'm',265,4,255,b'S',0,0), // local_reply_config
+    f(34610,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34634,36,40,b'm',420,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34670,23,41,b'm',423,4,255,b'S',0,0), // request_headers_timeout
+    f(34693,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34748,26,43,b'm',65535,4,255,b'R',34712,36), // path_normalization_options
+    f(34797,22,44,b'm',65535,4,255,b'R',34774,23), // http3_protocol_options
+    f(34819,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34851,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34883,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34906,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
+    f(34934,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34953,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
+    f(34983,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35006,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35038,35,53,b'm',420,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35073,25,54,b'm',423,4,255,b'S',0,0), // access_log_flush_interval
+    f(35098,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35129,18,56,b'm',260,4,255,b'S',0,0), // access_log_options
+    f(35147,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35218,34,58,b'b',65535,0,255,b'I',35168,50), // http1_safe_max_connection_duration
+    f(35252,20,59,b'm',423,4,255,b'S',0,0), // stream_flush_timeout
+    f(35272,27,60,b'm',441,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35299,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35319,20,62,b'm',394,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34105,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34132,31,2,b'm',261,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34086,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34113,31,2,b'm',262,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35092,25,1,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
-    f(35117,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35564,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(35073,25,1,b'm',423,4,255,b'S',0,0), // access_log_flush_interval
+    f(35098,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35545,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35711,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35723,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(35692,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35704,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35843,7,1,b'm',419,4,255,b'S',0,0), // subject
-    f(35850,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35824,7,1,b'm',420,4,255,b'S',0,0), // subject
+    f(35831,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35854,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30893,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(35859,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35835,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30874,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35840,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28985,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3471,7,2,b'm',263,2,255,b'R',35960,61), // filters
-    f(28997,7,3,b'm',419,4,255,b'S',0,0), // enabled
+    f(28966,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3471,7,2,b'm',264,2,255,b'R',35941,61), // filters
+    f(28978,7,3,b'm',420,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',418,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',419,4,0,b'S',0,0), // typed_config
     f(21041,16,5,b'm',65535,4,0,b'R',20998,43), // config_discovery
-    f(25678,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25659,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14811,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36167,7,1,b'm',267,2,255,b'S',0,0), // mappers
-    f(25633,11,2,b'm',148,4,255,b'S',0,0), // body_format
+    f(36148,7,1,b'm',268,2,255,b'S',0,0), // mappers
+    f(25614,11,2,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36237,13,1,b'm',102,4,255,b'S',0,0), // config_source
-    f(36250,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36218,13,1,b'm',102,4,255,b'S',0,0), // config_source
+    f(36231,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',418,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',419,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36419,11,2,b'm',432,4,255,b'S',0,0), // status_code
-    f(25629,4,3,b'm',104,4,255,b'S',0,0), // body
-    f(36430,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
-    f(36450,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(36400,11,2,b'm',433,4,255,b'S',0,0), // status_code
+    f(25610,4,3,b'm',104,4,255,b'S',0,0), // body
+    f(36411,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
+    f(36431,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32944,12,2,b'm',395,4,255,b'S',0,0), // token_bucket
-    f(32956,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
-    f(36530,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32925,12,2,b'm',396,4,255,b'S',0,0), // token_bucket
+    f(32937,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(36511,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23013,5,1,b'm',195,4,255,b'S',0,0), // rules
-    f(36584,12,2,b'm',195,4,255,b'S',0,0), // shadow_rules
+    f(23013,5,1,b'm',196,4,255,b'S',0,0), // rules
+    f(36565,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
     f(22129,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36596,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36612,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24773,7,6,b'm',440,4,255,b'S',0,0), // matcher
-    f(36636,14,7,b'm',440,4,255,b'S',0,0), // shadow_matcher
-    f(36650,10,8,b'm',422,4,255,b'S',0,0), // delay_deny
+    f(36577,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36593,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24754,7,6,b'm',441,4,255,b'S',0,0), // matcher
+    f(36617,14,7,b'm',441,4,255,b'S',0,0), // shadow_matcher
+    f(36631,10,8,b'm',423,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36719,17,1,b'm',238,2,255,b'S',0,0), // on_new_connection
-    f(36736,27,2,b'm',238,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36763,18,3,b'm',238,2,255,b'S',0,0), // on_downstream_data
+    f(36700,17,1,b'm',239,2,255,b'S',0,0), // on_new_connection
+    f(36717,27,2,b'm',239,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36744,18,3,b'm',239,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36893,23,3,b'm',422,4,255,b'I',20729,34), // downstream_idle_timeout
-    f(36916,21,4,b'm',422,4,255,b'I',20729,34), // upstream_idle_timeout
+    f(36874,23,3,b'm',423,4,255,b'I',20729,34), // downstream_idle_timeout
+    f(36897,21,4,b'm',423,4,255,b'I',20729,34), // upstream_idle_timeout
     f(4275,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36937,20,7,b'm',432,4,255,b'S',0,0), // max_connect_attempts
-    f(17190,12,8,b'm',422,4,255,b'S',0,0), // idle_timeout
-    f(26959,14,9,b'm',123,4,255,b'I',26900,59), // metadata_match
-    f(26883,17,10,b'm',275,4,0,b'S',0,0), // weighted_clusters
-    f(27258,11,11,b'm',387,2,255,b'I',36957,78), // hash_policy
-    f(37035,16,12,b'm',274,4,255,b'S',0,0), // tunneling_config
-    f(37051,34,13,b'm',422,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37184,9,14,b'm',65535,4,255,b'R',37085,99), // on_demand
-    f(35092,25,15,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
-    f(37193,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35148,18,17,b'm',273,4,255,b'S',0,0), // access_log_options
-    f(37222,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
-    f(37324,19,19,b'm',150,2,255,b'R',37237,87), // proxy_protocol_tlvs
-    f(37343,52,20,b'm',393,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37395,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37416,20,22,b'm',432,4,255,b'S',0,0), // max_early_data_bytes
-    f(37480,31,23,b'e',65535,0,255,b'R',37436,44), // proxy_protocol_tlv_merge_policy
-    f(37511,17,24,b'm',419,4,255,b'S',0,0), // check_drain_close
+    f(36918,20,7,b'm',433,4,255,b'S',0,0), // max_connect_attempts
+    f(17190,12,8,b'm',423,4,255,b'S',0,0), // idle_timeout
+    f(26940,14,9,b'm',123,4,255,b'I',26881,59), // metadata_match
+    f(26864,17,10,b'm',276,4,0,b'S',0,0), // weighted_clusters
+    f(27239,11,11,b'm',388,2,255,b'I',36938,78), // hash_policy
+    f(37016,16,12,b'm',275,4,255,b'S',0,0), // tunneling_config
+    f(37032,34,13,b'm',423,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37165,9,14,b'm',65535,4,255,b'R',37066,99), // on_demand
+    f(35073,25,15,b'm',423,4,255,b'S',0,0), // access_log_flush_interval
+    f(37174,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35129,18,17,b'm',274,4,255,b'S',0,0), // access_log_options
+    f(37203,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
+    f(37305,19,19,b'm',150,2,255,b'R',37218,87), // proxy_protocol_tlvs
+    f(37324,52,20,b'm',394,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37376,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37397,20,22,b'm',433,4,255,b'S',0,0), // max_early_data_bytes
+    f(37461,31,23,b'e',65535,0,255,b'R',37417,44), // proxy_protocol_tlv_merge_policy
+    f(37492,17,24,b'm',420,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35092,25,1,b'm',422,4,255,b'S',0,0), // access_log_flush_interval
-    f(37193,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37602,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35073,25,1,b'm',423,4,255,b'S',0,0), // access_log_flush_interval
+    f(37174,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37583,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37697,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36450,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
-    f(37705,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37731,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37740,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34558,20,7,b'm',266,4,255,b'S',0,0), // request_id_extension
-    f(37767,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37784,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19414,10,10,b'm',152,2,255,b'R',37807,76), // formatters
+    f(37678,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36431,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(37686,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37712,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37721,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34539,20,7,b'm',267,4,255,b'S',0,0), // request_id_extension
+    f(37748,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37765,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19414,10,10,b'm',152,2,255,b'R',37788,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7189,8,1,b'm',276,2,255,b'S',0,0), // clusters
+    f(7189,8,1,b'm',277,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26959,14,3,b'm',123,4,255,b'I',26900,59), // metadata_match
+    f(26940,14,3,b'm',123,4,255,b'I',26881,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
     f(22129,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17190,12,3,b'm',422,4,255,b'S',0,0), // idle_timeout
-    f(38140,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38159,13,5,b'm',279,2,255,b'I',36957,78), // hash_policies
-    f(38172,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
-    f(38194,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(17190,12,3,b'm',423,4,255,b'S',0,0), // idle_timeout
+    f(38121,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38140,13,5,b'm',280,2,255,b'I',36938,78), // hash_policies
+    f(38153,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
+    f(38175,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4275,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(24773,7,9,b'm',440,4,0,b'S',0,0), // matcher
-    f(38223,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38309,15,11,b'm',65535,2,255,b'R',38239,70), // session_filters
-    f(37035,16,12,b'm',65535,4,255,b'R',38324,102), // tunneling_config
-    f(35148,18,13,b'm',65535,4,255,b'R',38426,73), // access_log_options
+    f(24754,7,9,b'm',441,4,0,b'S',0,0), // matcher
+    f(38204,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38290,15,11,b'm',65535,2,255,b'R',38220,70), // session_filters
+    f(37016,16,12,b'm',65535,4,255,b'R',38305,102), // tunneling_config
+    f(35129,18,13,b'm',65535,4,255,b'R',38407,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(25048,9,1,b'b',65535,4,0,b'I',6795,36), // source_ip
+    f(25029,9,1,b'b',65535,4,0,b'I',6795,36), // source_ip
     f(12721,3,2,b's',65535,4,0,b'I',6795,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31576,9,1,b'm',92,2,255,b'S',0,0), // mutations
+    f(31557,9,1,b'm',92,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38832,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38873,18,3,b'm',390,4,255,b'S',0,0), // reject_with_status
+    f(28609,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38813,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38854,18,3,b'm',391,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34181,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38951,17,2,b'm',285,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34321,15,3,b'm',419,4,255,b'S',0,0), // skip_xff_append
+    f(34162,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38932,17,2,b'm',286,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34302,15,3,b'm',420,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(39034,5,1,b'm',101,2,255,b'S',0,0), // cidrs
+    f(39015,5,1,b'm',101,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11077,20,1,b'm',289,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11097,27,2,b'm',288,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11077,20,1,b'm',290,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11097,27,2,b'm',289,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',393,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',433,4,255,b'S',0,0), // min_cluster_size
+    f(11783,15,1,b'm',394,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',434,4,255,b'S',0,0), // min_cluster_size
     f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39359,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39388,16,5,b'm',290,4,255,b'S',0,0), // force_local_zone
-    f(39404,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
+    f(39340,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39369,16,5,b'm',291,4,255,b'S',0,0), // force_local_zone
+    f(39385,14,6,b'e',45,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39518,8,1,b'm',432,4,255,b'S',0,0), // min_size
+    f(39499,8,1,b'm',433,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12553,17,1,b'm',422,4,255,b'S',0,0), // slow_start_window
+    f(12553,17,1,b'm',423,4,255,b'S',0,0), // slow_start_window
     f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',393,4,255,b'S',0,0), // min_weight_percent
+    f(12580,18,3,b'm',394,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12006,12,1,b'm',432,4,255,b'S',0,0), // choice_count
+    f(12006,12,1,b'm',433,4,255,b'S',0,0), // choice_count
     f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12037,17,3,b'm',291,4,255,b'S',0,0), // slow_start_config
-    f(39662,18,4,b'm',287,4,255,b'S',0,0), // locality_lb_config
-    f(39680,16,5,b'm',419,4,255,b'S',0,0), // enable_full_scan
-    f(39696,16,6,b'e',46,0,255,b'S',0,0), // selection_method
+    f(12037,17,3,b'm',292,4,255,b'S',0,0), // slow_start_config
+    f(39643,18,4,b'm',288,4,255,b'S',0,0), // locality_lb_config
+    f(39661,16,5,b'm',420,4,255,b'S',0,0), // enable_full_scan
+    f(39677,16,6,b'e',46,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39662,18,1,b'm',287,4,255,b'S',0,0), // locality_lb_config
+    f(39643,18,1,b'm',288,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12037,17,1,b'm',291,4,255,b'S',0,0), // slow_start_config
-    f(39662,18,2,b'm',287,4,255,b'S',0,0), // locality_lb_config
+    f(12037,17,1,b'm',292,4,255,b'S',0,0), // slow_start_config
+    f(39643,18,2,b'm',288,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4223,7 +4227,7 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40257,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(40238,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4233,334 +4237,334 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35723,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
-    f(22129,11,2,b's',65535,0,255,b'I',40821,84), // stat_prefix
+    f(35704,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(22129,11,2,b's',65535,0,255,b'I',40802,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
     f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
-    f(40974,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40999,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41062,15,5,b'm',432,4,255,b'I',41025,37), // udp_max_queries
-    f(41077,21,6,b'm',433,4,255,b'S',0,0), // query_timeout_seconds
-    f(41098,11,7,b'm',432,4,255,b'S',0,0), // query_tries
-    f(41109,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41127,22,9,b'm',432,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41149,24,10,b'm',422,4,255,b'I',41025,37), // max_udp_channel_duration
-    f(41173,25,11,b'b',65535,0,255,b'I',41025,37), // reinit_channel_on_timeout
-    f(41264,14,12,b'm',432,4,255,b'I',41198,66), // qcache_max_ttl
+    f(40955,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40980,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41043,15,5,b'm',433,4,255,b'I',41006,37), // udp_max_queries
+    f(41058,21,6,b'm',434,4,255,b'S',0,0), // query_timeout_seconds
+    f(41079,11,7,b'm',433,4,255,b'S',0,0), // query_tries
+    f(41090,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41108,22,9,b'm',433,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41130,24,10,b'm',423,4,255,b'I',41006,37), // max_udp_channel_duration
+    f(41154,25,11,b'b',65535,0,255,b'I',41006,37), // reinit_channel_on_timeout
+    f(41245,14,12,b'm',433,4,255,b'I',41179,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18398,11,1,b'm',432,4,255,b'S',0,0), // num_retries
-    f(41390,20,2,b'm',432,4,255,b'I',41359,31), // num_resolver_threads
+    f(18398,11,1,b'm',433,4,255,b'S',0,0), // num_retries
+    f(41371,20,2,b'm',433,4,255,b'I',41340,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(41562,12,2,b'm',65535,4,255,b'R',41483,79), // dns_over_tls
-    f(41655,14,3,b'm',65535,4,255,b'R',41574,81), // dns_over_https
-    f(41721,13,4,b'b',65535,0,255,b'R',41669,52), // enable_dnssec
-    f(41734,10,5,b'm',432,4,255,b'I',41198,66), // cache_size
-    f(41390,20,6,b'm',432,4,255,b'I',41359,31), // num_resolver_threads
-    f(41744,17,7,b'm',419,4,255,b'S',0,0), // use_system_config
-    f(41761,13,8,b'm',422,4,255,b'S',0,0), // query_timeout
-    f(41098,11,9,b'm',432,4,255,b'S',0,0), // query_tries
+    f(41543,12,2,b'm',65535,4,255,b'R',41464,79), // dns_over_tls
+    f(41636,14,3,b'm',65535,4,255,b'R',41555,81), // dns_over_https
+    f(41702,13,4,b'b',65535,0,255,b'R',41650,52), // enable_dnssec
+    f(41715,10,5,b'm',433,4,255,b'I',41179,66), // cache_size
+    f(41371,20,6,b'm',433,4,255,b'I',41340,31), // num_resolver_threads
+    f(41725,17,7,b'm',420,4,255,b'S',0,0), // use_system_config
+    f(41742,13,8,b'm',423,4,255,b'S',0,0), // query_timeout
+    f(41079,11,9,b'm',433,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41840,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41821,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41923,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41904,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42005,11,1,b'm',331,4,255,b'S',0,0), // san_matcher
-    f(42016,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41986,11,1,b'm',332,4,255,b'S',0,0), // san_matcher
+    f(41997,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42103,17,1,b'm',419,4,255,b'S',0,0), // pack_trace_reason
-    f(42179,33,2,b'm',419,4,255,b'I',42120,59), // use_request_id_for_trace_sampling
+    f(42084,17,1,b'm',420,4,255,b'S',0,0), // pack_trace_reason
+    f(42160,33,2,b'm',420,4,255,b'I',42101,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42282,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42263,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42386,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42367,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42483,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42525,27,2,b'm',65535,4,255,b'R',42502,23), // max_heap_size_bytes_runtime
+    f(42464,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42506,27,2,b'm',65535,4,255,b'R',42483,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14505,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7678,6,1,b'm',130,4,255,b'S',0,0), // config
     f(9517,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(42797,25,3,b'b',65535,0,255,b'I',42713,84), // allow_unspecified_address
-    f(42886,15,4,b'b',65535,0,255,b'I',42822,64), // tlv_as_pool_key
+    f(42778,25,3,b'b',65535,0,255,b'I',42694,84), // allow_unspecified_address
+    f(42867,15,4,b'b',65535,0,255,b'I',42803,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43029,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
-    f(43039,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43062,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43151,36,6,b'm',419,4,255,b'R',43085,66), // require_signed_certificate_timestamp
-    f(43187,3,7,b'm',104,4,255,b'S',0,0), // crl
-    f(43190,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43215,23,9,b'm',370,2,255,b'S',0,0), // match_subject_alt_names
-    f(43238,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
+    f(43010,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
+    f(43020,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43043,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43132,36,6,b'm',420,4,255,b'R',43066,66), // require_signed_certificate_timestamp
+    f(43168,3,7,b'm',104,4,255,b'S',0,0), // crl
+    f(43171,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43196,23,9,b'm',371,2,255,b'S',0,0), // match_subject_alt_names
+    f(43219,24,10,b'e',47,0,255,b'S',0,0), // trust_chain_verification
     f(14558,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(43262,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
-    f(43343,32,13,b'm',65535,4,255,b'R',43285,58), // ca_certificate_provider_instance
-    f(43375,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43400,29,15,b'm',331,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43429,16,16,b'm',432,4,255,b'S',0,0), // max_verify_depth
-    f(43561,17,17,b'm',65535,4,255,b'R',43445,116), // system_root_certs
-    f(43578,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43243,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
+    f(43324,32,13,b'm',65535,4,255,b'R',43266,58), // ca_certificate_provider_instance
+    f(43356,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43381,29,15,b'm',332,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43410,16,16,b'm',433,4,255,b'S',0,0), // max_verify_depth
+    f(43542,17,17,b'm',65535,4,255,b'R',43426,116), // system_root_certs
+    f(43559,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43659,10,1,b'm',334,4,255,b'S',0,0), // tls_params
-    f(43669,16,2,b'm',332,2,255,b'S',0,0), // tls_certificates
-    f(43685,18,3,b'm',323,4,0,b'S',0,0), // validation_context
-    f(43703,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(43717,34,6,b'm',329,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(43751,36,7,b'm',329,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(43787,27,8,b'm',325,4,0,b'S',0,0), // combined_validation_context
-    f(43908,36,9,b'm',65535,4,255,b'R',43814,94), // tls_certificate_certificate_provider
-    f(44042,39,10,b'm',65535,4,0,b'R',43944,98), // validation_context_certificate_provider
-    f(44081,45,11,b'm',65535,4,255,b'R',43814,94), // tls_certificate_certificate_provider_instance
-    f(44126,48,12,b'm',65535,4,0,b'R',43944,98), // validation_context_certificate_provider_instance
-    f(44268,17,13,b'm',152,4,255,b'R',44174,94), // custom_handshaker
-    f(44285,33,14,b'm',65535,4,255,b'R',43814,94), // tls_certificate_provider_instance
-    f(44318,7,15,b'm',333,4,255,b'S',0,0), // key_log
-    f(44458,31,16,b'm',152,4,255,b'R',44325,133), // custom_tls_certificate_selector
+    f(43640,10,1,b'm',335,4,255,b'S',0,0), // tls_params
+    f(43650,16,2,b'm',333,2,255,b'S',0,0), // tls_certificates
+    f(43666,18,3,b'm',324,4,0,b'S',0,0), // validation_context
+    f(43684,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(43698,34,6,b'm',330,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(43732,36,7,b'm',330,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(43768,27,8,b'm',326,4,0,b'S',0,0), // combined_validation_context
+    f(43889,36,9,b'm',65535,4,255,b'R',43795,94), // tls_certificate_certificate_provider
+    f(44023,39,10,b'm',65535,4,0,b'R',43925,98), // validation_context_certificate_provider
+    f(44062,45,11,b'm',65535,4,255,b'R',43795,94), // tls_certificate_certificate_provider_instance
+    f(44107,48,12,b'm',65535,4,0,b'R',43925,98), // validation_context_certificate_provider_instance
+    f(44249,17,13,b'm',152,4,255,b'R',44155,94), // custom_handshaker
+    f(44266,33,14,b'm',65535,4,255,b'R',43795,94), // tls_certificate_provider_instance
+    f(44299,7,15,b'm',334,4,255,b'S',0,0), // key_log
+    f(44439,31,16,b'm',152,4,255,b'R',44306,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44584,26,1,b'm',323,4,255,b'S',0,0), // default_validation_context
-    f(43751,36,2,b'm',329,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44042,39,3,b'm',65535,4,255,b'R',44610,76), // validation_context_certificate_provider
-    f(44126,48,4,b'm',65535,4,255,b'R',44610,76), // validation_context_certificate_provider_instance
+    f(44565,26,1,b'm',324,4,255,b'S',0,0), // default_validation_context
+    f(43732,36,2,b'm',330,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44023,39,3,b'm',65535,4,255,b'R',44591,76), // validation_context_certificate_provider
+    f(44107,48,4,b'm',65535,4,255,b'R',44591,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(44748,18,1,b'm',324,4,255,b'S',0,0), // common_tls_context
-    f(44766,26,2,b'm',419,4,255,b'S',0,0), // require_client_certificate
-    f(44879,11,3,b'm',419,4,255,b'R',44792,87), // require_sni
-    f(44890,19,4,b'm',335,4,0,b'S',0,0), // session_ticket_keys
-    f(44909,37,5,b'm',329,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44946,15,6,b'm',422,4,255,b'S',0,0), // session_timeout
-    f(44961,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44997,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45015,31,9,b'm',419,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45046,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45081,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(44729,18,1,b'm',325,4,255,b'S',0,0), // common_tls_context
+    f(44747,26,2,b'm',420,4,255,b'S',0,0), // require_client_certificate
+    f(44860,11,3,b'm',420,4,255,b'R',44773,87), // require_sni
+    f(44871,19,4,b'm',336,4,0,b'S',0,0), // session_ticket_keys
+    f(44890,37,5,b'm',330,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44927,15,6,b'm',423,4,255,b'S',0,0), // session_timeout
+    f(44942,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44978,18,8,b'e',48,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44996,31,9,b'm',420,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45027,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45062,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45169,13,1,b'm',328,2,255,b'S',0,0), // trust_domains
-    f(45182,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
+    f(45150,13,1,b'm',329,2,255,b'S',0,0), // trust_domains
+    f(45163,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45274,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
-    f(45351,21,3,b's',65535,0,255,b'R',45286,65), // workload_trust_domain
+    f(45255,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
+    f(45332,21,3,b's',65535,0,255,b'R',45267,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45429,10,2,b'm',102,4,255,b'S',0,0), // sds_config
+    f(45410,10,2,b'm',102,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45487,15,2,b'm',332,4,0,b'S',0,0), // tls_certificate
-    f(44890,19,3,b'm',335,4,0,b'S',0,0), // session_ticket_keys
-    f(43685,18,4,b'm',323,4,0,b'S',0,0), // validation_context
-    f(45552,14,5,b'm',65535,4,0,b'R',45502,50), // generic_secret
+    f(45468,15,2,b'm',333,4,0,b'S',0,0), // tls_certificate
+    f(44871,19,3,b'm',336,4,0,b'S',0,0), // session_ticket_keys
+    f(43666,18,4,b'm',324,4,0,b'S',0,0), // validation_context
+    f(45533,14,5,b'm',65535,4,0,b'R',45483,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(45629,8,1,b'e',49,0,255,b'S',0,0), // san_type
-    f(24773,7,2,b'm',370,4,255,b'S',0,0), // matcher
-    f(45637,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(45610,8,1,b'e',49,0,255,b'S',0,0), // san_type
+    f(24754,7,2,b'm',371,4,255,b'S',0,0), // matcher
+    f(45618,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(45696,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
-    f(45713,11,2,b'm',104,12,255,b'S',0,0), // private_key
-    f(45839,8,3,b'm',104,12,255,b'R',45724,115), // password
-    f(45847,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
-    f(45949,28,5,b'm',104,2,255,b'R',45858,91), // signed_certificate_timestamp
-    f(46047,20,6,b'm',65535,4,255,b'R',45977,70), // private_key_provider
+    f(45677,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
+    f(45694,11,2,b'm',104,12,255,b'S',0,0), // private_key
+    f(45820,8,3,b'm',104,12,255,b'R',45705,115), // password
+    f(45828,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
+    f(45930,28,5,b'm',104,2,255,b'R',45839,91), // signed_certificate_timestamp
+    f(46028,20,6,b'm',65535,4,255,b'R',45958,70), // private_key_provider
     f(14558,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(46142,6,8,b'm',104,12,255,b'R',46067,75), // pkcs12
-    f(43659,10,9,b'm',334,4,255,b'R',46148,118), // tls_params
+    f(46123,6,8,b'm',104,12,255,b'R',46048,75), // pkcs12
+    f(43640,10,9,b'm',335,4,255,b'R',46129,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46317,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
-    f(46336,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
+    f(46298,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
+    f(46317,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46411,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46439,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46467,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46480,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46491,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46622,19,6,b'e',65535,2,255,b'R',46511,111), // compliance_policies
+    f(46392,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46420,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46448,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46461,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46472,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46603,19,6,b'e',65535,2,255,b'R',46492,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46703,4,1,b'm',104,10,255,b'S',0,0), // keys
+    f(46684,4,1,b'm',104,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(44748,18,1,b'm',324,4,255,b'S',0,0), // common_tls_context
-    f(46767,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46855,19,3,b'b',65535,0,255,b'R',46770,85), // allow_renegotiation
-    f(46874,16,4,b'm',432,4,255,b'S',0,0), // max_session_keys
-    f(46980,21,5,b'm',419,4,255,b'I',46890,90), // enforce_rsa_key_usage
-    f(47001,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(47014,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(44729,18,1,b'm',325,4,255,b'S',0,0), // common_tls_context
+    f(46748,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46836,19,3,b'b',65535,0,255,b'R',46751,85), // allow_renegotiation
+    f(46855,16,4,b'm',433,4,255,b'S',0,0), // max_session_keys
+    f(46961,21,5,b'm',420,4,255,b'I',46871,90), // enforce_rsa_key_usage
+    f(46982,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46995,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9622,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
     f(10247,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47091,20,3,b'm',339,4,0,b'S',0,0), // explicit_http_config
-    f(47111,30,4,b'm',340,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47141,11,5,b'm',338,4,0,b'S',0,0), // auto_config
-    f(33990,12,6,b'm',263,2,255,b'R',47152,82), // http_filters
-    f(47234,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
+    f(47072,20,3,b'm',340,4,0,b'S',0,0), // explicit_http_config
+    f(47092,30,4,b'm',341,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47122,11,5,b'm',339,4,0,b'S',0,0), // auto_config
+    f(33971,12,6,b'm',264,2,255,b'R',47133,82), // http_filters
+    f(47215,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
     f(7335,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27604,23,9,b'm',215,2,255,b'R',0,0), // request_mirror_policies
-    f(27258,11,10,b'm',208,2,255,b'R',0,0), // hash_policy
+    f(27585,23,9,b'm',216,2,255,b'R',0,0), // request_mirror_policies
+    f(27239,11,10,b'm',209,2,255,b'R',0,0), // hash_policy
     f(15006,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34816,22,3,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
-    f(47327,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34797,22,3,b'm',65535,4,255,b'R',34774,23), // http3_protocol_options
+    f(47308,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9182,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
-    f(34816,22,3,b'm',65535,4,0,b'R',34793,23), // http3_protocol_options
+    f(34797,22,3,b'm',65535,4,0,b'R',34774,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34816,22,3,b'm',65535,4,255,b'R',34793,23), // http3_protocol_options
+    f(34797,22,3,b'm',65535,4,255,b'R',34774,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(47559,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47567,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47591,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47617,25,5,b'm',342,1,255,b'S',0,0), // initial_resource_versions
-    f(47642,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47656,12,7,b'm',435,4,255,b'S',0,0), // error_detail
-    f(47668,27,8,b'm',353,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47695,29,9,b'm',353,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47540,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47548,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47572,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47598,25,5,b'm',343,1,255,b'S',0,0), // initial_resource_versions
+    f(47623,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47637,12,7,b'm',436,4,255,b'S',0,0), // error_detail
+    f(47649,27,8,b'm',354,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47676,29,9,b'm',354,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47850,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47869,9,2,b'm',350,2,255,b'S',0,0), // resources
-    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47878,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47883,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47900,13,7,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47913,22,8,b'm',355,2,255,b'S',0,0), // removed_resource_names
-    f(47935,15,9,b'm',352,2,255,b'S',0,0), // resource_errors
+    f(47831,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47850,9,2,b'm',351,2,255,b'S',0,0), // resources
+    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47859,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47864,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47881,13,7,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47894,22,8,b'm',356,2,255,b'S',0,0), // removed_resource_names
+    f(47916,15,9,b'm',353,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
-    f(47993,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47642,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47656,12,6,b'm',435,4,255,b'S',0,0), // error_detail
-    f(48007,17,7,b'm',353,2,255,b'S',0,0), // resource_locators
+    f(47974,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47623,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47637,12,6,b'm',436,4,255,b'S',0,0), // error_detail
+    f(47988,17,7,b'm',354,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47869,9,2,b'm',418,2,255,b'S',0,0), // resources
-    f(48068,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47559,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47878,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47900,13,6,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47935,15,7,b'm',352,2,255,b'S',0,0), // resource_errors
+    f(47850,9,2,b'm',419,2,255,b'S',0,0), // resources
+    f(48049,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47859,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47881,13,6,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47916,15,7,b'm',353,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48128,10,1,b'm',348,4,0,b'S',0,0), // constraint
-    f(48138,14,2,b'm',347,4,0,b'S',0,0), // or_constraints
-    f(48152,15,3,b'm',347,4,0,b'S',0,0), // and_constraints
-    f(48167,15,4,b'm',346,4,0,b'S',0,0), // not_constraints
+    f(48109,10,1,b'm',349,4,0,b'S',0,0), // constraint
+    f(48119,14,2,b'm',348,4,0,b'S',0,0), // or_constraints
+    f(48133,15,3,b'm',348,4,0,b'S',0,0), // and_constraints
+    f(48148,15,4,b'm',347,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48251,11,1,b'm',346,2,255,b'S',0,0), // constraints
+    f(48232,11,1,b'm',347,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48333,6,3,b'm',349,4,0,b'S',0,0), // exists
+    f(48314,6,3,b'm',350,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48452,8,2,b'm',418,4,255,b'S',0,0), // resource
+    f(48433,8,2,b'm',419,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48460,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28504,3,6,b'm',422,4,255,b'S',0,0), // ttl
-    f(48467,13,7,b'm',351,4,255,b'S',0,0), // cache_control
-    f(48480,13,8,b'm',355,4,255,b'S',0,0), // resource_name
+    f(48441,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28485,3,6,b'm',423,4,255,b'S',0,0), // ttl
+    f(48448,13,7,b'm',352,4,255,b'S',0,0), // cache_control
+    f(48461,13,8,b'm',356,4,255,b'S',0,0), // resource_name
     f(9567,8,9,b'm',123,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48541,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48522,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48480,13,1,b'm',355,4,255,b'S',0,0), // resource_name
-    f(47656,12,2,b'm',435,4,255,b'S',0,0), // error_detail
+    f(48461,13,1,b'm',356,4,255,b'S',0,0), // resource_name
+    f(47637,12,2,b'm',436,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17938,18,2,b'm',354,1,255,b'S',0,0), // dynamic_parameters
+    f(17938,18,2,b'm',355,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48739,29,2,b'm',346,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48720,29,2,b'm',347,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48800,5,2,b'm',429,4,255,b'S',0,0), // layer
+    f(48781,5,2,b'm',430,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(48841,6,1,b'm',436,2,255,b'S',0,0), // ranges
-    f(25520,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(48822,6,1,b'm',437,2,255,b'S',0,0), // ranges
+    f(25501,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48882,5,1,b'm',385,4,0,b'S',0,0), // range
-    f(48887,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(48863,5,1,b'm',386,4,0,b'S',0,0), // range
+    f(48868,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25508,12,2,b'm',370,4,0,b'S',0,0), // string_match
-    f(48932,13,3,b'm',357,4,0,b'S',0,0), // address_match
+    f(25489,12,2,b'm',371,4,0,b'S',0,0), // string_match
+    f(48913,13,3,b'm',358,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28628,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28609,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49027,6,1,b'm',371,4,0,b'S',0,0), // one_of
+    f(49008,6,1,b'm',372,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49072,8,1,b'm',370,2,255,b'S',0,0), // patterns
+    f(49053,8,1,b'm',371,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',364,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(49117,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',365,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',372,4,255,b'S',0,0), // value
+    f(49098,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12721,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49203,14,1,b'm',371,2,255,b'S',0,0), // value_matchers
+    f(49184,14,1,b'm',372,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',370,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',371,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49295,7,1,b'm',368,4,255,b'S',0,0), // pattern
-    f(49302,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49276,7,1,b'm',369,4,255,b'S',0,0), // pattern
+    f(49283,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49412,10,1,b'm',369,4,0,b'I',49348,64), // google_re2
+    f(49393,10,1,b'm',370,4,0,b'I',49329,64), // google_re2
     f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49466,16,1,b'm',432,4,255,b'I',6795,36), // max_program_size
+    f(49447,16,1,b'm',433,4,255,b'I',6795,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48887,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29648,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49517,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29695,10,5,b'm',368,4,0,b'S',0,0), // safe_regex
-    f(49523,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49534,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25100,6,8,b'm',439,4,0,b'R',49542,52), // custom
+    f(48868,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29629,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49498,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29676,10,5,b'm',369,4,0,b'S',0,0), // safe_regex
+    f(49504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49515,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25081,6,8,b'm',440,4,0,b'R',49523,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49628,10,1,b'm',372,4,0,b'S',0,0), // null_match
-    f(49638,12,2,b'm',358,4,0,b'S',0,0), // double_match
-    f(25508,12,3,b'm',370,4,0,b'S',0,0), // string_match
-    f(49650,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25746,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49660,10,6,b'm',361,4,0,b'S',0,0), // list_match
-    f(22889,8,7,b'm',365,4,0,b'S',0,0), // or_match
+    f(49609,10,1,b'm',373,4,0,b'S',0,0), // null_match
+    f(49619,12,2,b'm',359,4,0,b'S',0,0), // double_match
+    f(25489,12,3,b'm',371,4,0,b'S',0,0), // string_match
+    f(49631,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25727,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(49641,10,6,b'm',362,4,0,b'S',0,0), // list_match
+    f(22889,8,7,b'm',366,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
-    f(131,4,2,b'm',374,2,255,b'I',6795,36), // path
+    f(131,4,2,b'm',375,2,255,b'I',6795,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12721,3,1,b's',65535,4,0,b'I',6795,36), // key
-    f(49794,5,2,b'u',65535,4,0,b'I',6795,36), // index
+    f(49775,5,2,b'u',65535,4,0,b'I',6795,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49834,7,1,b'm',378,4,0,b'I',6795,36), // request
-    f(26079,5,2,b'm',379,4,0,b'I',6795,36), // route
-    f(694,7,3,b'm',376,4,0,b'I',6795,36), // cluster
-    f(49841,4,4,b'm',377,4,0,b'I',6795,36), // host
+    f(49815,7,1,b'm',379,4,0,b'I',6795,36), // request
+    f(26060,5,2,b'm',380,4,0,b'I',6795,36), // route
+    f(694,7,3,b'm',377,4,0,b'I',6795,36), // cluster
+    f(49822,4,4,b'm',378,4,0,b'I',6795,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50043,3,1,b's',65535,0,255,b'I',6795,36), // tag
-    f(50046,7,2,b'm',383,4,0,b'I',6795,36), // literal
-    f(50053,11,3,b'm',381,4,0,b'I',6795,36), // environment
-    f(50064,14,4,b'm',382,4,0,b'I',6795,36), // request_header
-    f(9567,8,5,b'm',384,4,0,b'I',6795,36), // metadata
+    f(50024,3,1,b's',65535,0,255,b'I',6795,36), // tag
+    f(50027,7,2,b'm',384,4,0,b'I',6795,36), // literal
+    f(50034,11,3,b'm',382,4,0,b'I',6795,36), // environment
+    f(50045,14,4,b'm',383,4,0,b'I',6795,36), // request_header
+    f(9567,8,5,b'm',385,4,0,b'I',6795,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
@@ -4571,143 +4575,143 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50238,4,1,b'm',375,4,255,b'I',6795,36), // kind
-    f(12245,12,2,b'm',373,4,255,b'I',6795,36), // metadata_key
+    f(50219,4,1,b'm',376,4,255,b'I',6795,36), // kind
+    f(12245,12,2,b'm',374,4,255,b'I',6795,36), // metadata_key
     f(18615,13,3,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50267,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50272,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50248,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50253,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50306,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50315,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(50287,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50296,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25048,9,1,b'm',389,4,0,b'I',6795,36), // source_ip
-    f(25088,12,2,b'm',388,4,0,b'I',6795,36), // filter_state
+    f(25029,9,1,b'm',390,4,0,b'I',6795,36), // source_ip
+    f(25069,12,2,b'm',389,4,0,b'I',6795,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50443,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(50424,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50267,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50272,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50248,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50253,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50267,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50272,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50248,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50253,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50545,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50557,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50569,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50526,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50538,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50550,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18333,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50599,15,2,b'm',432,4,255,b'S',0,0), // tokens_per_fill
-    f(50614,13,3,b'm',422,4,255,b'S',0,0), // fill_interval
+    f(50580,15,2,b'm',433,4,255,b'S',0,0), // tokens_per_fill
+    f(50595,13,3,b'm',423,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(50725,13,2,b'm',397,1,255,b'I',50663,62), // reference_map
-    f(50786,8,3,b'm',398,1,255,b'I',50738,48), // type_map
-    f(50794,4,4,b'm',400,4,255,b'S',0,0), // expr
-    f(50856,11,5,b'm',408,4,255,b'I',50798,58), // source_info
-    f(50926,12,6,b's',65535,0,255,b'I',50867,59), // expr_version
+    f(50706,13,2,b'm',398,1,255,b'I',50644,62), // reference_map
+    f(50767,8,3,b'm',399,1,255,b'I',50719,48), // type_map
+    f(50775,4,4,b'm',401,4,255,b'S',0,0), // expr
+    f(50837,11,5,b'm',409,4,255,b'I',50779,58), // source_info
+    f(50907,12,6,b's',65535,0,255,b'I',50848,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',407,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',408,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',413,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',414,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51074,10,1,b'e',56,4,0,b'S',0,0), // null_value
-    f(51084,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51094,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51105,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51117,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51129,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51141,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51152,14,8,b'm',422,4,0,b'S',0,0), // duration_value
-    f(51166,15,9,b'm',431,4,0,b'S',0,0), // timestamp_value
+    f(51055,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(51065,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51075,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51086,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51098,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51110,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51122,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51133,14,8,b'm',423,4,0,b'S',0,0), // duration_value
+    f(51147,15,9,b'm',432,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(17835,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51210,10,3,b'm',399,4,0,b'S',0,0), // const_expr
-    f(51220,10,4,b'm',405,4,0,b'S',0,0), // ident_expr
-    f(51230,11,5,b'm',406,4,0,b'S',0,0), // select_expr
-    f(51241,9,6,b'm',401,4,0,b'S',0,0), // call_expr
-    f(51250,9,7,b'm',402,4,0,b'S',0,0), // list_expr
-    f(51259,11,8,b'm',403,4,0,b'S',0,0), // struct_expr
-    f(51335,18,9,b'm',65535,4,0,b'R',51270,65), // comprehension_expr
+    f(51191,10,3,b'm',400,4,0,b'S',0,0), // const_expr
+    f(51201,10,4,b'm',406,4,0,b'S',0,0), // ident_expr
+    f(51211,11,5,b'm',407,4,0,b'S',0,0), // select_expr
+    f(51222,9,6,b'm',402,4,0,b'S',0,0), // call_expr
+    f(51231,9,7,b'm',403,4,0,b'S',0,0), // list_expr
+    f(51240,11,8,b'm',404,4,0,b'S',0,0), // struct_expr
+    f(51316,18,9,b'm',65535,4,0,b'R',51251,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51387,6,1,b'm',400,4,255,b'S',0,0), // target
-    f(51393,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51401,4,3,b'm',400,2,255,b'S',0,0), // args
+    f(51368,6,1,b'm',401,4,255,b'S',0,0), // target
+    f(51374,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51382,4,3,b'm',401,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51445,8,1,b'm',400,2,255,b'S',0,0), // elements
-    f(51453,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51426,8,1,b'm',401,2,255,b'S',0,0), // elements
+    f(51434,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51511,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51523,7,2,b'm',404,2,255,b'S',0,0), // entries
+    f(51492,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51504,7,2,b'm',405,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(17835,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51578,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(51587,7,3,b'm',400,4,0,b'S',0,0), // map_key
-    f(2972,5,4,b'm',400,4,255,b'S',0,0), // value
-    f(51594,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(51559,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(51568,7,3,b'm',401,4,0,b'S',0,0), // map_key
+    f(2972,5,4,b'm',401,4,255,b'S',0,0), // value
+    f(51575,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(51679,7,1,b'm',400,4,255,b'S',0,0), // operand
-    f(40257,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(51686,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(51660,7,1,b'm',401,4,255,b'S',0,0), // operand
+    f(40238,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(51667,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(51729,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
-    f(2972,5,4,b'm',399,4,255,b'I',6795,36), // value
+    f(51710,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
+    f(2972,5,4,b'm',400,4,255,b'I',6795,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(51775,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
-    f(51789,8,2,b's',65535,0,255,b'I',6795,36), // location
-    f(51797,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
-    f(51809,9,4,b'm',412,1,255,b'I',6795,36), // positions
-    f(51818,11,5,b'm',411,1,255,b'I',6795,36), // macro_calls
-    f(17894,10,6,b'm',409,2,255,b'I',6795,36), // extensions
+    f(51756,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
+    f(51770,8,2,b's',65535,0,255,b'I',6795,36), // location
+    f(51778,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
+    f(51790,9,4,b'm',413,1,255,b'I',6795,36), // positions
+    f(51799,11,5,b'm',412,1,255,b'I',6795,36), // macro_calls
+    f(17894,10,6,b'm',410,2,255,b'I',6795,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(17835,2,1,b's',65535,0,255,b'I',6795,36), // id
-    f(51874,19,2,b'e',53,2,255,b'I',6795,36), // affected_components
-    f(2825,7,3,b'm',410,4,255,b'I',6795,36), // version
+    f(51855,19,2,b'e',53,2,255,b'I',6795,36), // affected_components
+    f(2825,7,3,b'm',411,4,255,b'I',6795,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(51946,5,1,b'l',65535,0,255,b'I',6795,36), // major
-    f(51951,5,2,b'l',65535,0,255,b'I',6795,36), // minor
+    f(51927,5,1,b'l',65535,0,255,b'I',6795,36), // major
+    f(51932,5,2,b'l',65535,0,255,b'I',6795,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',400,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',401,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52086,3,1,b'm',423,4,0,b'I',6795,36), // dyn
-    f(52089,4,2,b'e',56,4,0,b'I',6795,36), // null
-    f(52093,9,3,b'e',54,4,0,b'I',6795,36), // primitive
-    f(52102,7,4,b'e',54,4,0,b'I',6795,36), // wrapper
-    f(52109,10,5,b'e',55,4,0,b'I',6795,36), // well_known
-    f(52119,9,6,b'm',416,4,0,b'I',6795,36), // list_type
-    f(52128,8,7,b'm',417,4,0,b'I',6795,36), // map_type
-    f(51393,8,8,b'm',415,4,0,b'I',6795,36), // function
-    f(52136,12,9,b's',65535,4,0,b'I',6795,36), // message_type
-    f(52148,10,10,b's',65535,4,0,b'I',6795,36), // type_param
-    f(2968,4,11,b'm',413,4,0,b'I',6795,36), // type
-    f(52158,5,12,b'm',423,4,0,b'I',6795,36), // error
-    f(52163,13,14,b'm',414,4,0,b'I',6795,36), // abstract_type
+    f(52067,3,1,b'm',424,4,0,b'I',6795,36), // dyn
+    f(52070,4,2,b'e',56,4,0,b'I',6795,36), // null
+    f(52074,9,3,b'e',54,4,0,b'I',6795,36), // primitive
+    f(52083,7,4,b'e',54,4,0,b'I',6795,36), // wrapper
+    f(52090,10,5,b'e',55,4,0,b'I',6795,36), // well_known
+    f(52100,9,6,b'm',417,4,0,b'I',6795,36), // list_type
+    f(52109,8,7,b'm',418,4,0,b'I',6795,36), // map_type
+    f(51374,8,8,b'm',416,4,0,b'I',6795,36), // function
+    f(52117,12,9,b's',65535,4,0,b'I',6795,36), // message_type
+    f(52129,10,10,b's',65535,4,0,b'I',6795,36), // type_param
+    f(2968,4,11,b'm',414,4,0,b'I',6795,36), // type
+    f(52139,5,12,b'm',424,4,0,b'I',6795,36), // error
+    f(52144,13,14,b'm',415,4,0,b'I',6795,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(52218,15,2,b'm',413,2,255,b'I',6795,36), // parameter_types
+    f(52199,15,2,b'm',414,2,255,b'I',6795,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52275,11,1,b'm',413,4,255,b'I',6795,36), // result_type
-    f(52286,9,2,b'm',413,2,255,b'I',6795,36), // arg_types
+    f(52256,11,1,b'm',414,4,255,b'I',6795,36), // result_type
+    f(52267,9,2,b'm',414,2,255,b'I',6795,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52333,9,1,b'm',413,4,255,b'I',6795,36), // elem_type
+    f(52314,9,1,b'm',414,4,255,b'I',6795,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52379,8,1,b'm',413,4,255,b'I',6795,36), // key_type
-    f(52387,10,2,b'm',413,4,255,b'I',6795,36), // value_type
+    f(52360,8,1,b'm',414,4,255,b'I',6795,36), // key_type
+    f(52368,10,2,b'm',414,4,255,b'I',6795,36), // value_type
     // google.protobuf.Any
-    f(47559,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47540,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4716,8 +4720,8 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52518,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52525,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4726,488 +4730,488 @@ pub(crate) static FIELDS: [FieldRow; 1736] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(52654,6,1,b'm',434,2,255,b'S',0,0), // values
+    f(52635,6,1,b'm',435,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(52709,6,1,b'm',430,1,255,b'S',0,0), // fields
+    f(52690,6,1,b'm',431,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',434,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',435,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52518,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52525,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51074,10,1,b'e',56,4,0,b'S',0,0), // null_value
-    f(52849,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51129,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51084,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(52861,12,5,b'm',429,4,0,b'S',0,0), // struct_value
-    f(52873,10,6,b'm',427,4,0,b'S',0,0), // list_value
+    f(51055,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(52830,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51110,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51065,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(52842,12,5,b'm',430,4,0,b'S',0,0), // struct_value
+    f(52854,10,6,b'm',428,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50443,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(52900,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',418,2,255,b'S',0,0), // details
+    f(50424,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(52881,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',419,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',432,4,255,b'S',0,0), // prefix_len
+    f(14294,10,2,b'm',433,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(52953,6,1,b'm',438,1,255,b'S',0,0), // params
+    f(52934,6,1,b'm',439,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',418,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',419,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53055,12,1,b'm',441,4,0,b'S',0,0), // matcher_list
-    f(53067,12,2,b'm',446,4,0,b'S',0,0), // matcher_tree
-    f(53079,11,3,b'm',449,4,255,b'S',0,0), // on_no_match
+    f(53036,12,1,b'm',442,4,0,b'S',0,0), // matcher_list
+    f(53048,12,2,b'm',447,4,0,b'S',0,0), // matcher_tree
+    f(53060,11,3,b'm',450,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53129,8,1,b'm',442,2,255,b'S',0,0), // matchers
+    f(53110,8,1,b'm',443,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53189,9,1,b'm',443,4,255,b'S',0,0), // predicate
-    f(53198,8,2,b'm',449,4,255,b'S',0,0), // on_match
+    f(53170,9,1,b'm',444,4,255,b'S',0,0), // predicate
+    f(53179,8,2,b'm',450,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53255,16,1,b'm',445,4,0,b'S',0,0), // single_predicate
-    f(53271,10,2,b'm',444,4,0,b'S',0,0), // or_matcher
-    f(53281,11,3,b'm',444,4,0,b'S',0,0), // and_matcher
-    f(53292,11,4,b'm',443,4,0,b'S',0,0), // not_matcher
+    f(53236,16,1,b'm',446,4,0,b'S',0,0), // single_predicate
+    f(53252,10,2,b'm',445,4,0,b'S',0,0), // or_matcher
+    f(53262,11,3,b'm',445,4,0,b'S',0,0), // and_matcher
+    f(53273,11,4,b'm',444,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53189,9,1,b'm',443,2,255,b'S',0,0), // predicate
+    f(53170,9,1,b'm',444,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53431,5,1,b'm',439,4,255,b'S',0,0), // input
-    f(53436,11,2,b'm',452,4,0,b'S',0,0), // value_match
-    f(53447,12,3,b'm',439,4,0,b'S',0,0), // custom_match
+    f(53412,5,1,b'm',440,4,255,b'S',0,0), // input
+    f(53417,11,2,b'm',453,4,0,b'S',0,0), // value_match
+    f(53428,12,3,b'm',440,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53431,5,1,b'm',439,4,255,b'S',0,0), // input
-    f(53498,15,2,b'm',447,4,0,b'S',0,0), // exact_match_map
-    f(53513,16,3,b'm',447,4,0,b'S',0,0), // prefix_match_map
-    f(53447,12,4,b'm',439,4,0,b'R',53529,55), // custom_match
+    f(53412,5,1,b'm',440,4,255,b'S',0,0), // input
+    f(53479,15,2,b'm',448,4,0,b'S',0,0), // exact_match_map
+    f(53494,16,3,b'm',448,4,0,b'S',0,0), // prefix_match_map
+    f(53428,12,4,b'm',440,4,0,b'R',53510,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(53632,3,1,b'm',448,1,255,b'S',0,0), // map
+    f(53613,3,1,b'm',449,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',449,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',450,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24773,7,1,b'm',440,4,0,b'S',0,0), // matcher
-    f(24579,6,2,b'm',439,4,0,b'S',0,0), // action
-    f(53765,13,3,b'b',65535,0,255,b'R',53727,38), // keep_matching
+    f(24754,7,1,b'm',441,4,0,b'S',0,0), // matcher
+    f(24560,6,2,b'm',440,4,0,b'S',0,0), // action
+    f(53746,13,3,b'b',65535,0,255,b'R',53708,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49412,10,1,b'm',451,4,0,b'S',0,0), // google_re2
+    f(49393,10,1,b'm',452,4,0,b'S',0,0), // google_re2
     f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48887,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29648,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49517,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29695,10,5,b'm',450,4,0,b'S',0,0), // safe_regex
-    f(49523,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49534,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25100,6,8,b'm',439,4,0,b'R',49542,52), // custom
+    f(48868,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29629,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49498,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29676,10,5,b'm',451,4,0,b'S',0,0), // safe_regex
+    f(49504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49515,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25081,6,8,b'm',440,4,0,b'R',49523,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 57] = [
-    e(53885,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(53982,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54045,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54092,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54151,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54222,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54266,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54319,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54563,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(54684,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(54772,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(54874,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(54961,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55041,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55170,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55260,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55395,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55430,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55568,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(55625,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(55724,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(55774,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(55859,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(55899,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(55948,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56070,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56154,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56217,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56309,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56363,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56410,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56449,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56573,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(56674,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(56743,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57030,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57085,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57186,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57304,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(57410,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(57581,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(57694,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(57890,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58035,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58128,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58247,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(58383,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(58487,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(58614,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(58735,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(58857,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(58960,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59033,24,208,57), // envoy.type.v3.StatusCode
-    e(59851,55,265,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(59982,43,269,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60083,43,276,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60170,25,280,1), // google.protobuf.NullValue
+    e(53866,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(53963,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54026,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54073,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54132,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54203,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54247,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54300,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54544,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(54665,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(54753,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(54855,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(54942,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55022,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55151,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55241,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55376,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55411,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55549,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(55606,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(55705,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(55755,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(55840,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(55880,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(55929,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56051,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56135,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56198,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56290,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56344,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56391,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56430,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56554,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(56655,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(56724,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57011,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57066,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57167,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57285,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(57391,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(57562,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(57675,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(57871,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58016,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58109,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58228,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(58364,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(58468,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(58595,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(58716,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(58838,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(58941,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59014,24,208,57), // envoy.type.v3.StatusCode
+    e(59832,55,265,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(59963,43,269,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60064,43,276,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60151,25,280,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 281] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(53920,7,0), // UNKNOWN
-    v(53927,9,1), // REQUESTED
-    v(53936,14,2), // DOES_NOT_EXIST
-    v(53950,5,3), // ACKED
-    v(53955,6,4), // NACKED
-    v(53961,14,5), // RECEIVED_ERROR
-    v(53975,7,6), // TIMEOUT
+    v(53901,7,0), // UNKNOWN
+    v(53908,9,1), // REQUESTED
+    v(53917,14,2), // DOES_NOT_EXIST
+    v(53931,5,3), // ACKED
+    v(53936,6,4), // NACKED
+    v(53942,14,5), // RECEIVED_ERROR
+    v(53956,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54029,7,0), // Gradual
-    v(54036,9,1), // Immediate
+    v(54010,7,0), // Gradual
+    v(54017,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54088,2,0), // v4
-    v(54090,2,1), // v6
+    v(54069,2,0), // v4
+    v(54071,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54130,5,0), // Serve
-    v(54135,8,1), // Validate
-    v(54143,8,2), // InitOnly
+    v(54111,5,0), // Serve
+    v(54116,8,1), // Validate
+    v(54124,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54182,4,0), // LIVE
-    v(54186,8,1), // DRAINING
-    v(54194,16,2), // PRE_INITIALIZING
-    v(54210,12,3), // INITIALIZING
+    v(54163,4,0), // LIVE
+    v(54167,8,1), // DRAINING
+    v(54175,16,2), // PRE_INITIALIZING
+    v(54191,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54254,7,0), // COUNTER
-    v(54261,5,1), // GAUGE
+    v(54235,7,0), // COUNTER
+    v(54242,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54311,2,0), // EQ
-    v(54313,2,1), // GE
-    v(54315,2,2), // LE
-    v(54317,2,3), // NE
+    v(54292,2,0), // EQ
+    v(54294,2,1), // GE
+    v(54296,2,2), // LE
+    v(54298,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54368,2,0), // OK
-    v(54370,8,1), // CANCELED
-    v(53920,7,2), // UNKNOWN
-    v(54378,16,3), // INVALID_ARGUMENT
-    v(54394,17,4), // DEADLINE_EXCEEDED
-    v(54411,9,5), // NOT_FOUND
-    v(54420,14,6), // ALREADY_EXISTS
-    v(54434,17,7), // PERMISSION_DENIED
-    v(54451,18,8), // RESOURCE_EXHAUSTED
-    v(54469,19,9), // FAILED_PRECONDITION
-    v(54488,7,10), // ABORTED
-    v(54495,12,11), // OUT_OF_RANGE
-    v(54507,13,12), // UNIMPLEMENTED
-    v(54520,8,13), // INTERNAL
-    v(54528,11,14), // UNAVAILABLE
-    v(54539,9,15), // DATA_LOSS
-    v(54548,15,16), // UNAUTHENTICATED
+    v(54349,2,0), // OK
+    v(54351,8,1), // CANCELED
+    v(53901,7,2), // UNKNOWN
+    v(54359,16,3), // INVALID_ARGUMENT
+    v(54375,17,4), // DEADLINE_EXCEEDED
+    v(54392,9,5), // NOT_FOUND
+    v(54401,14,6), // ALREADY_EXISTS
+    v(54415,17,7), // PERMISSION_DENIED
+    v(54432,18,8), // RESOURCE_EXHAUSTED
+    v(54450,19,9), // FAILED_PRECONDITION
+    v(54469,7,10), // ABORTED
+    v(54476,12,11), // OUT_OF_RANGE
+    v(54488,13,12), // UNIMPLEMENTED
+    v(54501,8,13), // INTERNAL
+    v(54509,11,14), // UNAVAILABLE
+    v(54520,9,15), // DATA_LOSS
+    v(54529,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(54624,14,0), // REQUEST_HEADER
-    v(54638,15,1), // REQUEST_TRAILER
-    v(54653,15,2), // RESPONSE_HEADER
-    v(54668,16,3), // RESPONSE_TRAILER
+    v(54605,14,0), // REQUEST_HEADER
+    v(54619,15,1), // REQUEST_TRAILER
+    v(54634,15,2), // RESPONSE_HEADER
+    v(54649,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(53920,7,0), // UNKNOWN
-    v(54747,4,1), // KILL
-    v(54751,9,2), // MULTIKILL
-    v(54760,8,3), // MEGAMISS
-    v(54768,4,4), // MISS
+    v(53901,7,0), // UNKNOWN
+    v(54728,4,1), // KILL
+    v(54732,9,2), // MULTIKILL
+    v(54741,8,3), // MEGAMISS
+    v(54749,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(54828,23,0), // USE_CONFIGURED_PROTOCOL
-    v(54851,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(54809,23,0), // USE_CONFIGURED_PROTOCOL
+    v(54832,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(54919,6,0), // STATIC
-    v(54925,10,1), // STRICT_DNS
-    v(54935,11,2), // LOGICAL_DNS
-    v(54946,3,3), // EDS
-    v(54949,12,4), // ORIGINAL_DST
+    v(54900,6,0), // STATIC
+    v(54906,10,1), // STRICT_DNS
+    v(54916,11,2), // LOGICAL_DNS
+    v(54927,3,3), // EDS
+    v(54930,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(55008,4,0), // AUTO
-    v(55012,7,1), // V4_ONLY
-    v(55019,7,2), // V6_ONLY
-    v(55026,12,3), // V4_PREFERRED
-    v(55038,3,4), // ALL
+    v(54989,4,0), // AUTO
+    v(54993,7,1), // V4_ONLY
+    v(55000,7,2), // V6_ONLY
+    v(55007,12,3), // V4_PREFERRED
+    v(55019,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55081,11,0), // ROUND_ROBIN
-    v(55092,13,1), // LEAST_REQUEST
-    v(55105,9,2), // RING_HASH
-    v(55114,6,3), // RANDOM
-    v(55120,6,5), // MAGLEV
-    v(55126,16,6), // CLUSTER_PROVIDED
-    v(55142,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55062,11,0), // ROUND_ROBIN
+    v(55073,13,1), // LEAST_REQUEST
+    v(55086,9,2), // RING_HASH
+    v(55095,6,3), // RANDOM
+    v(55101,6,5), // MAGLEV
+    v(55107,16,6), // CLUSTER_PROVIDED
+    v(55123,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55245,7,0), // DEFAULT
-    v(55252,2,1), // V4
-    v(55254,2,2), // V6
-    v(55256,4,3), // PIPE
-    v(54520,8,4), // INTERNAL
+    v(55226,7,0), // DEFAULT
+    v(55233,2,1), // V4
+    v(55235,2,2), // V6
+    v(55237,4,3), // PIPE
+    v(54501,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55304,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55341,4,1), // REST
-    v(55345,4,2), // GRPC
-    v(55349,10,3), // DELTA_GRPC
-    v(55359,15,5), // AGGREGATED_GRPC
-    v(55374,21,6), // AGGREGATED_DELTA_GRPC
+    v(55285,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55322,4,1), // REST
+    v(55326,4,2), // GRPC
+    v(55330,10,3), // DELTA_GRPC
+    v(55340,15,5), // AGGREGATED_GRPC
+    v(55355,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(55008,4,0), // AUTO
-    v(55426,2,1), // V2
-    v(55428,2,2), // V3
+    v(54989,4,0), // AUTO
+    v(55407,2,1), // V2
+    v(55409,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55487,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55510,13,1), // ADD_IF_ABSENT
-    v(55523,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55549,19,3), // OVERWRITE_IF_EXISTS
+    v(55468,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55491,13,1), // ADD_IF_ABSENT
+    v(55504,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55530,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(53920,7,0), // UNKNOWN
-    v(55601,7,1), // HEALTHY
-    v(55608,9,2), // UNHEALTHY
-    v(54186,8,3), // DRAINING
-    v(53975,7,4), // TIMEOUT
-    v(55617,8,5), // DEGRADED
+    v(53901,7,0), // UNKNOWN
+    v(55582,7,1), // HEALTHY
+    v(55589,9,2), // UNHEALTHY
+    v(54167,8,3), // DRAINING
+    v(53956,7,4), // TIMEOUT
+    v(55598,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(55694,5,0), // ALLOW
-    v(55699,14,1), // REJECT_REQUEST
-    v(55713,11,2), // DROP_HEADER
+    v(55675,5,0), // ALLOW
+    v(55680,14,1), // REJECT_REQUEST
+    v(55694,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(55772,2,0), // V1
-    v(55426,2,1), // V2
+    v(55753,2,0), // V1
+    v(55407,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(55841,11,0), // INCLUDE_ALL
-    v(55852,7,1), // INCLUDE
+    v(55822,11,0), // INCLUDE_ALL
+    v(55833,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55245,7,0), // DEFAULT
-    v(55895,4,1), // HIGH
+    v(55226,7,0), // DEFAULT
+    v(55876,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(55942,3,0), // TCP
-    v(55945,3,1), // UDP
+    v(55923,3,0), // TCP
+    v(55926,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(55997,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56026,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56048,22,2), // SOCKET_IP_VERSION_IPV6
+    v(55978,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56007,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56029,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56115,13,0), // STATE_PREBIND
-    v(56128,11,1), // STATE_BOUND
-    v(56139,15,2), // STATE_LISTENING
+    v(56096,13,0), // STATE_PREBIND
+    v(56109,11,1), // STATE_BOUND
+    v(56120,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56191,11,0), // UNSPECIFIED
-    v(56202,7,1), // INBOUND
-    v(56209,8,2), // OUTBOUND
+    v(56172,11,0), // UNSPECIFIED
+    v(56183,7,1), // INBOUND
+    v(56190,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56279,3,0), // ANY
-    v(56282,19,1), // SAME_IP_OR_LOOPBACK
-    v(56301,8,2), // EXTERNAL
+    v(56260,3,0), // ANY
+    v(56263,19,1), // SAME_IP_OR_LOOPBACK
+    v(56282,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55245,7,0), // DEFAULT
-    v(56352,11,1), // MODIFY_ONLY
+    v(55226,7,0), // DEFAULT
+    v(56333,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56398,7,0), // DYNAMIC
-    v(56405,5,1), // ROUTE
+    v(56379,7,0), // DYNAMIC
+    v(56386,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(55694,5,0), // ALLOW
-    v(56442,4,1), // DENY
-    v(56446,3,2), // LOG
+    v(55675,5,0), // ALLOW
+    v(56423,4,1), // DENY
+    v(56427,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56506,17,0), // MOVED_PERMANENTLY
-    v(56523,5,1), // FOUND
-    v(56528,9,2), // SEE_OTHER
-    v(56537,18,3), // TEMPORARY_REDIRECT
-    v(56555,18,4), // PERMANENT_REDIRECT
+    v(56487,17,0), // MOVED_PERMANENTLY
+    v(56504,5,1), // FOUND
+    v(56509,9,2), // SEE_OTHER
+    v(56518,18,3), // TEMPORARY_REDIRECT
+    v(56536,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(56634,19,0), // SERVICE_UNAVAILABLE
-    v(54411,9,1), // NOT_FOUND
-    v(56653,21,2), // INTERNAL_SERVER_ERROR
+    v(56615,19,0), // SERVICE_UNAVAILABLE
+    v(54392,9,1), // NOT_FOUND
+    v(56634,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(56726,4,0), // NONE
-    v(56730,13,1), // EXTERNAL_ONLY
-    v(55038,3,2), // ALL
+    v(56707,4,0), // NONE
+    v(56711,13,1), // EXTERNAL_ONLY
+    v(55019,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(56780,6,0), // NotSet
-    v(56786,20,1), // TcpUpstreamConnected
-    v(56806,11,2), // TcpPeriodic
-    v(56817,16,3), // TcpConnectionEnd
-    v(56833,15,4), // DownstreamStart
-    v(56848,18,5), // DownstreamPeriodic
-    v(56866,13,6), // DownstreamEnd
-    v(56879,17,7), // UpstreamPoolReady
-    v(56896,16,8), // UpstreamPeriodic
-    v(56912,11,9), // UpstreamEnd
-    v(56923,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(56962,26,11), // UdpTunnelUpstreamConnected
-    v(56988,11,12), // UdpPeriodic
-    v(56999,13,13), // UdpSessionEnd
-    v(57012,18,14), // TcpConnectionStart
+    v(56761,6,0), // NotSet
+    v(56767,20,1), // TcpUpstreamConnected
+    v(56787,11,2), // TcpPeriodic
+    v(56798,16,3), // TcpConnectionEnd
+    v(56814,15,4), // DownstreamStart
+    v(56829,18,5), // DownstreamPeriodic
+    v(56847,13,6), // DownstreamEnd
+    v(56860,17,7), // UpstreamPoolReady
+    v(56877,16,8), // UpstreamPeriodic
+    v(56893,11,9), // UpstreamEnd
+    v(56904,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(56943,26,11), // UdpTunnelUpstreamConnected
+    v(56969,11,12), // UdpPeriodic
+    v(56980,13,13), // UdpSessionEnd
+    v(56993,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56191,11,0), // UNSPECIFIED
-    v(55008,4,1), // AUTO
-    v(55012,7,2), // V4_ONLY
-    v(55019,7,3), // V6_ONLY
-    v(55026,12,4), // V4_PREFERRED
-    v(55038,3,5), // ALL
+    v(56172,11,0), // UNSPECIFIED
+    v(54989,4,1), // AUTO
+    v(54993,7,2), // V4_ONLY
+    v(55000,7,3), // V6_ONLY
+    v(55007,12,4), // V4_PREFERRED
+    v(55019,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(56726,4,0), // NONE
-    v(57172,4,1), // ONCE
-    v(57176,10,2), // TRANSITIVE
+    v(56707,4,0), // NONE
+    v(57153,4,1), // ONCE
+    v(57157,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56191,11,0), // UNSPECIFIED
-    v(57284,14,1), // SANITIZED_UTF8
-    v(57298,6,2), // BASE64
+    v(56172,11,0), // UNSPECIFIED
+    v(57265,14,1), // SANITIZED_UTF8
+    v(57279,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(55008,4,0), // AUTO
-    v(57395,5,1), // HTTP1
-    v(57400,5,2), // HTTP2
-    v(57405,5,3), // HTTP3
+    v(54989,4,0), // AUTO
+    v(57376,5,1), // HTTP1
+    v(57381,5,2), // HTTP2
+    v(57386,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(57516,8,0), // SANITIZE
-    v(57524,12,1), // FORWARD_ONLY
-    v(57536,14,2), // APPEND_FORWARD
-    v(57550,12,3), // SANITIZE_SET
-    v(57562,19,4), // ALWAYS_FORWARD_ONLY
+    v(57497,8,0), // SANITIZE
+    v(57505,12,1), // FORWARD_ONLY
+    v(57517,14,2), // APPEND_FORWARD
+    v(57531,12,3), // SANITIZE_SET
+    v(57543,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(57686,4,0), // TEXT
-    v(57690,4,1), // JSON
+    v(57667,4,0), // TEXT
+    v(57671,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(57804,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(57835,14,1), // KEEP_UNCHANGED
-    v(55699,14,2), // REJECT_REQUEST
-    v(57849,21,3), // UNESCAPE_AND_REDIRECT
-    v(57870,20,4), // UNESCAPE_AND_FORWARD
+    v(57785,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(57816,14,1), // KEEP_UNCHANGED
+    v(55680,14,2), // REJECT_REQUEST
+    v(57830,21,3), // UNESCAPE_AND_REDIRECT
+    v(57851,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(57998,9,0), // OVERWRITE
-    v(58007,16,1), // APPEND_IF_ABSENT
-    v(58023,12,2), // PASS_THROUGH
+    v(57979,9,0), // OVERWRITE
+    v(57988,16,1), // APPEND_IF_ABSENT
+    v(58004,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58096,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58118,10,1), // CONTINUOUS
+    v(58077,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58099,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58193,9,0), // IMMEDIATE
-    v(58202,18,1), // ON_DOWNSTREAM_DATA
-    v(58220,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58174,9,0), // IMMEDIATE
+    v(58183,18,1), // ON_DOWNSTREAM_DATA
+    v(58201,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58346,17,0), // HEALTHY_HOSTS_NUM
-    v(58363,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58327,17,0), // HEALTHY_HOSTS_NUM
+    v(58344,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(58469,9,0), // N_CHOICES
-    v(58478,9,1), // FULL_SCAN
+    v(58450,9,0), // N_CHOICES
+    v(58459,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(58580,18,0), // VERIFY_TRUST_CHAIN
-    v(58598,16,1), // ACCEPT_UNTRUSTED
+    v(58561,18,0), // VERIFY_TRUST_CHAIN
+    v(58579,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(58693,16,0), // LENIENT_STAPLING
-    v(58709,15,1), // STRICT_STAPLING
-    v(58724,11,2), // MUST_STAPLE
+    v(58674,16,0), // LENIENT_STAPLING
+    v(58690,15,1), // STRICT_STAPLING
+    v(58705,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(58806,20,0), // SAN_TYPE_UNSPECIFIED
-    v(58826,5,1), // EMAIL
-    v(58831,3,2), // DNS
-    v(58834,3,3), // URI
-    v(58837,10,4), // IP_ADDRESS
-    v(58847,10,5), // OTHER_NAME
+    v(58787,20,0), // SAN_TYPE_UNSPECIFIED
+    v(58807,5,1), // EMAIL
+    v(58812,3,2), // DNS
+    v(58815,3,3), // URI
+    v(58818,10,4), // IP_ADDRESS
+    v(58828,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(58924,8,0), // TLS_AUTO
-    v(58932,7,1), // TLSv1_0
-    v(58939,7,2), // TLSv1_1
-    v(58946,7,3), // TLSv1_2
-    v(58953,7,4), // TLSv1_3
+    v(58905,8,0), // TLS_AUTO
+    v(58913,7,1), // TLSv1_0
+    v(58920,7,2), // TLSv1_1
+    v(58927,7,3), // TLSv1_2
+    v(58934,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59007,7,0), // HUNDRED
-    v(59014,12,1), // TEN_THOUSAND
-    v(59026,7,2), // MILLION
+    v(58988,7,0), // HUNDRED
+    v(58995,12,1), // TEN_THOUSAND
+    v(59007,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59057,5,0), // Empty
-    v(59062,8,100), // Continue
-    v(54368,2,200), // OK
-    v(59070,7,201), // Created
-    v(59077,8,202), // Accepted
-    v(59085,27,203), // NonAuthoritativeInformation
-    v(59112,9,204), // NoContent
-    v(59121,12,205), // ResetContent
-    v(59133,14,206), // PartialContent
-    v(59147,11,207), // MultiStatus
-    v(59158,15,208), // AlreadyReported
-    v(59173,6,226), // IMUsed
-    v(59179,15,300), // MultipleChoices
-    v(59194,16,301), // MovedPermanently
-    v(59210,5,302), // Found
-    v(59215,8,303), // SeeOther
-    v(59223,11,304), // NotModified
-    v(59234,8,305), // UseProxy
-    v(59242,17,307), // TemporaryRedirect
-    v(59259,17,308), // PermanentRedirect
-    v(59276,10,400), // BadRequest
-    v(59286,12,401), // Unauthorized
-    v(59298,15,402), // PaymentRequired
-    v(59313,9,403), // Forbidden
-    v(59322,8,404), // NotFound
-    v(59330,16,405), // MethodNotAllowed
-    v(59346,13,406), // NotAcceptable
-    v(59359,27,407), // ProxyAuthenticationRequired
-    v(59386,14,408), // RequestTimeout
-    v(59400,8,409), // Conflict
-    v(59408,4,410), // Gone
-    v(59412,14,411), // LengthRequired
-    v(59426,18,412), // PreconditionFailed
-    v(59444,15,413), // PayloadTooLarge
-    v(59459,10,414), // URITooLong
-    v(59469,20,415), // UnsupportedMediaType
-    v(59489,19,416), // RangeNotSatisfiable
-    v(59508,17,417), // ExpectationFailed
-    v(59525,18,421), // MisdirectedRequest
-    v(59543,19,422), // UnprocessableEntity
-    v(59562,6,423), // Locked
-    v(59568,16,424), // FailedDependency
-    v(59584,15,426), // UpgradeRequired
-    v(59599,20,428), // PreconditionRequired
-    v(59619,15,429), // TooManyRequests
-    v(59634,27,431), // RequestHeaderFieldsTooLarge
-    v(59661,19,500), // InternalServerError
-    v(59680,14,501), // NotImplemented
-    v(59694,10,502), // BadGateway
-    v(59704,18,503), // ServiceUnavailable
-    v(59722,14,504), // GatewayTimeout
-    v(59736,23,505), // HTTPVersionNotSupported
-    v(59759,21,506), // VariantAlsoNegotiates
-    v(59780,19,507), // InsufficientStorage
-    v(59799,12,508), // LoopDetected
-    v(59811,11,510), // NotExtended
-    v(59822,29,511), // NetworkAuthenticationRequired
+    v(59038,5,0), // Empty
+    v(59043,8,100), // Continue
+    v(54349,2,200), // OK
+    v(59051,7,201), // Created
+    v(59058,8,202), // Accepted
+    v(59066,27,203), // NonAuthoritativeInformation
+    v(59093,9,204), // NoContent
+    v(59102,12,205), // ResetContent
+    v(59114,14,206), // PartialContent
+    v(59128,11,207), // MultiStatus
+    v(59139,15,208), // AlreadyReported
+    v(59154,6,226), // IMUsed
+    v(59160,15,300), // MultipleChoices
+    v(59175,16,301), // MovedPermanently
+    v(59191,5,302), // Found
+    v(59196,8,303), // SeeOther
+    v(59204,11,304), // NotModified
+    v(59215,8,305), // UseProxy
+    v(59223,17,307), // TemporaryRedirect
+    v(59240,17,308), // PermanentRedirect
+    v(59257,10,400), // BadRequest
+    v(59267,12,401), // Unauthorized
+    v(59279,15,402), // PaymentRequired
+    v(59294,9,403), // Forbidden
+    v(59303,8,404), // NotFound
+    v(59311,16,405), // MethodNotAllowed
+    v(59327,13,406), // NotAcceptable
+    v(59340,27,407), // ProxyAuthenticationRequired
+    v(59367,14,408), // RequestTimeout
+    v(59381,8,409), // Conflict
+    v(59389,4,410), // Gone
+    v(59393,14,411), // LengthRequired
+    v(59407,18,412), // PreconditionFailed
+    v(59425,15,413), // PayloadTooLarge
+    v(59440,10,414), // URITooLong
+    v(59450,20,415), // UnsupportedMediaType
+    v(59470,19,416), // RangeNotSatisfiable
+    v(59489,17,417), // ExpectationFailed
+    v(59506,18,421), // MisdirectedRequest
+    v(59524,19,422), // UnprocessableEntity
+    v(59543,6,423), // Locked
+    v(59549,16,424), // FailedDependency
+    v(59565,15,426), // UpgradeRequired
+    v(59580,20,428), // PreconditionRequired
+    v(59600,15,429), // TooManyRequests
+    v(59615,27,431), // RequestHeaderFieldsTooLarge
+    v(59642,19,500), // InternalServerError
+    v(59661,14,501), // NotImplemented
+    v(59675,10,502), // BadGateway
+    v(59685,18,503), // ServiceUnavailable
+    v(59703,14,504), // GatewayTimeout
+    v(59717,23,505), // HTTPVersionNotSupported
+    v(59740,21,506), // VariantAlsoNegotiates
+    v(59761,19,507), // InsufficientStorage
+    v(59780,12,508), // LoopDetected
+    v(59792,11,510), // NotExtended
+    v(59803,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(59906,21,0), // COMPONENT_UNSPECIFIED
-    v(59927,16,1), // COMPONENT_PARSER
-    v(59943,22,2), // COMPONENT_TYPE_CHECKER
-    v(59965,17,3), // COMPONENT_RUNTIME
+    v(59887,21,0), // COMPONENT_UNSPECIFIED
+    v(59908,16,1), // COMPONENT_PARSER
+    v(59924,22,2), // COMPONENT_TYPE_CHECKER
+    v(59946,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60025,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60051,4,1), // BOOL
-    v(60055,5,2), // INT64
-    v(60060,6,3), // UINT64
-    v(60066,6,4), // DOUBLE
-    v(60072,6,5), // STRING
-    v(60078,5,6), // BYTES
+    v(60006,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60032,4,1), // BOOL
+    v(60036,5,2), // INT64
+    v(60041,6,3), // UINT64
+    v(60047,6,4), // DOUBLE
+    v(60053,6,5), // STRING
+    v(60059,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60126,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56279,3,1), // ANY
-    v(60153,9,2), // TIMESTAMP
-    v(60162,8,3), // DURATION
+    v(60107,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56260,3,1), // ANY
+    v(60134,9,2), // TIMESTAMP
+    v(60143,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60195,10,0), // NULL_VALUE
+    v(60176,10,0), // NULL_VALUE
 ];
