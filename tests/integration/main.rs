@@ -21,6 +21,7 @@ mod http2;
 mod malformed;
 mod mirror;
 mod parity;
+mod private_keys;
 mod retry;
 mod routes;
 mod secrets;

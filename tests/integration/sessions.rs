@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use outrider_testkit::certs::Leaf;
-use outrider_testkit::servers;
+use outrider_testkit::{poll, servers};
 use tempfile::TempDir;
 
 use crate::harness::tls::Certificates;
@@ -183,6 +184,35 @@ fn sessions_are_resumed_as_configured() {
         let said = bench.client(&proxy, &again);
         assert_eq!(said.contains("\nReused, "), resumes, "{fields}: {said}");
         fs::remove_file(bench.path("session")).unwrap();
+    }
+}
+
+#[test]
+fn a_ticket_ends_with_the_certificate_that_it_was_given_for() {
+    let bench = Bench::new();
+    let upstream = servers::http1::echo(bind(), "app").unwrap();
+    let demand = "require_client_certificate: true\nsession_timeout: 600s";
+    let proxy = bench.start(upstream.address(), demand);
+    for (version, session) in [("-tls1_2", "older"), ("-tls1_3", "newer")] {
+        let id = "spiffe://cluster.local/ns/test/sa/client";
+        let brief = bench.certificates.root.issue(id, Duration::from_secs(6));
+        let Leaf { certificate, key } = brief.unwrap();
+        fs::write(bench.path("brief.crt"), certificate).unwrap();
+        fs::write(bench.path("brief.key"), key).unwrap();
+        let brief = ["-cert", "brief.crt", "-key", "brief.key", version];
+        let first = bench.client(&proxy, &[&brief[..], &["-sess_out", session]].concat());
+        assert!(first.contains("200 OK"), "{first}");
+        // The client has a new certificate by then: it is never turned away for the old one.
+        let renewed = ["-cert", "client.crt", "-key", "client.key", version];
+        let again = [&renewed[..], &["-sess_in", session]].concat();
+        let limit = Duration::from_secs(20);
+        let full = poll::eventually(limit, || {
+            let said = bench.client(&proxy, &again);
+            assert!(said.contains("200 OK"), "{version}: {said}");
+            anyhow::ensure!(!said.contains("\nReused, "), "{version}: resumed");
+            Ok(())
+        });
+        full.unwrap();
     }
 }
 

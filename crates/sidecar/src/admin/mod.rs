@@ -128,7 +128,11 @@ impl Admin {
             "/runtime" => json(&runtime::page()),
             "/server_info" => json(&server_info::page(self)),
             "/stats" | "/stats/prometheus" => {
-                self.stats.update(&self.lifecycle, self.drain.all_open());
+                self.stats.update(
+                    &self.lifecycle,
+                    self.drain.all_open(),
+                    &self.snapshot.borrow(),
+                );
                 stats::page(&self.registry, path, query)
             }
             "/stats/recentlookups" => text(
@@ -203,7 +207,11 @@ impl Admin {
 
     /// All stats for Prometheus.
     pub fn prometheus(&self) -> String {
-        self.stats.update(&self.lifecycle, self.drain.all_open());
+        self.stats.update(
+            &self.lifecycle,
+            self.drain.all_open(),
+            &self.snapshot.borrow(),
+        );
         pages::prometheus_text(&self.registry, &Selection::default())
     }
 }

@@ -27,6 +27,8 @@ pub struct TlsCertificate {
     /// The names that clients ask for it by, in lower case: its DNS names, or the common name of a
     /// certificate without alternative names.
     pub server_names: Vec<Box<str>>,
+    /// When the first of the chain expires.
+    pub expires: Option<SystemTime>,
     /// RFC 7633: it must not be shown without a staple.
     pub must_staple: bool,
     /// The end of validity of the staple, if there is one.
@@ -43,6 +45,7 @@ impl TlsCertificate {
         let mut certificate = TlsCertificate {
             certified,
             server_names: Vec::new(),
+            expires: None,
             must_staple: false,
             staple_expires: None,
         };
@@ -62,6 +65,7 @@ impl TlsCertificate {
                 .map(|name| name.to_ascii_lowercase().into())
                 .collect();
             certificate.must_staple = details.must_staple;
+            certificate.expires = Some(details.not_after);
         }
         certificate
     }
@@ -81,6 +85,8 @@ impl std::fmt::Debug for TlsCertificate {
 pub struct ValidationContext {
     /// `trusted_ca` as DER, in order; empty: no chain is verified (only as Envoy does, where no CA is configured).
     pub trusted_ca: Vec<CertificateDer<'static>>,
+    /// When the first of `trusted_ca` expires, as Envoy has it.
+    pub expires: Option<SystemTime>,
     /// The SPIFFE validator's bundles: a peer is held to that of the trust domain that it claims.
     pub spiffe: Option<Arc<TrustBundles>>,
     /// `match_typed_subject_alt_names`: any of them suffices; empty demands nothing.

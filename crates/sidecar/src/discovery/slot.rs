@@ -29,7 +29,7 @@ impl<T> Slot<T> {
     /// A slot whose resource is part of the configuration that made it.
     pub fn filled(name: impl Into<Arc<str>>, value: Arc<T>) -> Arc<Self> {
         let slot = Self::empty(name);
-        slot.set(Some(value));
+        slot.value.store(Some(value));
         slot
     }
 
@@ -57,6 +57,17 @@ impl<T> Slot<T> {
     pub fn set(&self, value: Option<Arc<T>>) {
         self.value.store(value);
         self.changes.send_modify(|version| *version += 1);
+    }
+
+    /// As [`Slot::set`], for what is still the slot's first value: it does not count as another.
+    pub fn set_first(&self, value: Option<Arc<T>>) {
+        self.value.store(value);
+        self.changes.send_modify(|_| {});
+    }
+
+    /// How many values came after the slot was made.
+    pub fn replaced(&self) -> u64 {
+        *self.changes.borrow()
     }
 
     /// Resolves whenever the value was replaced since the receiver last looked.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::runtime::lifecycle::{Lifecycle, Stage};
 use crate::runtime::memory::Memory;
+use crate::runtime::snapshot::Snapshot;
 use crate::runtime_layer;
+use crate::telemetry::certificate_stats::CertificateStats;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 
 /// Gauges of the control thread, under Envoy's names.
@@ -25,6 +27,7 @@ pub struct ServerStats {
     /// Whether how long the start took was recorded.
     initialized: AtomicBool,
     runtime: RuntimeStats,
+    certificates: CertificateStats,
     _scope: Scope,
 }
 
@@ -84,6 +87,7 @@ impl ServerStats {
             uptime: scope.gauge("uptime"),
             started: Instant::now(),
             runtime: RuntimeStats::new(stats),
+            certificates: CertificateStats::new(stats, &scope),
             memory_allocated: scope.gauge("memory_allocated"),
             memory_heap_size: scope.gauge("memory_heap_size"),
             memory_physical_size: scope.gauge("memory_physical_size"),
@@ -95,7 +99,8 @@ impl ServerStats {
     }
 
     /// Brings them up to date. `open` is how many connections of clients are open.
-    pub fn update(&self, lifecycle: &Lifecycle, open: usize) {
+    pub fn update(&self, lifecycle: &Lifecycle, open: usize, snapshot: &Snapshot) {
+        self.certificates.update(snapshot, SystemTime::now());
         self.total_connections.set(open as f64);
         if let Some(took) = lifecycle.took()
             && !self.initialized.swap(true, Relaxed)

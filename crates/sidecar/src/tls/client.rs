@@ -177,6 +177,7 @@ impl ClientContext {
         let used = Use {
             require_certificate: false,
             match_server_name: self.tls.auto_sni_san_validation,
+            bounds_sessions: false,
             schemes: settings.signature_schemes.clone(),
             provider: settings.provider(),
         };

@@ -29,6 +29,8 @@ pub struct Use {
     pub require_certificate: bool,
     /// Upstream: the server must have the name that was sent.
     pub match_server_name: bool,
+    /// Downstream: sessions end with the certificate that they began with.
+    pub bounds_sessions: bool,
     /// `signature_algorithms`; empty: all of the provider's.
     pub schemes: Vec<SignatureScheme>,
     /// The cryptography.
@@ -49,6 +51,7 @@ pub struct PeerPolicy {
     accept_untrusted: bool,
     require_certificate: bool,
     match_server_name: bool,
+    bounds_sessions: bool,
     schemes: Vec<SignatureScheme>,
     /// What clients are told of the authorities that we trust.
     hints: Vec<DistinguishedName>,
@@ -83,6 +86,7 @@ impl PeerPolicy {
             accept_untrusted: false,
             require_certificate: used.require_certificate,
             match_server_name: used.match_server_name,
+            bounds_sessions: used.bounds_sessions,
             schemes: used.schemes,
             hints: Vec::new(),
             provider: used.provider,
@@ -164,7 +168,12 @@ impl PeerPolicy {
     ) -> Result<(), rustls::Error> {
         match self.judge(leaf, intermediates, role, now, server_name) {
             Ok(valid) => {
-                witness::note(|witness| witness.peer_validated = valid);
+                let bounds = self.bounds_sessions && valid && !self.allow_expired;
+                let expires = bounds.then(|| expiry(leaf)).flatten();
+                witness::note(|witness| {
+                    witness.peer_validated = valid;
+                    witness.peer_expires = expires;
+                });
                 Ok(())
             }
             Err((refusal, error)) => {
@@ -319,6 +328,13 @@ impl PeerPolicy {
             _ => Ok(()),
         }
     }
+}
+
+/// When a certificate expires, in seconds since 1970.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let details = CertificateDetails::parse(certificate).ok()?;
+    let since = details.not_after.duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 fn unreadable(error: outrider_identity::CertificateError) -> (Refusal, CertificateError) {

@@ -142,6 +142,7 @@ impl ServerContext {
         let used = Use {
             require_certificate: self.tls.require_client_certificate,
             match_server_name: false,
+            bounds_sessions: self.tls.resumption != ServerResumption::None,
             schemes: settings.signature_schemes.clone(),
             provider: settings.provider(),
         };

@@ -16,6 +16,7 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
 
+use super::witness;
 use crate::config::secret::TicketKey;
 
 /// How long a session can be resumed unless `session_timeout` says otherwise: BoringSSL's two
@@ -45,20 +46,33 @@ impl Binding {
         }
     }
 
-    /// The session with its bounds: seconds since 1970, context, session.
+    /// The session with its bounds: when it began and when its client's certificate expires, in
+    /// seconds since 1970, context, session.
     fn wrap(&self, session: &[u8]) -> Vec<u8> {
-        let mut wrapped = Vec::with_capacity(8 + 32 + session.len());
+        let expires = witness::note(|witness| witness.peer_expires).unwrap_or(u64::MAX);
+        let mut wrapped = Vec::with_capacity(8 + 8 + 32 + session.len());
         wrapped.extend_from_slice(&now().to_be_bytes());
+        wrapped.extend_from_slice(&expires.to_be_bytes());
         wrapped.extend_from_slice(&self.context);
         wrapped.extend_from_slice(session);
         wrapped
     }
 
+    /// The session, unless it is out of its bounds: then a full handshake follows, in which a client
+    /// whose certificate expired can show its new one.
     fn unwrap(&self, wrapped: &[u8]) -> Option<Vec<u8>> {
         let (time, rest) = wrapped.split_first_chunk::<8>()?;
+        let (expires, rest) = rest.split_first_chunk::<8>()?;
         let (context, session) = rest.split_first_chunk::<32>()?;
+        let expires = u64::from_be_bytes(*expires);
         let age = now().saturating_sub(u64::from_be_bytes(*time));
-        (*context == self.context && age <= self.lifetime.as_secs()).then(|| session.to_vec())
+        let is_good =
+            *context == self.context && age <= self.lifetime.as_secs() && now() <= expires;
+        is_good.then(|| {
+            // The client may get another ticket, which is no better than this one.
+            witness::note(|witness| witness.peer_expires = Some(expires));
+            session.to_vec()
+        })
     }
 }
 
@@ -256,9 +270,13 @@ mod tests {
             assert_eq!(tickets.decrypt(&ticket[..at]), None, "{at}");
         }
         let mut old = now().saturating_sub(61).to_be_bytes().to_vec();
+        old.extend_from_slice(&u64::MAX.to_be_bytes());
         old.extend_from_slice(&[0; 32]);
         assert_eq!(tickets.binding.unwrap(&old), None);
         old[..8].copy_from_slice(&now().saturating_sub(59).to_be_bytes());
         assert_eq!(tickets.binding.unwrap(&old), Some(Vec::new()));
+        // The client's certificate has expired since.
+        old[8..16].copy_from_slice(&now().saturating_sub(1).to_be_bytes());
+        assert_eq!(tickets.binding.unwrap(&old), None);
     }
 }

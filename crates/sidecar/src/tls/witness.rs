@@ -23,6 +23,8 @@ pub struct Witness {
     pub peer_scheme: Option<SignatureScheme>,
     /// Whether the peer's certificate is valid.
     pub peer_validated: bool,
+    /// When the client's certificate expires, in seconds since 1970, where that bounds its session.
+    pub peer_expires: Option<u64>,
     /// Why the peer was refused.
     pub refusal: Option<Refusal>,
     /// What became of the OCSP response.

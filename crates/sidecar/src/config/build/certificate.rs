@@ -5,15 +5,20 @@ use std::time::SystemTime;
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use outrider_identity::certificate::certificates_from_pem;
+use pkcs8::der::pem::PemLabel as _;
+use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::fields::{Together as _, refuse};
 use super::secret::Reader;
 use crate::config::error::{ConfigError, Result};
 use crate::config::secret::TlsCertificate;
 use crate::tls::ocsp;
+
+/// Where an encrypted key begins.
+const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 
 /// Reads a certificate with its key.
 ///
@@ -74,16 +79,49 @@ fn chain(proto: &tls::TlsCertificate, reader: &mut Reader) -> Result<Vec<Certifi
 }
 
 fn private_key(proto: &tls::TlsCertificate, reader: &mut Reader) -> Result<PrivateKeyDer<'static>> {
-    let key = reader
-        .read(&proto.private_key, "private_key")?
-        .ok_or_else(|| ConfigError::new("private_key", "must be set"))?;
-    // The parser's own error quotes the line, which may be part of the key.
+    let (key, password) = (
+        reader.read(&proto.private_key, "private_key"),
+        reader.read(&proto.password, "password"),
+    )
+        .together()?;
+    let key = key.ok_or_else(|| ConfigError::new("private_key", "must be set"))?;
+    if let Some(der) = encrypted(&key) {
+        let password = password
+            .ok_or_else(|| ConfigError::new("password", "must be set: private_key is encrypted"))?;
+        return decrypted(&der, &password);
+    }
+    // The parser's own error quotes the line, which may be part of the key. As in Envoy a password
+    // for a key that is not encrypted is no fault.
     PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
         ConfigError::new(
             "private_key",
-            "holds no private key that is PEM, not encrypted, and in PKCS#8, PKCS#1 or SEC1",
+            "holds no private key that is PEM, in PKCS#8 (encrypted or not), PKCS#1 or SEC1; one \
+             that OpenSSL encrypted in its older form can be turned into the newer one by \
+             `openssl pkcs8 -topk8`",
         )
     })
+}
+
+/// The DER of a PEM section that holds an encrypted key.
+fn encrypted(pem: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(pem).ok()?;
+    let from = text.find(ENCRYPTED)?;
+    let (label, der) = SecretDocument::from_pem(&text[from..]).ok()?;
+    (label == EncryptedPrivateKeyInfoRef::PEM_LABEL).then(|| der.as_bytes().to_vec())
+}
+
+fn decrypted(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>> {
+    let unusable = |error: pkcs8::Error| ConfigError::new("private_key", error);
+    let key = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| unusable(error.into()))?;
+    // A wrong password and a cipher that is not there look alike from here.
+    let key = key.decrypt(password).map_err(|_| {
+        ConfigError::new(
+            "password",
+            "does not decrypt private_key, which must be encrypted by PBES2 with AES, as \
+             `openssl pkcs8 -topk8` does",
+        )
+    })?;
+    Ok(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()).into())
 }
 
 /// The certificates of a PEM text.

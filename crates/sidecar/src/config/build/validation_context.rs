@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
-use outrider_identity::TrustBundles;
+use outrider_identity::{CertificateDetails, TrustBundles};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
@@ -58,7 +58,10 @@ pub fn build(
         custom_validator(proto, reader),
     )
         .together()?;
+    let first = roots.first();
+    let first = first.and_then(|root| CertificateDetails::parse(root).ok());
     Ok(ValidationContext {
+        expires: first.map(|root| root.not_after),
         trusted_ca: roots,
         spiffe,
         subject_alt_names: names,

@@ -68,9 +68,11 @@ impl Task {
         match self.files.load() {
             Ok(secret) => {
                 self.present = Some(Arc::new(secret));
-                slot.set(self.present.clone());
                 if changed {
+                    slot.set(self.present.clone());
                     tracing::info!(secret = %name, files = ?watched, "secret read again: its files have changed");
+                } else {
+                    slot.set_first(self.present.clone());
                 }
             }
             Err(error) => tracing::warn!(

@@ -115,6 +115,18 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
             labels: format!("envoy_worker_id=\"{worker}\",{}", of_all.labels),
         };
     }
+    if let (Family::Cluster | Family::Listener, Some((subject, certificate))) =
+        (family, subject.split_once(".ssl.certificate."))
+    {
+        let of_all = prometheus(family, subject, &format!("ssl_certificate_{stat}"));
+        let mut labels = String::new();
+        add_label(&mut labels, "envoy_tls_certificate", certificate);
+        labels.push(',');
+        return Sample {
+            labels: labels + &of_all.labels,
+            ..of_all
+        };
+    }
     let version = ["versions.v1.", "versions.v2."]
         .iter()
         .find_map(|of_version| Some((&of_version[10..11], stat.strip_prefix(of_version)?)));

@@ -1532,14 +1532,13 @@ oid\
 envoy.extensions.transport_sockets.tls.v3.TlsCertificate\
 certificate_chain\
 private_key\
-encrypted private keys are not supported; decrypt it by `openssl pkey` and protect the file by its mode, or use SDS\
 password\
 ocsp_staple\
 Envoy does not implement it either; certificates that clients accept carry their timestamps\
 signed_certificate_timestamp\
 keys in hardware or another process are not supported; use private_key\
 private_key_provider\
-use certificate_chain and private_key, into which `openssl pkcs12` turns it\
+no well-kept library for it stands beside our cryptography; use certificate_chain and private_key, into which `openssl pkcs12` turns it (the key can stay encrypted, by password)\
 pkcs12\
 one context has one set; use tls_params of the TLS context, in a filter chain for the server names of this certificate\
 envoy.extensions.transport_sockets.tls.v3.TlsKeyLog\
@@ -2498,126 +2497,126 @@ pub(crate) static MESSAGES: [MessageRow; 454] = [
     m(45420,48,1398,5), // envoy.extensions.transport_sockets.tls.v3.Secret
     m(45547,63,1403,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
     m(45621,56,1406,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46247,51,1415,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46337,55,1418,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46622,62,1424,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46688,60,1425,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47018,54,1432,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47239,69,1443,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47341,73,1447,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47414,78,1450,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47492,48,1453,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47705,77,1462,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47782,49,1464,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47931,43,1472,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48005,44,1479,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48055,54,1486,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48163,69,1490,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48243,71,1491,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48320,78,1494,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48398,35,1494,8), // envoy.service.discovery.v3.Resource
-    m(48474,48,1502,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48534,40,1503,2), // envoy.service.discovery.v3.ResourceError
-    m(48574,42,1505,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48616,65,1507,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48681,39,1509,2), // envoy.service.discovery.v3.ResourceName
-    m(48749,32,1511,2), // envoy.service.runtime.v3.Runtime
-    m(48786,36,1513,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48828,35,1515,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48873,40,1517,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48926,49,1520,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48975,33,1521,1), // envoy.type.matcher.v3.ListMatcher
-    m(49014,39,1522,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49061,37,1523,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49104,49,1527,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49153,31,1528,1), // envoy.type.matcher.v3.OrMatcher
-    m(49198,33,1529,1), // envoy.type.matcher.v3.PathMatcher
-    m(49231,45,1530,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49295,34,1532,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49403,44,1534,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49463,35,1535,7), // envoy.type.matcher.v3.StringMatcher
-    m(49575,34,1542,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49651,44,1549,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49695,34,1549,2), // envoy.type.metadata.v3.MetadataKey
-    m(49729,46,1551,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49780,35,1553,4), // envoy.type.metadata.v3.MetadataKind
-    m(49826,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49869,40,1557,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49909,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49952,41,1557,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49993,31,1557,6), // envoy.type.tracing.v3.CustomTag
-    m(50059,43,1563,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50102,38,1565,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50140,39,1567,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50179,40,1568,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50223,25,1571,2), // envoy.type.v3.DoubleRange
-    m(50256,31,1573,2), // envoy.type.v3.FractionalPercent
-    m(50307,24,1575,2), // envoy.type.v3.HashPolicy
-    m(50331,36,1577,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50367,33,1578,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50400,24,1578,1), // envoy.type.v3.HttpStatus
-    m(50428,24,1579,2), // envoy.type.v3.Int32Range
-    m(50452,24,1581,2), // envoy.type.v3.Int64Range
-    m(50476,21,1583,1), // envoy.type.v3.Percent
-    m(50497,29,1584,3), // envoy.type.v3.SemanticVersion
-    m(50555,25,1587,3), // envoy.type.v3.TokenBucket
-    m(50608,36,1590,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(50919,54,1595,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(50973,49,1597,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51022,33,1599,9), // google.api.expr.v1alpha1.Constant
-    m(51162,29,1608,8), // google.api.expr.v1alpha1.Expr
-    m(51334,34,1616,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51386,40,1619,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51450,42,1621,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51511,48,1623,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(51589,35,1628,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(51624,36,1629,3), // google.api.expr.v1alpha1.Expr.Select
-    m(51676,34,1632,3), // google.api.expr.v1alpha1.Reference
-    m(51721,35,1635,6), // google.api.expr.v1alpha1.SourceInfo
-    m(51810,45,1641,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(51874,53,1644,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(51937,51,1646,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(51988,50,1648,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52038,29,1650,13), // google.api.expr.v1alpha1.Type
-    m(52157,42,1663,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52214,42,1665,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52276,38,1667,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52323,37,1668,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52378,19,1670,2), // google.protobuf.Any
-    m(52397,25,1672,1), // google.protobuf.BoolValue
-    m(52422,26,1673,1), // google.protobuf.BytesValue
-    m(52448,27,1674,1), // google.protobuf.DoubleValue
-    m(52475,24,1675,2), // google.protobuf.Duration
-    m(52511,21,1677,0), // google.protobuf.Empty
-    m(52532,26,1677,1), // google.protobuf.FloatValue
-    m(52558,26,1678,1), // google.protobuf.Int32Value
-    m(52584,26,1679,1), // google.protobuf.Int64Value
-    m(52610,25,1680,1), // google.protobuf.ListValue
-    m(52641,27,1681,1), // google.protobuf.StringValue
-    m(52668,22,1682,1), // google.protobuf.Struct
-    m(52696,34,1683,2), // google.protobuf.Struct.FieldsEntry
-    m(52730,25,1685,2), // google.protobuf.Timestamp
-    m(52755,27,1687,1), // google.protobuf.UInt32Value
-    m(52782,27,1688,1), // google.protobuf.UInt64Value
-    m(52809,21,1689,6), // google.protobuf.Value
-    m(52864,17,1695,3), // google.rpc.Status
-    m(52888,21,1698,2), // xds.core.v3.CidrRange
-    m(52909,25,1700,1), // xds.core.v3.ContextParams
-    m(52940,37,1701,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(52977,32,1703,2), // xds.core.v3.TypedExtensionConfig
-    m(53009,27,1705,3), // xds.type.matcher.v3.Matcher
-    m(53071,39,1708,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53118,52,1709,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53187,49,1711,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53284,63,1715,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53347,65,1716,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53440,39,1719,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(53565,48,1723,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(53616,57,1724,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(53673,35,1726,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(53759,32,1729,2), // xds.type.matcher.v3.RegexMatcher
-    m(53791,42,1731,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(53833,33,1731,7), // xds.type.matcher.v3.StringMatcher
+    m(46234,51,1415,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46324,55,1418,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46609,62,1424,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46675,60,1425,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47005,54,1432,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47226,69,1443,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47328,73,1447,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47401,78,1450,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47479,48,1453,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47692,77,1462,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47769,49,1464,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47918,43,1472,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47992,44,1479,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48042,54,1486,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48150,69,1490,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48230,71,1491,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48307,78,1494,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48385,35,1494,8), // envoy.service.discovery.v3.Resource
+    m(48461,48,1502,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48521,40,1503,2), // envoy.service.discovery.v3.ResourceError
+    m(48561,42,1505,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48603,65,1507,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48668,39,1509,2), // envoy.service.discovery.v3.ResourceName
+    m(48736,32,1511,2), // envoy.service.runtime.v3.Runtime
+    m(48773,36,1513,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48815,35,1515,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48860,40,1517,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48913,49,1520,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48962,33,1521,1), // envoy.type.matcher.v3.ListMatcher
+    m(49001,39,1522,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49048,37,1523,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49091,49,1527,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49140,31,1528,1), // envoy.type.matcher.v3.OrMatcher
+    m(49185,33,1529,1), // envoy.type.matcher.v3.PathMatcher
+    m(49218,45,1530,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49282,34,1532,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49390,44,1534,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49450,35,1535,7), // envoy.type.matcher.v3.StringMatcher
+    m(49562,34,1542,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49638,44,1549,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49682,34,1549,2), // envoy.type.metadata.v3.MetadataKey
+    m(49716,46,1551,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49767,35,1553,4), // envoy.type.metadata.v3.MetadataKind
+    m(49813,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49856,40,1557,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49896,43,1557,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49939,41,1557,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49980,31,1557,6), // envoy.type.tracing.v3.CustomTag
+    m(50046,43,1563,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50089,38,1565,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50127,39,1567,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50166,40,1568,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50210,25,1571,2), // envoy.type.v3.DoubleRange
+    m(50243,31,1573,2), // envoy.type.v3.FractionalPercent
+    m(50294,24,1575,2), // envoy.type.v3.HashPolicy
+    m(50318,36,1577,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50354,33,1578,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50387,24,1578,1), // envoy.type.v3.HttpStatus
+    m(50415,24,1579,2), // envoy.type.v3.Int32Range
+    m(50439,24,1581,2), // envoy.type.v3.Int64Range
+    m(50463,21,1583,1), // envoy.type.v3.Percent
+    m(50484,29,1584,3), // envoy.type.v3.SemanticVersion
+    m(50542,25,1587,3), // envoy.type.v3.TokenBucket
+    m(50595,36,1590,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(50906,54,1595,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(50960,49,1597,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51009,33,1599,9), // google.api.expr.v1alpha1.Constant
+    m(51149,29,1608,8), // google.api.expr.v1alpha1.Expr
+    m(51321,34,1616,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51373,40,1619,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51437,42,1621,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51498,48,1623,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(51576,35,1628,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(51611,36,1629,3), // google.api.expr.v1alpha1.Expr.Select
+    m(51663,34,1632,3), // google.api.expr.v1alpha1.Reference
+    m(51708,35,1635,6), // google.api.expr.v1alpha1.SourceInfo
+    m(51797,45,1641,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(51861,53,1644,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(51924,51,1646,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(51975,50,1648,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52025,29,1650,13), // google.api.expr.v1alpha1.Type
+    m(52144,42,1663,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52201,42,1665,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52263,38,1667,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52310,37,1668,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52365,19,1670,2), // google.protobuf.Any
+    m(52384,25,1672,1), // google.protobuf.BoolValue
+    m(52409,26,1673,1), // google.protobuf.BytesValue
+    m(52435,27,1674,1), // google.protobuf.DoubleValue
+    m(52462,24,1675,2), // google.protobuf.Duration
+    m(52498,21,1677,0), // google.protobuf.Empty
+    m(52519,26,1677,1), // google.protobuf.FloatValue
+    m(52545,26,1678,1), // google.protobuf.Int32Value
+    m(52571,26,1679,1), // google.protobuf.Int64Value
+    m(52597,25,1680,1), // google.protobuf.ListValue
+    m(52628,27,1681,1), // google.protobuf.StringValue
+    m(52655,22,1682,1), // google.protobuf.Struct
+    m(52683,34,1683,2), // google.protobuf.Struct.FieldsEntry
+    m(52717,25,1685,2), // google.protobuf.Timestamp
+    m(52742,27,1687,1), // google.protobuf.UInt32Value
+    m(52769,27,1688,1), // google.protobuf.UInt64Value
+    m(52796,21,1689,6), // google.protobuf.Value
+    m(52851,17,1695,3), // google.rpc.Status
+    m(52875,21,1698,2), // xds.core.v3.CidrRange
+    m(52896,25,1700,1), // xds.core.v3.ContextParams
+    m(52927,37,1701,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(52964,32,1703,2), // xds.core.v3.TypedExtensionConfig
+    m(52996,27,1705,3), // xds.type.matcher.v3.Matcher
+    m(53058,39,1708,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53105,52,1709,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53174,49,1711,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53271,63,1715,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53334,65,1716,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53427,39,1719,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(53552,48,1723,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(53603,57,1724,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(53660,35,1726,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(53746,32,1729,2), // xds.type.matcher.v3.RegexMatcher
+    m(53778,42,1731,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(53820,33,1731,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1738] = [
@@ -4363,42 +4362,42 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
     f(45677,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
     f(45694,11,2,b'm',104,12,255,b'S',0,0), // private_key
-    f(45820,8,3,b'm',104,12,255,b'R',45705,115), // password
-    f(45828,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
-    f(45930,28,5,b'm',104,2,255,b'R',45839,91), // signed_certificate_timestamp
-    f(46028,20,6,b'm',65535,4,255,b'R',45958,70), // private_key_provider
+    f(45705,8,3,b'm',104,12,255,b'S',0,0), // password
+    f(45713,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
+    f(45815,28,5,b'm',104,2,255,b'R',45724,91), // signed_certificate_timestamp
+    f(45913,20,6,b'm',65535,4,255,b'R',45843,70), // private_key_provider
     f(14558,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(46123,6,8,b'm',104,12,255,b'R',46048,75), // pkcs12
-    f(43640,10,9,b'm',335,4,255,b'R',46129,118), // tls_params
+    f(46110,6,8,b'm',104,12,255,b'R',45933,177), // pkcs12
+    f(43640,10,9,b'm',335,4,255,b'R',46116,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46298,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
-    f(46317,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
+    f(46285,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
+    f(46304,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46392,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46420,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46448,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46461,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46472,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46603,19,6,b'e',65535,2,255,b'R',46492,111), // compliance_policies
+    f(46379,28,1,b'e',50,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46407,28,2,b'e',50,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46435,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46448,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46459,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46590,19,6,b'e',65535,2,255,b'R',46479,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46684,4,1,b'm',104,10,255,b'S',0,0), // keys
+    f(46671,4,1,b'm',104,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
     f(44729,18,1,b'm',325,4,255,b'S',0,0), // common_tls_context
-    f(46748,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46836,19,3,b'b',65535,0,255,b'R',46751,85), // allow_renegotiation
-    f(46855,16,4,b'm',433,4,255,b'S',0,0), // max_session_keys
-    f(46961,21,5,b'm',420,4,255,b'I',46871,90), // enforce_rsa_key_usage
-    f(46982,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46995,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(46735,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46823,19,3,b'b',65535,0,255,b'R',46738,85), // allow_renegotiation
+    f(46842,16,4,b'm',433,4,255,b'S',0,0), // max_session_keys
+    f(46948,21,5,b'm',420,4,255,b'I',46858,90), // enforce_rsa_key_usage
+    f(46969,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46982,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9622,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
     f(10247,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47072,20,3,b'm',340,4,0,b'S',0,0), // explicit_http_config
-    f(47092,30,4,b'm',341,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47122,11,5,b'm',339,4,0,b'S',0,0), // auto_config
-    f(33971,12,6,b'm',264,2,255,b'R',47133,82), // http_filters
-    f(47215,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
+    f(47059,20,3,b'm',340,4,0,b'S',0,0), // explicit_http_config
+    f(47079,30,4,b'm',341,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47109,11,5,b'm',339,4,0,b'S',0,0), // auto_config
+    f(33971,12,6,b'm',264,2,255,b'R',47120,82), // http_filters
+    f(47202,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
     f(7335,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(27585,23,9,b'm',216,2,255,b'R',0,0), // request_mirror_policies
     f(27239,11,10,b'm',209,2,255,b'R',0,0), // hash_policy
@@ -4407,7 +4406,7 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
     f(34797,22,3,b'm',65535,4,255,b'R',34774,23), // http3_protocol_options
-    f(47308,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(47295,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9182,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
@@ -4418,68 +4417,68 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(34797,22,3,b'm',65535,4,255,b'R',34774,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(47540,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47548,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47572,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47598,25,5,b'm',343,1,255,b'S',0,0), // initial_resource_versions
-    f(47623,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47637,12,7,b'm',436,4,255,b'S',0,0), // error_detail
-    f(47649,27,8,b'm',354,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47676,29,9,b'm',354,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47527,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47535,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47559,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47585,25,5,b'm',343,1,255,b'S',0,0), // initial_resource_versions
+    f(47610,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47624,12,7,b'm',436,4,255,b'S',0,0), // error_detail
+    f(47636,27,8,b'm',354,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47663,29,9,b'm',354,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47831,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47850,9,2,b'm',351,2,255,b'S',0,0), // resources
-    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47859,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47864,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47881,13,7,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47894,22,8,b'm',356,2,255,b'S',0,0), // removed_resource_names
-    f(47916,15,9,b'm',353,2,255,b'S',0,0), // resource_errors
+    f(47818,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47837,9,2,b'm',351,2,255,b'S',0,0), // resources
+    f(47527,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47846,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47851,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47868,13,7,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47881,22,8,b'm',356,2,255,b'S',0,0), // removed_resource_names
+    f(47903,15,9,b'm',353,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
-    f(47974,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47623,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47637,12,6,b'm',436,4,255,b'S',0,0), // error_detail
-    f(47988,17,7,b'm',354,2,255,b'S',0,0), // resource_locators
+    f(47961,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47527,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47610,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47624,12,6,b'm',436,4,255,b'S',0,0), // error_detail
+    f(47975,17,7,b'm',354,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47850,9,2,b'm',419,2,255,b'S',0,0), // resources
-    f(48049,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47540,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47859,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47881,13,6,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47916,15,7,b'm',353,2,255,b'S',0,0), // resource_errors
+    f(47837,9,2,b'm',419,2,255,b'S',0,0), // resources
+    f(48036,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47527,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47846,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47868,13,6,b'm',103,4,255,b'S',0,0), // control_plane
+    f(47903,15,7,b'm',353,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48109,10,1,b'm',349,4,0,b'S',0,0), // constraint
-    f(48119,14,2,b'm',348,4,0,b'S',0,0), // or_constraints
-    f(48133,15,3,b'm',348,4,0,b'S',0,0), // and_constraints
-    f(48148,15,4,b'm',347,4,0,b'S',0,0), // not_constraints
+    f(48096,10,1,b'm',349,4,0,b'S',0,0), // constraint
+    f(48106,14,2,b'm',348,4,0,b'S',0,0), // or_constraints
+    f(48120,15,3,b'm',348,4,0,b'S',0,0), // and_constraints
+    f(48135,15,4,b'm',347,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48232,11,1,b'm',347,2,255,b'S',0,0), // constraints
+    f(48219,11,1,b'm',347,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48314,6,3,b'm',350,4,0,b'S',0,0), // exists
+    f(48301,6,3,b'm',350,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48433,8,2,b'm',419,4,255,b'S',0,0), // resource
+    f(48420,8,2,b'm',419,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48441,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(48428,7,4,b's',65535,2,255,b'S',0,0), // aliases
     f(28485,3,6,b'm',423,4,255,b'S',0,0), // ttl
-    f(48448,13,7,b'm',352,4,255,b'S',0,0), // cache_control
-    f(48461,13,8,b'm',356,4,255,b'S',0,0), // resource_name
+    f(48435,13,7,b'm',352,4,255,b'S',0,0), // cache_control
+    f(48448,13,8,b'm',356,4,255,b'S',0,0), // resource_name
     f(9567,8,9,b'm',123,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48522,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48509,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48461,13,1,b'm',356,4,255,b'S',0,0), // resource_name
-    f(47637,12,2,b'm',436,4,255,b'S',0,0), // error_detail
+    f(48448,13,1,b'm',356,4,255,b'S',0,0), // resource_name
+    f(47624,12,2,b'm',436,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(17938,18,2,b'm',355,1,255,b'S',0,0), // dynamic_parameters
@@ -4488,60 +4487,60 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48720,29,2,b'm',347,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48707,29,2,b'm',347,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48781,5,2,b'm',430,4,255,b'S',0,0), // layer
+    f(48768,5,2,b'm',430,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(48822,6,1,b'm',437,2,255,b'S',0,0), // ranges
+    f(48809,6,1,b'm',437,2,255,b'S',0,0), // ranges
     f(25501,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48863,5,1,b'm',386,4,0,b'S',0,0), // range
-    f(48868,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(48850,5,1,b'm',386,4,0,b'S',0,0), // range
+    f(48855,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(25489,12,2,b'm',371,4,0,b'S',0,0), // string_match
-    f(48913,13,3,b'm',358,4,0,b'S',0,0), // address_match
+    f(48900,13,3,b'm',358,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(28609,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49008,6,1,b'm',372,4,0,b'S',0,0), // one_of
+    f(48995,6,1,b'm',372,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49053,8,1,b'm',371,2,255,b'S',0,0), // patterns
+    f(49040,8,1,b'm',371,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',365,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',372,4,255,b'S',0,0), // value
-    f(49098,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(49085,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12721,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49184,14,1,b'm',372,2,255,b'S',0,0), // value_matchers
+    f(49171,14,1,b'm',372,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',371,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49276,7,1,b'm',369,4,255,b'S',0,0), // pattern
-    f(49283,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49263,7,1,b'm',369,4,255,b'S',0,0), // pattern
+    f(49270,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49393,10,1,b'm',370,4,0,b'I',49329,64), // google_re2
+    f(49380,10,1,b'm',370,4,0,b'I',49316,64), // google_re2
     f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49447,16,1,b'm',433,4,255,b'I',6795,36), // max_program_size
+    f(49434,16,1,b'm',433,4,255,b'I',6795,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48868,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(48855,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29629,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49498,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(49485,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29676,10,5,b'm',369,4,0,b'S',0,0), // safe_regex
-    f(49504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49515,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25081,6,8,b'm',440,4,0,b'R',49523,52), // custom
+    f(49491,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49502,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25081,6,8,b'm',440,4,0,b'R',49510,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49609,10,1,b'm',373,4,0,b'S',0,0), // null_match
-    f(49619,12,2,b'm',359,4,0,b'S',0,0), // double_match
+    f(49596,10,1,b'm',373,4,0,b'S',0,0), // null_match
+    f(49606,12,2,b'm',359,4,0,b'S',0,0), // double_match
     f(25489,12,3,b'm',371,4,0,b'S',0,0), // string_match
-    f(49631,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(49618,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
     f(25727,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49641,10,6,b'm',362,4,0,b'S',0,0), // list_match
+    f(49628,10,6,b'm',362,4,0,b'S',0,0), // list_match
     f(22889,8,7,b'm',366,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -4549,21 +4548,21 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(131,4,2,b'm',375,2,255,b'I',6795,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12721,3,1,b's',65535,4,0,b'I',6795,36), // key
-    f(49775,5,2,b'u',65535,4,0,b'I',6795,36), // index
+    f(49762,5,2,b'u',65535,4,0,b'I',6795,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49815,7,1,b'm',379,4,0,b'I',6795,36), // request
+    f(49802,7,1,b'm',379,4,0,b'I',6795,36), // request
     f(26060,5,2,b'm',380,4,0,b'I',6795,36), // route
     f(694,7,3,b'm',377,4,0,b'I',6795,36), // cluster
-    f(49822,4,4,b'm',378,4,0,b'I',6795,36), // host
+    f(49809,4,4,b'm',378,4,0,b'I',6795,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50024,3,1,b's',65535,0,255,b'I',6795,36), // tag
-    f(50027,7,2,b'm',384,4,0,b'I',6795,36), // literal
-    f(50034,11,3,b'm',382,4,0,b'I',6795,36), // environment
-    f(50045,14,4,b'm',383,4,0,b'I',6795,36), // request_header
+    f(50011,3,1,b's',65535,0,255,b'I',6795,36), // tag
+    f(50014,7,2,b'm',384,4,0,b'I',6795,36), // literal
+    f(50021,11,3,b'm',382,4,0,b'I',6795,36), // environment
+    f(50032,14,4,b'm',383,4,0,b'I',6795,36), // request_header
     f(9567,8,5,b'm',385,4,0,b'I',6795,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4575,15 +4574,15 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50219,4,1,b'm',376,4,255,b'I',6795,36), // kind
+    f(50206,4,1,b'm',376,4,255,b'I',6795,36), // kind
     f(12245,12,2,b'm',374,4,255,b'I',6795,36), // metadata_key
     f(18615,13,3,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50248,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50253,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50235,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50240,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50287,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50296,11,2,b'e',51,0,255,b'S',0,0), // denominator
+    f(50274,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50283,11,2,b'e',51,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
     f(25029,9,1,b'm',390,4,0,b'I',6795,36), // source_ip
     f(25069,12,2,b'm',389,4,0,b'I',6795,36), // filter_state
@@ -4591,29 +4590,29 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50424,4,1,b'e',52,0,255,b'S',0,0), // code
+    f(50411,4,1,b'e',52,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50248,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50253,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50235,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50240,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50248,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50253,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50235,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50240,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50526,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50538,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50550,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50513,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50525,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50537,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18333,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50580,15,2,b'm',433,4,255,b'S',0,0), // tokens_per_fill
-    f(50595,13,3,b'm',423,4,255,b'S',0,0), // fill_interval
+    f(50567,15,2,b'm',433,4,255,b'S',0,0), // tokens_per_fill
+    f(50582,13,3,b'm',423,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(50706,13,2,b'm',398,1,255,b'I',50644,62), // reference_map
-    f(50767,8,3,b'm',399,1,255,b'I',50719,48), // type_map
-    f(50775,4,4,b'm',401,4,255,b'S',0,0), // expr
-    f(50837,11,5,b'm',409,4,255,b'I',50779,58), // source_info
-    f(50907,12,6,b's',65535,0,255,b'I',50848,59), // expr_version
+    f(50693,13,2,b'm',398,1,255,b'I',50631,62), // reference_map
+    f(50754,8,3,b'm',399,1,255,b'I',50706,48), // type_map
+    f(50762,4,4,b'm',401,4,255,b'S',0,0), // expr
+    f(50824,11,5,b'm',409,4,255,b'I',50766,58), // source_info
+    f(50894,12,6,b's',65535,0,255,b'I',50835,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',408,4,255,b'S',0,0), // value
@@ -4621,64 +4620,64 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',414,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51055,10,1,b'e',56,4,0,b'S',0,0), // null_value
-    f(51065,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51075,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51086,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51098,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51110,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51122,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51133,14,8,b'm',423,4,0,b'S',0,0), // duration_value
-    f(51147,15,9,b'm',432,4,0,b'S',0,0), // timestamp_value
+    f(51042,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(51052,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51062,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51073,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51085,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51097,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51109,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51120,14,8,b'm',423,4,0,b'S',0,0), // duration_value
+    f(51134,15,9,b'm',432,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(17835,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51191,10,3,b'm',400,4,0,b'S',0,0), // const_expr
-    f(51201,10,4,b'm',406,4,0,b'S',0,0), // ident_expr
-    f(51211,11,5,b'm',407,4,0,b'S',0,0), // select_expr
-    f(51222,9,6,b'm',402,4,0,b'S',0,0), // call_expr
-    f(51231,9,7,b'm',403,4,0,b'S',0,0), // list_expr
-    f(51240,11,8,b'm',404,4,0,b'S',0,0), // struct_expr
-    f(51316,18,9,b'm',65535,4,0,b'R',51251,65), // comprehension_expr
+    f(51178,10,3,b'm',400,4,0,b'S',0,0), // const_expr
+    f(51188,10,4,b'm',406,4,0,b'S',0,0), // ident_expr
+    f(51198,11,5,b'm',407,4,0,b'S',0,0), // select_expr
+    f(51209,9,6,b'm',402,4,0,b'S',0,0), // call_expr
+    f(51218,9,7,b'm',403,4,0,b'S',0,0), // list_expr
+    f(51227,11,8,b'm',404,4,0,b'S',0,0), // struct_expr
+    f(51303,18,9,b'm',65535,4,0,b'R',51238,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51368,6,1,b'm',401,4,255,b'S',0,0), // target
-    f(51374,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51382,4,3,b'm',401,2,255,b'S',0,0), // args
+    f(51355,6,1,b'm',401,4,255,b'S',0,0), // target
+    f(51361,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51369,4,3,b'm',401,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51426,8,1,b'm',401,2,255,b'S',0,0), // elements
-    f(51434,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51413,8,1,b'm',401,2,255,b'S',0,0), // elements
+    f(51421,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51492,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51504,7,2,b'm',405,2,255,b'S',0,0), // entries
+    f(51479,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51491,7,2,b'm',405,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(17835,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51559,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(51568,7,3,b'm',401,4,0,b'S',0,0), // map_key
+    f(51546,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(51555,7,3,b'm',401,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',401,4,255,b'S',0,0), // value
-    f(51575,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(51562,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(51660,7,1,b'm',401,4,255,b'S',0,0), // operand
+    f(51647,7,1,b'm',401,4,255,b'S',0,0), // operand
     f(40238,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(51667,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(51654,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(51710,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
+    f(51697,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
     f(2972,5,4,b'm',400,4,255,b'I',6795,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(51756,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
-    f(51770,8,2,b's',65535,0,255,b'I',6795,36), // location
-    f(51778,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
-    f(51790,9,4,b'm',413,1,255,b'I',6795,36), // positions
-    f(51799,11,5,b'm',412,1,255,b'I',6795,36), // macro_calls
+    f(51743,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
+    f(51757,8,2,b's',65535,0,255,b'I',6795,36), // location
+    f(51765,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
+    f(51777,9,4,b'm',413,1,255,b'I',6795,36), // positions
+    f(51786,11,5,b'm',412,1,255,b'I',6795,36), // macro_calls
     f(17894,10,6,b'm',410,2,255,b'I',6795,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(17835,2,1,b's',65535,0,255,b'I',6795,36), // id
-    f(51855,19,2,b'e',53,2,255,b'I',6795,36), // affected_components
+    f(51842,19,2,b'e',53,2,255,b'I',6795,36), // affected_components
     f(2825,7,3,b'm',411,4,255,b'I',6795,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(51927,5,1,b'l',65535,0,255,b'I',6795,36), // major
-    f(51932,5,2,b'l',65535,0,255,b'I',6795,36), // minor
+    f(51914,5,1,b'l',65535,0,255,b'I',6795,36), // major
+    f(51919,5,2,b'l',65535,0,255,b'I',6795,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',401,4,255,b'S',0,0), // value
@@ -4686,32 +4685,32 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52067,3,1,b'm',424,4,0,b'I',6795,36), // dyn
-    f(52070,4,2,b'e',56,4,0,b'I',6795,36), // null
-    f(52074,9,3,b'e',54,4,0,b'I',6795,36), // primitive
-    f(52083,7,4,b'e',54,4,0,b'I',6795,36), // wrapper
-    f(52090,10,5,b'e',55,4,0,b'I',6795,36), // well_known
-    f(52100,9,6,b'm',417,4,0,b'I',6795,36), // list_type
-    f(52109,8,7,b'm',418,4,0,b'I',6795,36), // map_type
-    f(51374,8,8,b'm',416,4,0,b'I',6795,36), // function
-    f(52117,12,9,b's',65535,4,0,b'I',6795,36), // message_type
-    f(52129,10,10,b's',65535,4,0,b'I',6795,36), // type_param
+    f(52054,3,1,b'm',424,4,0,b'I',6795,36), // dyn
+    f(52057,4,2,b'e',56,4,0,b'I',6795,36), // null
+    f(52061,9,3,b'e',54,4,0,b'I',6795,36), // primitive
+    f(52070,7,4,b'e',54,4,0,b'I',6795,36), // wrapper
+    f(52077,10,5,b'e',55,4,0,b'I',6795,36), // well_known
+    f(52087,9,6,b'm',417,4,0,b'I',6795,36), // list_type
+    f(52096,8,7,b'm',418,4,0,b'I',6795,36), // map_type
+    f(51361,8,8,b'm',416,4,0,b'I',6795,36), // function
+    f(52104,12,9,b's',65535,4,0,b'I',6795,36), // message_type
+    f(52116,10,10,b's',65535,4,0,b'I',6795,36), // type_param
     f(2968,4,11,b'm',414,4,0,b'I',6795,36), // type
-    f(52139,5,12,b'm',424,4,0,b'I',6795,36), // error
-    f(52144,13,14,b'm',415,4,0,b'I',6795,36), // abstract_type
+    f(52126,5,12,b'm',424,4,0,b'I',6795,36), // error
+    f(52131,13,14,b'm',415,4,0,b'I',6795,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(52199,15,2,b'm',414,2,255,b'I',6795,36), // parameter_types
+    f(52186,15,2,b'm',414,2,255,b'I',6795,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52256,11,1,b'm',414,4,255,b'I',6795,36), // result_type
-    f(52267,9,2,b'm',414,2,255,b'I',6795,36), // arg_types
+    f(52243,11,1,b'm',414,4,255,b'I',6795,36), // result_type
+    f(52254,9,2,b'm',414,2,255,b'I',6795,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52314,9,1,b'm',414,4,255,b'I',6795,36), // elem_type
+    f(52301,9,1,b'm',414,4,255,b'I',6795,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52360,8,1,b'm',414,4,255,b'I',6795,36), // key_type
-    f(52368,10,2,b'm',414,4,255,b'I',6795,36), // value_type
+    f(52347,8,1,b'm',414,4,255,b'I',6795,36), // key_type
+    f(52355,10,2,b'm',414,4,255,b'I',6795,36), // value_type
     // google.protobuf.Any
-    f(47540,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47527,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4720,8 +4719,8 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52486,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52493,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4730,37 +4729,37 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(52635,6,1,b'm',435,2,255,b'S',0,0), // values
+    f(52622,6,1,b'm',435,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(52690,6,1,b'm',431,1,255,b'S',0,0), // fields
+    f(52677,6,1,b'm',431,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',435,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52486,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52493,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51055,10,1,b'e',56,4,0,b'S',0,0), // null_value
-    f(52830,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51110,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51065,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(52842,12,5,b'm',430,4,0,b'S',0,0), // struct_value
-    f(52854,10,6,b'm',428,4,0,b'S',0,0), // list_value
+    f(51042,10,1,b'e',56,4,0,b'S',0,0), // null_value
+    f(52817,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51097,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51052,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(52829,12,5,b'm',430,4,0,b'S',0,0), // struct_value
+    f(52841,10,6,b'm',428,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50424,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(52881,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(50411,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(52868,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',419,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
     f(14294,10,2,b'm',433,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(52934,6,1,b'm',439,1,255,b'S',0,0), // params
+    f(52921,6,1,b'm',439,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4768,450 +4767,450 @@ pub(crate) static FIELDS: [FieldRow; 1738] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',419,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53036,12,1,b'm',442,4,0,b'S',0,0), // matcher_list
-    f(53048,12,2,b'm',447,4,0,b'S',0,0), // matcher_tree
-    f(53060,11,3,b'm',450,4,255,b'S',0,0), // on_no_match
+    f(53023,12,1,b'm',442,4,0,b'S',0,0), // matcher_list
+    f(53035,12,2,b'm',447,4,0,b'S',0,0), // matcher_tree
+    f(53047,11,3,b'm',450,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53110,8,1,b'm',443,2,255,b'S',0,0), // matchers
+    f(53097,8,1,b'm',443,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53170,9,1,b'm',444,4,255,b'S',0,0), // predicate
-    f(53179,8,2,b'm',450,4,255,b'S',0,0), // on_match
+    f(53157,9,1,b'm',444,4,255,b'S',0,0), // predicate
+    f(53166,8,2,b'm',450,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53236,16,1,b'm',446,4,0,b'S',0,0), // single_predicate
-    f(53252,10,2,b'm',445,4,0,b'S',0,0), // or_matcher
-    f(53262,11,3,b'm',445,4,0,b'S',0,0), // and_matcher
-    f(53273,11,4,b'm',444,4,0,b'S',0,0), // not_matcher
+    f(53223,16,1,b'm',446,4,0,b'S',0,0), // single_predicate
+    f(53239,10,2,b'm',445,4,0,b'S',0,0), // or_matcher
+    f(53249,11,3,b'm',445,4,0,b'S',0,0), // and_matcher
+    f(53260,11,4,b'm',444,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53170,9,1,b'm',444,2,255,b'S',0,0), // predicate
+    f(53157,9,1,b'm',444,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53412,5,1,b'm',440,4,255,b'S',0,0), // input
-    f(53417,11,2,b'm',453,4,0,b'S',0,0), // value_match
-    f(53428,12,3,b'm',440,4,0,b'S',0,0), // custom_match
+    f(53399,5,1,b'm',440,4,255,b'S',0,0), // input
+    f(53404,11,2,b'm',453,4,0,b'S',0,0), // value_match
+    f(53415,12,3,b'm',440,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53412,5,1,b'm',440,4,255,b'S',0,0), // input
-    f(53479,15,2,b'm',448,4,0,b'S',0,0), // exact_match_map
-    f(53494,16,3,b'm',448,4,0,b'S',0,0), // prefix_match_map
-    f(53428,12,4,b'm',440,4,0,b'R',53510,55), // custom_match
+    f(53399,5,1,b'm',440,4,255,b'S',0,0), // input
+    f(53466,15,2,b'm',448,4,0,b'S',0,0), // exact_match_map
+    f(53481,16,3,b'm',448,4,0,b'S',0,0), // prefix_match_map
+    f(53415,12,4,b'm',440,4,0,b'R',53497,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(53613,3,1,b'm',449,1,255,b'S',0,0), // map
+    f(53600,3,1,b'm',449,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',450,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(24754,7,1,b'm',441,4,0,b'S',0,0), // matcher
     f(24560,6,2,b'm',440,4,0,b'S',0,0), // action
-    f(53746,13,3,b'b',65535,0,255,b'R',53708,38), // keep_matching
+    f(53733,13,3,b'b',65535,0,255,b'R',53695,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49393,10,1,b'm',452,4,0,b'S',0,0), // google_re2
+    f(49380,10,1,b'm',452,4,0,b'S',0,0), // google_re2
     f(23814,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48868,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(48855,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29629,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49498,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(49485,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29676,10,5,b'm',451,4,0,b'S',0,0), // safe_regex
-    f(49504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49515,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25081,6,8,b'm',440,4,0,b'R',49523,52), // custom
+    f(49491,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49502,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25081,6,8,b'm',440,4,0,b'R',49510,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 57] = [
-    e(53866,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(53963,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54026,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54073,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54132,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54203,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54247,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54300,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54544,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(54665,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(54753,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(54855,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(54942,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55022,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55151,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55241,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55376,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55411,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55549,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(55606,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(55705,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(55755,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(55840,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(55880,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(55929,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56051,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56135,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56198,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56290,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56344,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56391,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56430,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56554,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(56655,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(56724,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57011,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57066,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57167,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57285,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(57391,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(57562,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(57675,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(57871,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58016,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58109,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58228,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(58364,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(58468,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(58595,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(58716,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(58838,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(58941,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59014,24,208,57), // envoy.type.v3.StatusCode
-    e(59832,55,265,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(59963,43,269,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60064,43,276,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60151,25,280,1), // google.protobuf.NullValue
+    e(53853,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(53950,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54013,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54060,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54119,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54190,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54234,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54287,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54531,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(54652,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(54740,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(54842,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(54929,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55009,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55138,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55228,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55363,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55398,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55536,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(55593,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(55692,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(55742,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(55827,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(55867,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(55916,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56038,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56122,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56185,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56277,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56331,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56378,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56417,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56541,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(56642,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(56711,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(56998,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57053,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57154,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57272,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(57378,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(57549,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(57662,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(57858,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58003,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58096,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58215,99,185,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(58351,86,187,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(58455,93,189,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(58582,79,191,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(58703,71,194,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(58825,67,200,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(58928,47,205,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59001,24,208,57), // envoy.type.v3.StatusCode
+    e(59819,55,265,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(59950,43,269,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60051,43,276,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60138,25,280,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 281] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(53901,7,0), // UNKNOWN
-    v(53908,9,1), // REQUESTED
-    v(53917,14,2), // DOES_NOT_EXIST
-    v(53931,5,3), // ACKED
-    v(53936,6,4), // NACKED
-    v(53942,14,5), // RECEIVED_ERROR
-    v(53956,7,6), // TIMEOUT
+    v(53888,7,0), // UNKNOWN
+    v(53895,9,1), // REQUESTED
+    v(53904,14,2), // DOES_NOT_EXIST
+    v(53918,5,3), // ACKED
+    v(53923,6,4), // NACKED
+    v(53929,14,5), // RECEIVED_ERROR
+    v(53943,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54010,7,0), // Gradual
-    v(54017,9,1), // Immediate
+    v(53997,7,0), // Gradual
+    v(54004,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54069,2,0), // v4
-    v(54071,2,1), // v6
+    v(54056,2,0), // v4
+    v(54058,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54111,5,0), // Serve
-    v(54116,8,1), // Validate
-    v(54124,8,2), // InitOnly
+    v(54098,5,0), // Serve
+    v(54103,8,1), // Validate
+    v(54111,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54163,4,0), // LIVE
-    v(54167,8,1), // DRAINING
-    v(54175,16,2), // PRE_INITIALIZING
-    v(54191,12,3), // INITIALIZING
+    v(54150,4,0), // LIVE
+    v(54154,8,1), // DRAINING
+    v(54162,16,2), // PRE_INITIALIZING
+    v(54178,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54235,7,0), // COUNTER
-    v(54242,5,1), // GAUGE
+    v(54222,7,0), // COUNTER
+    v(54229,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54292,2,0), // EQ
-    v(54294,2,1), // GE
-    v(54296,2,2), // LE
-    v(54298,2,3), // NE
+    v(54279,2,0), // EQ
+    v(54281,2,1), // GE
+    v(54283,2,2), // LE
+    v(54285,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54349,2,0), // OK
-    v(54351,8,1), // CANCELED
-    v(53901,7,2), // UNKNOWN
-    v(54359,16,3), // INVALID_ARGUMENT
-    v(54375,17,4), // DEADLINE_EXCEEDED
-    v(54392,9,5), // NOT_FOUND
-    v(54401,14,6), // ALREADY_EXISTS
-    v(54415,17,7), // PERMISSION_DENIED
-    v(54432,18,8), // RESOURCE_EXHAUSTED
-    v(54450,19,9), // FAILED_PRECONDITION
-    v(54469,7,10), // ABORTED
-    v(54476,12,11), // OUT_OF_RANGE
-    v(54488,13,12), // UNIMPLEMENTED
-    v(54501,8,13), // INTERNAL
-    v(54509,11,14), // UNAVAILABLE
-    v(54520,9,15), // DATA_LOSS
-    v(54529,15,16), // UNAUTHENTICATED
+    v(54336,2,0), // OK
+    v(54338,8,1), // CANCELED
+    v(53888,7,2), // UNKNOWN
+    v(54346,16,3), // INVALID_ARGUMENT
+    v(54362,17,4), // DEADLINE_EXCEEDED
+    v(54379,9,5), // NOT_FOUND
+    v(54388,14,6), // ALREADY_EXISTS
+    v(54402,17,7), // PERMISSION_DENIED
+    v(54419,18,8), // RESOURCE_EXHAUSTED
+    v(54437,19,9), // FAILED_PRECONDITION
+    v(54456,7,10), // ABORTED
+    v(54463,12,11), // OUT_OF_RANGE
+    v(54475,13,12), // UNIMPLEMENTED
+    v(54488,8,13), // INTERNAL
+    v(54496,11,14), // UNAVAILABLE
+    v(54507,9,15), // DATA_LOSS
+    v(54516,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(54605,14,0), // REQUEST_HEADER
-    v(54619,15,1), // REQUEST_TRAILER
-    v(54634,15,2), // RESPONSE_HEADER
-    v(54649,16,3), // RESPONSE_TRAILER
+    v(54592,14,0), // REQUEST_HEADER
+    v(54606,15,1), // REQUEST_TRAILER
+    v(54621,15,2), // RESPONSE_HEADER
+    v(54636,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(53901,7,0), // UNKNOWN
-    v(54728,4,1), // KILL
-    v(54732,9,2), // MULTIKILL
-    v(54741,8,3), // MEGAMISS
-    v(54749,4,4), // MISS
+    v(53888,7,0), // UNKNOWN
+    v(54715,4,1), // KILL
+    v(54719,9,2), // MULTIKILL
+    v(54728,8,3), // MEGAMISS
+    v(54736,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(54809,23,0), // USE_CONFIGURED_PROTOCOL
-    v(54832,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(54796,23,0), // USE_CONFIGURED_PROTOCOL
+    v(54819,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(54900,6,0), // STATIC
-    v(54906,10,1), // STRICT_DNS
-    v(54916,11,2), // LOGICAL_DNS
-    v(54927,3,3), // EDS
-    v(54930,12,4), // ORIGINAL_DST
+    v(54887,6,0), // STATIC
+    v(54893,10,1), // STRICT_DNS
+    v(54903,11,2), // LOGICAL_DNS
+    v(54914,3,3), // EDS
+    v(54917,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(54989,4,0), // AUTO
-    v(54993,7,1), // V4_ONLY
-    v(55000,7,2), // V6_ONLY
-    v(55007,12,3), // V4_PREFERRED
-    v(55019,3,4), // ALL
+    v(54976,4,0), // AUTO
+    v(54980,7,1), // V4_ONLY
+    v(54987,7,2), // V6_ONLY
+    v(54994,12,3), // V4_PREFERRED
+    v(55006,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55062,11,0), // ROUND_ROBIN
-    v(55073,13,1), // LEAST_REQUEST
-    v(55086,9,2), // RING_HASH
-    v(55095,6,3), // RANDOM
-    v(55101,6,5), // MAGLEV
-    v(55107,16,6), // CLUSTER_PROVIDED
-    v(55123,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55049,11,0), // ROUND_ROBIN
+    v(55060,13,1), // LEAST_REQUEST
+    v(55073,9,2), // RING_HASH
+    v(55082,6,3), // RANDOM
+    v(55088,6,5), // MAGLEV
+    v(55094,16,6), // CLUSTER_PROVIDED
+    v(55110,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55226,7,0), // DEFAULT
-    v(55233,2,1), // V4
-    v(55235,2,2), // V6
-    v(55237,4,3), // PIPE
-    v(54501,8,4), // INTERNAL
+    v(55213,7,0), // DEFAULT
+    v(55220,2,1), // V4
+    v(55222,2,2), // V6
+    v(55224,4,3), // PIPE
+    v(54488,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55285,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55322,4,1), // REST
-    v(55326,4,2), // GRPC
-    v(55330,10,3), // DELTA_GRPC
-    v(55340,15,5), // AGGREGATED_GRPC
-    v(55355,21,6), // AGGREGATED_DELTA_GRPC
+    v(55272,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55309,4,1), // REST
+    v(55313,4,2), // GRPC
+    v(55317,10,3), // DELTA_GRPC
+    v(55327,15,5), // AGGREGATED_GRPC
+    v(55342,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(54989,4,0), // AUTO
-    v(55407,2,1), // V2
-    v(55409,2,2), // V3
+    v(54976,4,0), // AUTO
+    v(55394,2,1), // V2
+    v(55396,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55468,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55491,13,1), // ADD_IF_ABSENT
-    v(55504,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55530,19,3), // OVERWRITE_IF_EXISTS
+    v(55455,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55478,13,1), // ADD_IF_ABSENT
+    v(55491,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55517,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(53901,7,0), // UNKNOWN
-    v(55582,7,1), // HEALTHY
-    v(55589,9,2), // UNHEALTHY
-    v(54167,8,3), // DRAINING
-    v(53956,7,4), // TIMEOUT
-    v(55598,8,5), // DEGRADED
+    v(53888,7,0), // UNKNOWN
+    v(55569,7,1), // HEALTHY
+    v(55576,9,2), // UNHEALTHY
+    v(54154,8,3), // DRAINING
+    v(53943,7,4), // TIMEOUT
+    v(55585,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(55675,5,0), // ALLOW
-    v(55680,14,1), // REJECT_REQUEST
-    v(55694,11,2), // DROP_HEADER
+    v(55662,5,0), // ALLOW
+    v(55667,14,1), // REJECT_REQUEST
+    v(55681,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(55753,2,0), // V1
-    v(55407,2,1), // V2
+    v(55740,2,0), // V1
+    v(55394,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(55822,11,0), // INCLUDE_ALL
-    v(55833,7,1), // INCLUDE
+    v(55809,11,0), // INCLUDE_ALL
+    v(55820,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55226,7,0), // DEFAULT
-    v(55876,4,1), // HIGH
+    v(55213,7,0), // DEFAULT
+    v(55863,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(55923,3,0), // TCP
-    v(55926,3,1), // UDP
+    v(55910,3,0), // TCP
+    v(55913,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(55978,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56007,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56029,22,2), // SOCKET_IP_VERSION_IPV6
+    v(55965,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(55994,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56016,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56096,13,0), // STATE_PREBIND
-    v(56109,11,1), // STATE_BOUND
-    v(56120,15,2), // STATE_LISTENING
+    v(56083,13,0), // STATE_PREBIND
+    v(56096,11,1), // STATE_BOUND
+    v(56107,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56172,11,0), // UNSPECIFIED
-    v(56183,7,1), // INBOUND
-    v(56190,8,2), // OUTBOUND
+    v(56159,11,0), // UNSPECIFIED
+    v(56170,7,1), // INBOUND
+    v(56177,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56260,3,0), // ANY
-    v(56263,19,1), // SAME_IP_OR_LOOPBACK
-    v(56282,8,2), // EXTERNAL
+    v(56247,3,0), // ANY
+    v(56250,19,1), // SAME_IP_OR_LOOPBACK
+    v(56269,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55226,7,0), // DEFAULT
-    v(56333,11,1), // MODIFY_ONLY
+    v(55213,7,0), // DEFAULT
+    v(56320,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56379,7,0), // DYNAMIC
-    v(56386,5,1), // ROUTE
+    v(56366,7,0), // DYNAMIC
+    v(56373,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(55675,5,0), // ALLOW
-    v(56423,4,1), // DENY
-    v(56427,3,2), // LOG
+    v(55662,5,0), // ALLOW
+    v(56410,4,1), // DENY
+    v(56414,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56487,17,0), // MOVED_PERMANENTLY
-    v(56504,5,1), // FOUND
-    v(56509,9,2), // SEE_OTHER
-    v(56518,18,3), // TEMPORARY_REDIRECT
-    v(56536,18,4), // PERMANENT_REDIRECT
+    v(56474,17,0), // MOVED_PERMANENTLY
+    v(56491,5,1), // FOUND
+    v(56496,9,2), // SEE_OTHER
+    v(56505,18,3), // TEMPORARY_REDIRECT
+    v(56523,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(56615,19,0), // SERVICE_UNAVAILABLE
-    v(54392,9,1), // NOT_FOUND
-    v(56634,21,2), // INTERNAL_SERVER_ERROR
+    v(56602,19,0), // SERVICE_UNAVAILABLE
+    v(54379,9,1), // NOT_FOUND
+    v(56621,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(56707,4,0), // NONE
-    v(56711,13,1), // EXTERNAL_ONLY
-    v(55019,3,2), // ALL
+    v(56694,4,0), // NONE
+    v(56698,13,1), // EXTERNAL_ONLY
+    v(55006,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(56761,6,0), // NotSet
-    v(56767,20,1), // TcpUpstreamConnected
-    v(56787,11,2), // TcpPeriodic
-    v(56798,16,3), // TcpConnectionEnd
-    v(56814,15,4), // DownstreamStart
-    v(56829,18,5), // DownstreamPeriodic
-    v(56847,13,6), // DownstreamEnd
-    v(56860,17,7), // UpstreamPoolReady
-    v(56877,16,8), // UpstreamPeriodic
-    v(56893,11,9), // UpstreamEnd
-    v(56904,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(56943,26,11), // UdpTunnelUpstreamConnected
-    v(56969,11,12), // UdpPeriodic
-    v(56980,13,13), // UdpSessionEnd
-    v(56993,18,14), // TcpConnectionStart
+    v(56748,6,0), // NotSet
+    v(56754,20,1), // TcpUpstreamConnected
+    v(56774,11,2), // TcpPeriodic
+    v(56785,16,3), // TcpConnectionEnd
+    v(56801,15,4), // DownstreamStart
+    v(56816,18,5), // DownstreamPeriodic
+    v(56834,13,6), // DownstreamEnd
+    v(56847,17,7), // UpstreamPoolReady
+    v(56864,16,8), // UpstreamPeriodic
+    v(56880,11,9), // UpstreamEnd
+    v(56891,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(56930,26,11), // UdpTunnelUpstreamConnected
+    v(56956,11,12), // UdpPeriodic
+    v(56967,13,13), // UdpSessionEnd
+    v(56980,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56172,11,0), // UNSPECIFIED
-    v(54989,4,1), // AUTO
-    v(54993,7,2), // V4_ONLY
-    v(55000,7,3), // V6_ONLY
-    v(55007,12,4), // V4_PREFERRED
-    v(55019,3,5), // ALL
+    v(56159,11,0), // UNSPECIFIED
+    v(54976,4,1), // AUTO
+    v(54980,7,2), // V4_ONLY
+    v(54987,7,3), // V6_ONLY
+    v(54994,12,4), // V4_PREFERRED
+    v(55006,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(56707,4,0), // NONE
-    v(57153,4,1), // ONCE
-    v(57157,10,2), // TRANSITIVE
+    v(56694,4,0), // NONE
+    v(57140,4,1), // ONCE
+    v(57144,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56172,11,0), // UNSPECIFIED
-    v(57265,14,1), // SANITIZED_UTF8
-    v(57279,6,2), // BASE64
+    v(56159,11,0), // UNSPECIFIED
+    v(57252,14,1), // SANITIZED_UTF8
+    v(57266,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(54989,4,0), // AUTO
-    v(57376,5,1), // HTTP1
-    v(57381,5,2), // HTTP2
-    v(57386,5,3), // HTTP3
+    v(54976,4,0), // AUTO
+    v(57363,5,1), // HTTP1
+    v(57368,5,2), // HTTP2
+    v(57373,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(57497,8,0), // SANITIZE
-    v(57505,12,1), // FORWARD_ONLY
-    v(57517,14,2), // APPEND_FORWARD
-    v(57531,12,3), // SANITIZE_SET
-    v(57543,19,4), // ALWAYS_FORWARD_ONLY
+    v(57484,8,0), // SANITIZE
+    v(57492,12,1), // FORWARD_ONLY
+    v(57504,14,2), // APPEND_FORWARD
+    v(57518,12,3), // SANITIZE_SET
+    v(57530,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(57667,4,0), // TEXT
-    v(57671,4,1), // JSON
+    v(57654,4,0), // TEXT
+    v(57658,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(57785,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(57816,14,1), // KEEP_UNCHANGED
-    v(55680,14,2), // REJECT_REQUEST
-    v(57830,21,3), // UNESCAPE_AND_REDIRECT
-    v(57851,20,4), // UNESCAPE_AND_FORWARD
+    v(57772,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(57803,14,1), // KEEP_UNCHANGED
+    v(55667,14,2), // REJECT_REQUEST
+    v(57817,21,3), // UNESCAPE_AND_REDIRECT
+    v(57838,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(57979,9,0), // OVERWRITE
-    v(57988,16,1), // APPEND_IF_ABSENT
-    v(58004,12,2), // PASS_THROUGH
+    v(57966,9,0), // OVERWRITE
+    v(57975,16,1), // APPEND_IF_ABSENT
+    v(57991,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58077,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58099,10,1), // CONTINUOUS
+    v(58064,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58086,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58174,9,0), // IMMEDIATE
-    v(58183,18,1), // ON_DOWNSTREAM_DATA
-    v(58201,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58161,9,0), // IMMEDIATE
+    v(58170,18,1), // ON_DOWNSTREAM_DATA
+    v(58188,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58327,17,0), // HEALTHY_HOSTS_NUM
-    v(58344,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58314,17,0), // HEALTHY_HOSTS_NUM
+    v(58331,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(58450,9,0), // N_CHOICES
-    v(58459,9,1), // FULL_SCAN
+    v(58437,9,0), // N_CHOICES
+    v(58446,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(58561,18,0), // VERIFY_TRUST_CHAIN
-    v(58579,16,1), // ACCEPT_UNTRUSTED
+    v(58548,18,0), // VERIFY_TRUST_CHAIN
+    v(58566,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(58674,16,0), // LENIENT_STAPLING
-    v(58690,15,1), // STRICT_STAPLING
-    v(58705,11,2), // MUST_STAPLE
+    v(58661,16,0), // LENIENT_STAPLING
+    v(58677,15,1), // STRICT_STAPLING
+    v(58692,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(58787,20,0), // SAN_TYPE_UNSPECIFIED
-    v(58807,5,1), // EMAIL
-    v(58812,3,2), // DNS
-    v(58815,3,3), // URI
-    v(58818,10,4), // IP_ADDRESS
-    v(58828,10,5), // OTHER_NAME
+    v(58774,20,0), // SAN_TYPE_UNSPECIFIED
+    v(58794,5,1), // EMAIL
+    v(58799,3,2), // DNS
+    v(58802,3,3), // URI
+    v(58805,10,4), // IP_ADDRESS
+    v(58815,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(58905,8,0), // TLS_AUTO
-    v(58913,7,1), // TLSv1_0
-    v(58920,7,2), // TLSv1_1
-    v(58927,7,3), // TLSv1_2
-    v(58934,7,4), // TLSv1_3
+    v(58892,8,0), // TLS_AUTO
+    v(58900,7,1), // TLSv1_0
+    v(58907,7,2), // TLSv1_1
+    v(58914,7,3), // TLSv1_2
+    v(58921,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(58988,7,0), // HUNDRED
-    v(58995,12,1), // TEN_THOUSAND
-    v(59007,7,2), // MILLION
+    v(58975,7,0), // HUNDRED
+    v(58982,12,1), // TEN_THOUSAND
+    v(58994,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59038,5,0), // Empty
-    v(59043,8,100), // Continue
-    v(54349,2,200), // OK
-    v(59051,7,201), // Created
-    v(59058,8,202), // Accepted
-    v(59066,27,203), // NonAuthoritativeInformation
-    v(59093,9,204), // NoContent
-    v(59102,12,205), // ResetContent
-    v(59114,14,206), // PartialContent
-    v(59128,11,207), // MultiStatus
-    v(59139,15,208), // AlreadyReported
-    v(59154,6,226), // IMUsed
-    v(59160,15,300), // MultipleChoices
-    v(59175,16,301), // MovedPermanently
-    v(59191,5,302), // Found
-    v(59196,8,303), // SeeOther
-    v(59204,11,304), // NotModified
-    v(59215,8,305), // UseProxy
-    v(59223,17,307), // TemporaryRedirect
-    v(59240,17,308), // PermanentRedirect
-    v(59257,10,400), // BadRequest
-    v(59267,12,401), // Unauthorized
-    v(59279,15,402), // PaymentRequired
-    v(59294,9,403), // Forbidden
-    v(59303,8,404), // NotFound
-    v(59311,16,405), // MethodNotAllowed
-    v(59327,13,406), // NotAcceptable
-    v(59340,27,407), // ProxyAuthenticationRequired
-    v(59367,14,408), // RequestTimeout
-    v(59381,8,409), // Conflict
-    v(59389,4,410), // Gone
-    v(59393,14,411), // LengthRequired
-    v(59407,18,412), // PreconditionFailed
-    v(59425,15,413), // PayloadTooLarge
-    v(59440,10,414), // URITooLong
-    v(59450,20,415), // UnsupportedMediaType
-    v(59470,19,416), // RangeNotSatisfiable
-    v(59489,17,417), // ExpectationFailed
-    v(59506,18,421), // MisdirectedRequest
-    v(59524,19,422), // UnprocessableEntity
-    v(59543,6,423), // Locked
-    v(59549,16,424), // FailedDependency
-    v(59565,15,426), // UpgradeRequired
-    v(59580,20,428), // PreconditionRequired
-    v(59600,15,429), // TooManyRequests
-    v(59615,27,431), // RequestHeaderFieldsTooLarge
-    v(59642,19,500), // InternalServerError
-    v(59661,14,501), // NotImplemented
-    v(59675,10,502), // BadGateway
-    v(59685,18,503), // ServiceUnavailable
-    v(59703,14,504), // GatewayTimeout
-    v(59717,23,505), // HTTPVersionNotSupported
-    v(59740,21,506), // VariantAlsoNegotiates
-    v(59761,19,507), // InsufficientStorage
-    v(59780,12,508), // LoopDetected
-    v(59792,11,510), // NotExtended
-    v(59803,29,511), // NetworkAuthenticationRequired
+    v(59025,5,0), // Empty
+    v(59030,8,100), // Continue
+    v(54336,2,200), // OK
+    v(59038,7,201), // Created
+    v(59045,8,202), // Accepted
+    v(59053,27,203), // NonAuthoritativeInformation
+    v(59080,9,204), // NoContent
+    v(59089,12,205), // ResetContent
+    v(59101,14,206), // PartialContent
+    v(59115,11,207), // MultiStatus
+    v(59126,15,208), // AlreadyReported
+    v(59141,6,226), // IMUsed
+    v(59147,15,300), // MultipleChoices
+    v(59162,16,301), // MovedPermanently
+    v(59178,5,302), // Found
+    v(59183,8,303), // SeeOther
+    v(59191,11,304), // NotModified
+    v(59202,8,305), // UseProxy
+    v(59210,17,307), // TemporaryRedirect
+    v(59227,17,308), // PermanentRedirect
+    v(59244,10,400), // BadRequest
+    v(59254,12,401), // Unauthorized
+    v(59266,15,402), // PaymentRequired
+    v(59281,9,403), // Forbidden
+    v(59290,8,404), // NotFound
+    v(59298,16,405), // MethodNotAllowed
+    v(59314,13,406), // NotAcceptable
+    v(59327,27,407), // ProxyAuthenticationRequired
+    v(59354,14,408), // RequestTimeout
+    v(59368,8,409), // Conflict
+    v(59376,4,410), // Gone
+    v(59380,14,411), // LengthRequired
+    v(59394,18,412), // PreconditionFailed
+    v(59412,15,413), // PayloadTooLarge
+    v(59427,10,414), // URITooLong
+    v(59437,20,415), // UnsupportedMediaType
+    v(59457,19,416), // RangeNotSatisfiable
+    v(59476,17,417), // ExpectationFailed
+    v(59493,18,421), // MisdirectedRequest
+    v(59511,19,422), // UnprocessableEntity
+    v(59530,6,423), // Locked
+    v(59536,16,424), // FailedDependency
+    v(59552,15,426), // UpgradeRequired
+    v(59567,20,428), // PreconditionRequired
+    v(59587,15,429), // TooManyRequests
+    v(59602,27,431), // RequestHeaderFieldsTooLarge
+    v(59629,19,500), // InternalServerError
+    v(59648,14,501), // NotImplemented
+    v(59662,10,502), // BadGateway
+    v(59672,18,503), // ServiceUnavailable
+    v(59690,14,504), // GatewayTimeout
+    v(59704,23,505), // HTTPVersionNotSupported
+    v(59727,21,506), // VariantAlsoNegotiates
+    v(59748,19,507), // InsufficientStorage
+    v(59767,12,508), // LoopDetected
+    v(59779,11,510), // NotExtended
+    v(59790,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(59887,21,0), // COMPONENT_UNSPECIFIED
-    v(59908,16,1), // COMPONENT_PARSER
-    v(59924,22,2), // COMPONENT_TYPE_CHECKER
-    v(59946,17,3), // COMPONENT_RUNTIME
+    v(59874,21,0), // COMPONENT_UNSPECIFIED
+    v(59895,16,1), // COMPONENT_PARSER
+    v(59911,22,2), // COMPONENT_TYPE_CHECKER
+    v(59933,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60006,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60032,4,1), // BOOL
-    v(60036,5,2), // INT64
-    v(60041,6,3), // UINT64
-    v(60047,6,4), // DOUBLE
-    v(60053,6,5), // STRING
-    v(60059,5,6), // BYTES
+    v(59993,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60019,4,1), // BOOL
+    v(60023,5,2), // INT64
+    v(60028,6,3), // UINT64
+    v(60034,6,4), // DOUBLE
+    v(60040,6,5), // STRING
+    v(60046,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60107,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56260,3,1), // ANY
-    v(60134,9,2), // TIMESTAMP
-    v(60143,8,3), // DURATION
+    v(60094,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56247,3,1), // ANY
+    v(60121,9,2), // TIMESTAMP
+    v(60130,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60176,10,0), // NULL_VALUE
+    v(60163,10,0), // NULL_VALUE
 ];
