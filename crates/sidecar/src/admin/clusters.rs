@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::query::Query;
 use super::{answer, pattern};
 use crate::config::address::Address;
+use crate::config::cluster::Thresholds;
 use crate::discovery::dump::{Dump, Kind};
 use crate::runtime::http_server::Page;
 use crate::runtime::snapshot::Snapshot;
+use crate::upstream::shared::HostTotals;
 
 /// The page in the form that was asked for.
 pub fn page(snapshot: &Snapshot, dump: &Dump, query: &Query<'_>) -> Page {
@@ -91,29 +93,69 @@ fn locality(text: &str) -> Value {
         .into()
 }
 
+/// `SimpleMetric`s: counters before gauges, and no value where it is 0.
+fn metrics(totals: &HostTotals) -> Vec<Value> {
+    let (gauges, counters): (Vec<_>, Vec<_>) = totals
+        .iter()
+        .partition(|(name, _)| name.ends_with("_active"));
+    let metric = |kind: Option<&str>, (name, value): (&str, u64)| {
+        let mut metric = json!({"name": name});
+        if let Some(kind) = kind {
+            metric["type"] = kind.into();
+        }
+        if value > 0 {
+            // JSON of protobuf has 64 bits as text.
+            metric["value"] = value.to_string().into();
+        }
+        metric
+    };
+    let counters = counters.into_iter().map(|counter| metric(None, counter));
+    let gauges = gauges.into_iter().map(|gauge| metric(Some("GAUGE"), gauge));
+    counters.chain(gauges).collect()
+}
+
+fn thresholds(both: &[Thresholds; 2]) -> [Value; 2] {
+    let told = |limits: &Thresholds| {
+        json!({
+            "max_connections": limits.max_connections,
+            "max_pending_requests": limits.max_pending_requests,
+            "max_requests": limits.max_requests,
+            "max_retries": limits.max_retries,
+        })
+    };
+    let [default, mut high] = [&both[0], &both[1]].map(told);
+    high["priority"] = "HIGH".into();
+    [default, high]
+}
+
 fn json(snapshot: &Snapshot, dump: &Dump, wanted: &dyn Fn(&str) -> bool) -> Value {
     let clusters = snapshot.clusters.iter().filter(|(name, _)| wanted(name));
     let clusters = clusters.map(|(name, cluster)| {
         let hosts = cluster.view().hosts.into_iter().map(|host| {
-            let stats = host
-                .totals
-                .iter()
-                .map(|(name, value)| json!({"name": name, "value": value}));
-            json!({
+            let mut status = json!({
                 "address": address(&host.address),
-                "hostname": &*host.hostname,
                 "weight": host.weight,
-                "priority": host.priority,
                 "locality": locality(&host.locality),
                 "health_status": {"eds_health_status": host.health_status()},
-                "stats": stats.collect::<Vec<_>>(),
-            })
+                "stats": metrics(&host.totals),
+            });
+            if host.priority > 0 {
+                status["priority"] = host.priority.into();
+            }
+            if !host.hostname.is_empty() {
+                status["hostname"] = (*host.hostname).into();
+            }
+            status
         });
+        let hosts: Vec<_> = hosts.collect();
         let mut status = json!({
             "name": &**name,
             "observability_name": &*cluster.config.stat_name,
-            "host_statuses": hosts.collect::<Vec<_>>(),
+            "circuit_breakers": {"thresholds": thresholds(&cluster.config.circuit_breakers)},
         });
+        if !hosts.is_empty() {
+            status["host_statuses"] = hosts.into();
+        }
         if !dump.is_static(Kind::Cluster, name) {
             status["added_via_api"] = true.into();
         }

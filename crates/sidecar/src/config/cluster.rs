@@ -75,6 +75,8 @@ pub enum ClusterDiscovery {
     },
     /// ORIGINAL_DST: the address that the downstream connection was going to.
     OriginalDestination,
+    /// `envoy.clusters.aggregate`: the priorities of these clusters, one after the other.
+    Aggregate(Box<[Arc<str>]>),
 }
 
 /// Where listed endpoints come from.

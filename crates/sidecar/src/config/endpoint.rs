@@ -23,8 +23,6 @@ pub struct LoadAssignment<Place = Address> {
     pub drop: Option<f64>,
     /// `policy.endpoint_stale_after`
     pub stale_after: Option<Duration>,
-    /// Its time is over: there are no endpoints any more.
-    pub stale: bool,
 }
 
 impl<Place> Default for LoadAssignment<Place> {
@@ -35,7 +33,6 @@ impl<Place> Default for LoadAssignment<Place> {
             weighted_priority_health: false,
             drop: None,
             stale_after: None,
-            stale: false,
         }
     }
 }

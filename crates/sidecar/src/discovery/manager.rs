@@ -16,11 +16,13 @@ use super::dump::{Dump, Kind, State};
 use super::references::{OriginKey, References};
 use super::slot::Slot;
 use super::stats::{Counts, ManagerStats, Subject};
+use super::validity::Validity;
 use crate::config::build::Within as _;
 use crate::config::build::resource as build;
 use crate::config::cluster::{
     AssignmentSource, Cluster, ClusterDiscovery, LocalZone, UpstreamTransport,
 };
+use crate::config::endpoint::LoadAssignment;
 use crate::config::error::ConfigError;
 use crate::config::listener::{DownstreamTransport, Listener, NetworkFilter};
 use crate::listener::binding::ActiveListener;
@@ -98,6 +100,8 @@ pub struct Manager {
     zone: Option<Arc<LocalZone>>,
     /// Layers of the runtime that servers have, by their names in the bootstrap.
     layers: Vec<(String, Arc<Slot<Values>>)>,
+    /// Of clusters whose endpoints hold for some time only.
+    validity: Validity,
     workers: usize,
     dump: Arc<Dump>,
     stats: ManagerStats,
@@ -112,9 +116,10 @@ impl Manager {
             listeners: BTreeMap::new(),
             clusters: BTreeMap::new(),
             stats: ManagerStats::new(&stats),
-            lookups: Lookups::new(stats),
+            lookups: Lookups::new(stats.clone()),
             zone: None,
             layers: Vec::new(),
+            validity: Validity::new(stats),
             workers,
             dump,
             published: watch::Sender::new(Arc::default()),
@@ -296,6 +301,12 @@ impl Manager {
         incoming: &Incoming,
     ) -> Result<(), ConfigError> {
         let assignment = build::load_assignment(&incoming.bytes)?;
+        if assignment.stale_after.is_some()
+            && let Some(slot) = self.references.endpoints(origin, &incoming.name)
+        {
+            let having = self.having(&slot);
+            self.validity.limited(having);
+        }
         if self
             .references
             .fill_endpoints(origin, &incoming.name, Some(Arc::new(assignment)))
@@ -303,6 +314,19 @@ impl Manager {
             self.note(Kind::Endpoints, incoming);
         }
         Ok(())
+    }
+
+    /// The clusters that have these endpoints.
+    fn having(&self, endpoints: &Arc<Slot<LoadAssignment>>) -> Vec<Arc<Cluster>> {
+        let latest = self.clusters.values().filter_map(|entry| {
+            let active = entry.active.as_ref().map(|active| &active.config);
+            entry.warming.as_ref().or(active)
+        });
+        let having = latest.filter(|cluster| match &cluster.discovery {
+            ClusterDiscovery::Assignment { slot, .. } => Arc::ptr_eq(slot, endpoints),
+            ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => false,
+        });
+        having.cloned().collect()
     }
 
     fn accept_secret(&mut self, origin: OriginKey, incoming: &Incoming) -> Result<(), ConfigError> {
@@ -387,6 +411,7 @@ impl Manager {
         match kind {
             ResourceType::Cluster if self.clusters.get(name).is_some_and(|entry| !entry.fixed) => {
                 self.clusters.remove(name);
+                self.validity.remove(name);
                 self.references.remove_cluster(name);
                 self.stats.clusters.removed.increment(1);
             }
@@ -429,8 +454,11 @@ impl Manager {
 
     /// Puts into force what is warm, clusters first, and publishes if anything changed.
     pub fn advance(&mut self, now: Instant) {
+        for slot in self.references.expire_endpoints(now) {
+            let having = self.having(&slot);
+            self.validity.ended(having);
+        }
         let references = &self.references;
-        references.expire_endpoints(now);
         for (name, entry) in &mut self.clusters {
             if let Some(cluster) = &entry.warming {
                 self.lookups.start(cluster);
@@ -605,7 +633,7 @@ fn awaits_cluster(references: &References, cluster: &Cluster, now: Instant) -> b
             source: AssignmentSource::Dns(dns),
         } => dns.wait && !slot.is_filled(),
         ClusterDiscovery::Assignment { slot, .. } => references.awaits_endpoints(slot, now),
-        ClusterDiscovery::OriginalDestination => false,
+        ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => false,
     };
     let transports = cluster
         .transport_socket_matches

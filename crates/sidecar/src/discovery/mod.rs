@@ -21,3 +21,4 @@ pub mod streams;
 #[cfg(test)]
 mod testing;
 pub mod token;
+mod validity;

@@ -256,14 +256,18 @@ impl References {
         self.endpoints.fill(origin, name, value) && self.endpoints.expires(origin, name, expiry)
     }
 
-    /// Takes the endpoints away whose time is over (`endpoint_stale_after`).
-    pub fn expire_endpoints(&self, now: Instant) {
-        for slot in self.endpoints.take_expired(now) {
-            slot.set(Some(Arc::new(LoadAssignment {
-                stale: true,
-                ..LoadAssignment::default()
-            })));
+    /// Takes the endpoints away whose time is over (`endpoint_stale_after`), and says whose.
+    pub fn expire_endpoints(&self, now: Instant) -> Vec<Arc<Slot<LoadAssignment>>> {
+        let expired = self.endpoints.take_expired(now);
+        for slot in &expired {
+            slot.set(Some(Arc::default()));
         }
+        expired
+    }
+
+    /// The slot of the endpoints of that name.
+    pub fn endpoints(&self, origin: OriginKey, name: &str) -> Option<Arc<Slot<LoadAssignment>>> {
+        self.endpoints.find(origin, name)
     }
 
     /// Fills the secret of that name.

@@ -12,13 +12,16 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use tokio::task::AbortHandle;
 
+use super::aggregate::Aggregate;
 use super::breakers::{Permit, Resource};
 use super::client::Client;
+use super::clusters::Directory;
 use super::connect;
 use super::endpoints::{Assigned, Destinations, Replaced};
 use super::error::UpstreamError;
 use super::exchange::Exchange;
 use super::host::Host;
+use super::lb::{Level, Tier};
 use super::pool::solitary;
 use super::shared::ClusterShared;
 use super::stats::ClusterStats;
@@ -49,6 +52,7 @@ pub struct Cluster {
 enum Endpoints {
     Assigned(Arc<Slot<LoadAssignment>>, Assigned),
     Destinations(Destinations),
+    Aggregate(Aggregate),
 }
 
 /// What a request needs.
@@ -95,6 +99,7 @@ impl Cluster {
         shared: Arc<ClusterShared>,
         stats: Rc<ClusterStats>,
         random: Rc<RefCell<SmallRng>>,
+        directory: Weak<Directory>,
     ) -> Rc<Self> {
         let reports = shared.claim_reporting();
         let context = ClusterContext::new(shared, stats);
@@ -105,6 +110,7 @@ impl Cluster {
             ClusterDiscovery::OriginalDestination => {
                 Endpoints::Destinations(Destinations::default())
             }
+            ClusterDiscovery::Aggregate(_) => Endpoints::Aggregate(Aggregate::new(directory)),
         };
         let cluster = Rc::new_cyclic(|me: &Weak<Cluster>| Cluster {
             tending: tokio::task::spawn_local(tend(me.clone(), context.clone())).abort_handle(),
@@ -141,11 +147,27 @@ impl Cluster {
         want: ExchangeRequest,
         chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<Exchange, UpstreamError> {
+        if let Some((member, tier)) = self.member()? {
+            let exchange = Box::pin(member.exchange_of(Some(tier), want, chosen)).await;
+            return exchange.map(|mut exchange| {
+                exchange.charge(self.context.stats.clone());
+                exchange
+            });
+        }
+        self.exchange_of(None, want, chosen).await
+    }
+
+    async fn exchange_of(
+        self: &Rc<Self>,
+        tier: Option<Tier>,
+        want: ExchangeRequest,
+        chosen: &mut Option<Arc<Endpoint>>,
+    ) -> Result<Exchange, UpstreamError> {
         if !want.fresh {
             self.drop_overload()?;
         }
         let (pool, target) = {
-            let host = self.choose(want.original_destination)?;
+            let host = self.choose(want.original_destination, tier)?;
             let pool = host.pool(want.downstream, want.priority, want.client);
             (pool, host.target().clone())
         };
@@ -172,9 +194,22 @@ impl Cluster {
         want: ConnectRequest<'_>,
         chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<TcpUpstream, UpstreamError> {
-        let target = self.choose(want.original_destination)?.target().clone();
+        if let Some((member, tier)) = self.member()? {
+            return Box::pin(member.connect_of(Some(tier), want, chosen)).await;
+        }
+        self.connect_of(None, want, chosen).await
+    }
+
+    async fn connect_of(
+        self: &Rc<Self>,
+        tier: Option<Tier>,
+        want: ConnectRequest<'_>,
+        chosen: &mut Option<Arc<Endpoint>>,
+    ) -> Result<TcpUpstream, UpstreamError> {
+        let host = self.choose(want.original_destination, tier)?;
+        let target = host.target().clone();
         *chosen = Some(target.endpoint.clone());
-        let waiting = self.context.wait(Priority::Default)?;
+        let waiting = target.wait(Priority::Default)?;
         let Some(guard) = target.open(Weak::new(), Priority::Default, false) else {
             waiting.finish();
             return Err(UpstreamError::Overflow);
@@ -212,7 +247,7 @@ impl Cluster {
     fn drop_overload(&self) -> Result<(), UpstreamError> {
         let drops = match &*self.endpoints.borrow() {
             Endpoints::Assigned(slot, _) => slot.cell().load().as_ref().and_then(|a| a.drop),
-            Endpoints::Destinations(_) => None,
+            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => None,
         };
         match drops {
             None => Ok(()),
@@ -224,13 +259,51 @@ impl Cluster {
         }
     }
 
+    /// Of a cluster of clusters: the one for this request, and what of it is to be used.
+    fn member(&self) -> Result<Option<(Rc<Cluster>, Tier)>, UpstreamError> {
+        let ClusterDiscovery::Aggregate(names) = &self.context.config.discovery else {
+            return Ok(None);
+        };
+        let member = match &mut *self.endpoints.borrow_mut() {
+            Endpoints::Aggregate(aggregate) => {
+                let config = &self.context.config.load_balancing;
+                aggregate.choose(names, config, &self.random)
+            }
+            Endpoints::Assigned(..) | Endpoints::Destinations(_) => None,
+        };
+        if member.is_none() {
+            self.context.stats.cx_none_healthy.increment(1);
+        }
+        member.ok_or(UpstreamError::NoHealthyUpstream).map(Some)
+    }
+
+    /// What there is of each priority.
+    pub(super) fn levels(&self) -> Vec<Level> {
+        match &*self.endpoints.borrow() {
+            Endpoints::Assigned(_, assigned) => assigned.levels(&self.context),
+            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => Vec::new(),
+        }
+    }
+
+    /// The endpoint for a request; `tier` is the part of the endpoints that it may be one of, where
+    /// another cluster says so.
     pub(super) fn choose(
         &self,
         destination: Option<SocketAddr>,
+        tier: Option<Tier>,
     ) -> Result<Rc<Host>, UpstreamError> {
         self.refresh();
         let stats = &self.context.stats;
         let host = match &mut *self.endpoints.borrow_mut() {
+            Endpoints::Aggregate(_) => None,
+            Endpoints::Assigned(_, assigned) if let Some(tier) = tier => {
+                let mut random = self.random.borrow_mut();
+                let (host, panics) = assigned.pick_of(tier, &self.context, &mut random);
+                if panics {
+                    stats.lb_healthy_panic.increment(1);
+                }
+                host.cloned()
+            }
             Endpoints::Assigned(_, assigned) => {
                 if assigned.is_panicking() {
                     stats.lb_healthy_panic.increment(1);
@@ -256,13 +329,13 @@ impl Cluster {
     }
 
     /// Takes over an assignment that came in the meantime.
-    fn refresh(&self) {
+    pub(super) fn refresh(&self) {
         let replaced = match &mut *self.endpoints.borrow_mut() {
             Endpoints::Assigned(slot, assigned) => {
                 let mut random = self.random.borrow_mut();
                 assigned.refresh(slot.cell(), &self.context, &mut random)
             }
-            Endpoints::Destinations(_) => None,
+            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => None,
         };
         // What it held is dropped after the borrow: connections that close call back.
         if let Some(replaced) = replaced {
@@ -287,6 +360,7 @@ impl Cluster {
         match &*self.endpoints.borrow() {
             Endpoints::Assigned(_, assigned) => assigned.health(target),
             Endpoints::Destinations(_) => Some(HealthStatus::Healthy),
+            Endpoints::Aggregate(_) => None,
         }
     }
 
@@ -297,12 +371,6 @@ impl Cluster {
         }
         if self.reports.get() {
             let membership = replaced.membership;
-            if replaced.stale_after {
-                stats.named("assignment_timeout_received").increment(1);
-            }
-            if replaced.stale {
-                stats.named("assignment_stale").increment(1);
-            }
             stats.membership_change.increment(1);
             stats.membership_total.set(membership.total as f64);
             stats.membership_healthy.set(membership.healthy as f64);
@@ -352,6 +420,7 @@ impl Cluster {
         let hosts = match &*self.endpoints.borrow() {
             Endpoints::Assigned(_, assigned) => assigned.hosts().to_vec(),
             Endpoints::Destinations(destinations) => destinations.hosts(),
+            Endpoints::Aggregate(_) => Vec::new(),
         };
         hosts.iter().for_each(|host| each(host));
     }
@@ -362,7 +431,7 @@ impl Cluster {
         self.each_host(|host| host.sweep(now));
         self.report_breakers();
         let (forgotten, none_left) = match &mut *self.endpoints.borrow_mut() {
-            Endpoints::Assigned(..) => (Vec::new(), true),
+            Endpoints::Assigned(..) | Endpoints::Aggregate(_) => (Vec::new(), true),
             Endpoints::Destinations(destinations) => {
                 let after = self.context.config.original_destination.forget_after;
                 let sweeps = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
@@ -397,7 +466,7 @@ impl Drop for Cluster {
 async fn tend(cluster: Weak<Cluster>, context: Rc<ClusterContext>) {
     let mut changes = match &context.config.discovery {
         ClusterDiscovery::Assignment { slot, .. } => Some(slot.changes()),
-        ClusterDiscovery::OriginalDestination => None,
+        ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => None,
     };
     let period = match context.config.idle_timeout {
         Some(timeout) => (timeout / 4).clamp(Duration::from_millis(20), SWEEP),

@@ -14,7 +14,10 @@ use crate::telemetry::metrics::Stats;
 
 /// All clusters by name. One is made on this worker when it is first asked for: a mesh has many
 /// clusters of which a pod uses few.
-pub struct Clusters {
+pub struct Clusters(Rc<Directory>);
+
+/// What is behind [`Clusters`]: clusters of clusters look into it as well.
+pub struct Directory {
     stats: Stats,
     random: Rc<RefCell<SmallRng>>,
     entries: RefCell<HashMap<Arc<str>, Entry>>,
@@ -30,17 +33,17 @@ struct Entry {
 impl Clusters {
     /// No clusters yet.
     pub fn new(stats: Stats) -> Self {
-        Clusters {
+        Clusters(Rc::new(Directory {
             stats,
             random: Rc::new(RefCell::new(rand::make_rng())),
             entries: RefCell::default(),
-        }
+        }))
     }
 
     /// Takes over a new set. A cluster whose `Arc` is the same is left alone. One that changed or
     /// left is drained: its idle connections are closed, and what is under way finishes.
     pub fn apply(&self, set: &ClusterSet) {
-        let mut old = self.entries.take();
+        let mut old = self.0.entries.take();
         let entries = set
             .iter()
             .map(|(name, shared)| {
@@ -61,12 +64,19 @@ impl Clusters {
                 (name.clone(), entry)
             })
             .collect();
-        self.entries.replace(entries);
+        self.0.entries.replace(entries);
         old.values().for_each(Entry::drain);
     }
 
     /// The cluster of that name.
     pub fn cluster(&self, name: &str) -> Option<Rc<Cluster>> {
+        self.0.cluster(name)
+    }
+}
+
+impl Directory {
+    /// The cluster of that name.
+    pub(super) fn cluster(self: &Rc<Self>, name: &str) -> Option<Rc<Cluster>> {
         let entries = self.entries.borrow();
         let entry = entries.get(name)?;
         let cluster = entry.cluster.get_or_init(|| {
@@ -74,7 +84,8 @@ impl Clusters {
                 let name = &entry.shared.config.stat_name;
                 Rc::new(ClusterStats::new(&self.stats, name))
             });
-            Cluster::new(entry.shared.clone(), stats.clone(), self.random.clone())
+            let (shared, random) = (entry.shared.clone(), self.random.clone());
+            Cluster::new(shared, stats.clone(), random, Rc::downgrade(self))
         });
         Some(cluster.clone())
     }

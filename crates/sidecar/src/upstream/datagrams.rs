@@ -47,7 +47,7 @@ impl Cluster {
     /// An endpoint for datagrams of a client that sent them to `destination`. Where there is none,
     /// that is counted.
     pub fn choose_for_datagrams(&self, destination: SocketAddr) -> Option<Rc<Target>> {
-        let host = self.choose(Some(destination)).ok()?;
+        let host = self.choose(Some(destination), None).ok()?;
         Some(host.target().clone())
     }
 

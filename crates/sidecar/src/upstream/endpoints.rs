@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 
 use super::host::Host;
 use super::lb::zones::{Choice, Plan, Problem};
-use super::lb::{Balancer, Candidate, Policy};
+use super::lb::{self, Balancer, Candidate, Level, Policy, Tier};
 use super::shared::original_destination;
 use super::target::{ClusterContext, Target};
 use super::zoning;
@@ -27,6 +27,8 @@ pub struct Assigned {
     seen_proxies: Option<Arc<LoadAssignment>>,
     hosts: Vec<Rc<Host>>,
     balancer: Balancer,
+    /// Balancers of parts of them, for clusters of clusters; made when first needed.
+    tiers: Vec<(Tier, Balancer)>,
 }
 
 /// Endpoints by health.
@@ -65,16 +67,13 @@ impl Assigned {
             .iter()
             .map(|host| (&host.target().endpoint.address, host))
             .collect();
-        let mut candidates = Vec::new();
         let mut hosts = Vec::new();
         let mut membership = Membership::default();
         if context.config.close_on_change && self.differs(seen.as_deref()) {
             // None of the connections may stay, not even those of endpoints that do.
             old.clear();
         }
-        let mut localities = Vec::new();
-        for (at, locality) in seen.iter().flat_map(|seen| &seen.localities).enumerate() {
-            localities.push(locality.weight);
+        for locality in seen.iter().flat_map(|seen| &seen.localities) {
             for endpoint in &locality.endpoints {
                 let kept = old
                     .remove(&endpoint.address)
@@ -83,23 +82,12 @@ impl Assigned {
                     Some(host) => host.clone(),
                     None => Host::new(Target::new(context, endpoint)),
                 });
-                candidates.push(Candidate {
-                    priority: locality.priority,
-                    locality: at as u32,
-                    health: endpoint.health,
-                    weight: endpoint.weight,
-                    since: None,
-                });
                 membership.total += 1;
                 membership.healthy += usize::from(endpoint.health == HealthStatus::Healthy);
                 membership.degraded += usize::from(endpoint.health == HealthStatus::Degraded);
             }
         }
         drop(old);
-        let (factor, by_weight) = seen.as_ref().map_or_else(
-            || (OVERPROVISIONING_FACTOR, false),
-            |seen| (seen.overprovisioning_factor, seen.weighted_priority_health),
-        );
         let config = &context.config.load_balancing;
         let plan = zone.zip(seen.as_deref()).map(|(zone, present)| {
             let proxies = self.seen_proxies.as_deref();
@@ -109,23 +97,14 @@ impl Assigned {
             Plan::By(_) => None,
             Plan::Whole(problem) => *problem,
         });
-        let policy = Policy {
-            overprovisioning_factor: factor,
-            weighted_priority_health: by_weight,
-            localities,
-            zones: plan,
-        };
         let now = Instant::now();
-        if config.slow_start.is_some() {
-            warm_up(&mut candidates, &hosts, context, now);
-        }
+        let (candidates, policy) = survey(seen.as_deref(), plan, &hosts, context, now);
         self.balancer = Balancer::new(config, &policy, &candidates, random, now);
+        self.tiers.clear();
         self.seen = seen;
         Some(Replaced {
             membership,
             zones,
-            stale_after: self.seen.as_ref().is_some_and(|s| s.stale_after.is_some()),
-            stale: self.seen.as_ref().is_some_and(|seen| seen.stale),
             _hosts: std::mem::replace(&mut self.hosts, hosts),
         })
     }
@@ -145,6 +124,36 @@ impl Assigned {
         let active = |at: usize| hosts[at].target().active();
         let picked = self.balancer.pick(random, active, Instant::now);
         (picked.candidate.and_then(|at| hosts.get(at)), picked.zone)
+    }
+
+    /// The same of a part of the endpoints, and whether it panics.
+    pub fn pick_of(
+        &mut self,
+        tier: Tier,
+        context: &Rc<ClusterContext>,
+        random: &mut SmallRng,
+    ) -> (Option<&Rc<Host>>, bool) {
+        let hosts = &self.hosts;
+        let known = self.tiers.iter().position(|(known, _)| *known == tier);
+        let at = known.unwrap_or_else(|| {
+            let now = Instant::now();
+            let config = &context.config.load_balancing;
+            let (candidates, policy) = survey(self.seen.as_deref(), None, hosts, context, now);
+            let of_tier = Balancer::of_tier(tier, config, &policy, &candidates, random, now);
+            self.tiers.push((tier, of_tier));
+            self.tiers.len() - 1
+        });
+        let balancer = &mut self.tiers[at].1;
+        let active = |at: usize| hosts[at].target().active();
+        let picked = balancer.pick(random, active, Instant::now).candidate;
+        (picked.and_then(|at| hosts.get(at)), balancer.is_panicking())
+    }
+
+    /// What there is of each priority.
+    pub fn levels(&self, context: &Rc<ClusterContext>) -> Vec<Level> {
+        let seen = self.seen.as_deref();
+        let (candidates, policy) = survey(seen, None, &self.hosts, context, Instant::now());
+        lb::levels(&candidates, &policy)
     }
 
     /// See [`Balancer::is_panicking`].
@@ -172,10 +181,6 @@ pub struct Replaced {
     pub membership: Membership,
     /// Where zones may have a say: why they have none now.
     pub zones: Option<Option<Problem>>,
-    /// The assignment holds for some time only.
-    pub stale_after: bool,
-    /// That time is over.
-    pub stale: bool,
     _hosts: Vec<Rc<Host>>,
 }
 
@@ -184,6 +189,40 @@ fn same(present: &Option<Arc<LoadAssignment>>, seen: &Option<Arc<LoadAssignment>
         (Some(present), Some(seen)) => Arc::ptr_eq(present, seen),
         (present, seen) => present.is_none() && seen.is_none(),
     }
+}
+
+/// What a balancer needs to know of an assignment, whose endpoints are `hosts` in their order.
+fn survey(
+    seen: Option<&LoadAssignment>,
+    zones: Option<(Plan, Vec<u32>)>,
+    hosts: &[Rc<Host>],
+    context: &Rc<ClusterContext>,
+    now: Instant,
+) -> (Vec<Candidate>, Policy) {
+    let mut candidates = Vec::with_capacity(hosts.len());
+    let localities = seen.into_iter().flat_map(|seen| &seen.localities);
+    let mut weights = Vec::new();
+    for (at, locality) in localities.enumerate() {
+        weights.push(locality.weight);
+        candidates.extend(locality.endpoints.iter().map(|endpoint| Candidate {
+            priority: locality.priority,
+            locality: at as u32,
+            health: endpoint.health,
+            weight: endpoint.weight,
+            since: None,
+        }));
+    }
+    if context.config.load_balancing.slow_start.is_some() {
+        warm_up(&mut candidates, hosts, context, now);
+    }
+    let policy = Policy {
+        overprovisioning_factor: seen
+            .map_or(OVERPROVISIONING_FACTOR, |seen| seen.overprovisioning_factor),
+        weighted_priority_health: seen.is_some_and(|seen| seen.weighted_priority_health),
+        localities: weights,
+        zones,
+    };
+    (candidates, policy)
 }
 
 /// Notes since when healthy endpoints take traffic.

@@ -4,6 +4,7 @@
 //! its [`Cluster`] for an exchange, the balancer ([`lb`]) chooses an endpoint, and the endpoint's
 //! [`pool`] hands out an exchange on one of its connections.
 
+mod aggregate;
 pub mod breakers;
 mod client;
 mod cluster;

@@ -144,6 +144,7 @@ impl ClusterShared {
                     locality.endpoints.iter().map(of).collect::<Vec<_>>()
                 })
                 .collect(),
+            ClusterDiscovery::Aggregate(_) => Vec::new(),
             ClusterDiscovery::OriginalDestination => {
                 let nowhere: Arc<str> = "".into();
                 let mut addresses: Vec<_> = hosts.keys().cloned().collect();
@@ -216,6 +217,7 @@ host_counters! {
     cx_total: "Connections made.",
     rq_active: "Requests now.",
     rq_error: "Responses of 5xx, and requests that failed.",
+    rq_pending_active: "Requests that wait for a connection.",
     rq_success: "Responses of less than 500.",
     rq_timeout: "Requests that timed out.",
     rq_total: "Requests begun.",
@@ -279,7 +281,8 @@ impl HostView {
         match self.health {
             HealthStatus::Healthy => "healthy",
             HealthStatus::Degraded => "/degraded_eds_health",
-            HealthStatus::Unhealthy | HealthStatus::Draining => "/failed_eds_health",
+            HealthStatus::Unhealthy => "/failed_eds_health",
+            HealthStatus::Draining => "/eds_status_draining",
         }
     }
 }

@@ -209,11 +209,6 @@ impl ClusterStats {
             .get_or_init(|| Box::new(ZoneStats::new(&self.scope)))
     }
 
-    /// A counter that is seldom needed, looked up by its name.
-    pub fn named(&self, name: &'static str) -> Counter {
-        self.scope.counter(name)
-    }
-
     /// Those of datagrams, for the clusters that have any.
     pub(super) fn datagrams(&self) -> DatagramStats {
         DatagramStats::new(&self.scope)

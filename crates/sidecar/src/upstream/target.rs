@@ -53,26 +53,11 @@ impl ClusterContext {
     pub fn breakers(&self, priority: Priority) -> &LocalBreakers {
         &self.breakers[priority as usize]
     }
-
-    /// Counts one who waits for a connection, unless too many do.
-    pub fn wait(self: &Rc<Self>, priority: Priority) -> Result<Waiting, UpstreamError> {
-        let Some(permit) = self.breakers(priority).acquire(Resource::Pending) else {
-            self.stats.rq_pending_overflow.increment(1);
-            return Err(UpstreamError::Overflow);
-        };
-        self.stats.rq_pending_total.increment(1);
-        self.stats.rq_pending_active.increment(1.0);
-        Ok(Waiting {
-            context: self.clone(),
-            done: false,
-            _permit: permit,
-        })
-    }
 }
 
 /// Somebody waits for a connection.
 pub struct Waiting {
-    context: Rc<ClusterContext>,
+    target: Rc<Target>,
     done: bool,
     _permit: Permit,
 }
@@ -86,9 +71,11 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.context.stats.rq_pending_active.decrement(1.0);
+        let stats = &self.target.context.stats;
+        stats.rq_pending_active.decrement(1.0);
+        self.target.counters.rq_pending_active.subtract();
         if !self.done {
-            self.context.stats.rq_cancelled.increment(1);
+            stats.rq_cancelled.increment(1);
         }
     }
 }
@@ -141,6 +128,23 @@ impl Target {
         self.active.get()
     }
 
+    /// Counts one who waits for a connection, unless too many do.
+    pub fn wait(self: &Rc<Self>, priority: Priority) -> Result<Waiting, UpstreamError> {
+        let stats = &self.context.stats;
+        let Some(permit) = self.context.breakers(priority).acquire(Resource::Pending) else {
+            stats.rq_pending_overflow.increment(1);
+            return Err(UpstreamError::Overflow);
+        };
+        stats.rq_pending_total.increment(1);
+        stats.rq_pending_active.increment(1.0);
+        self.counters.rq_pending_active.add();
+        Ok(Waiting {
+            target: self.clone(),
+            done: false,
+            _permit: permit,
+        })
+    }
+
     /// Counts a request that reaches a connection, unless there are too many. [`end`](Self::end)
     /// must follow.
     pub fn begin(&self, priority: Priority) -> Result<(), UpstreamError> {
@@ -174,8 +178,10 @@ impl Target {
     pub fn note(&self, event: Event) {
         let stats = &self.context.stats;
         match event {
-            Event::Responded { status } => {
-                stats.response(status);
+            Event::Responded { status } | Event::RespondedForAnother { status } => {
+                if let Event::Responded { .. } = event {
+                    stats.response(status);
+                }
                 if status < 500 {
                     self.counters.rq_success.add();
                 } else {

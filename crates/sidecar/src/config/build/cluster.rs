@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::connection_options::{
     CONNECT_TIMEOUT, bind_config, circuit_breakers, happy_eyeballs, original_destination, per_host,
 };
 use super::context::Context;
+use super::extension::decode;
 use super::fields::{
     Together as _, Within as _, each, enumeration, keepalive, named, positive, refuse, required,
     uint,
@@ -26,6 +28,9 @@ use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Problems, Result};
 use crate::discovery::slot::Slot;
 
+/// What a cluster of clusters is configured with.
+const AGGREGATE: &str = "envoy.extensions.clusters.aggregate.v3.ClusterConfig";
+
 /// Builds a cluster. `fingerprint` is that of the resource's bytes.
 ///
 /// # Errors
@@ -37,7 +42,8 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
     let protocol = problems.take(upstream_protocol::build(proto).map(Some));
     // Without a kind there is no telling which fields go with it.
     let of_kind = kind(proto).and_then(|kind| {
-        let balancing = load_balancing::build(proto, kind == Kind::OriginalDestination);
+        let provided = matches!(kind, Kind::OriginalDestination | Kind::Aggregate(_));
+        let balancing = load_balancing::build(proto, provided);
         (discovery(proto, kind, context), balancing).together()
     });
     let of_kind = problems.take(of_kind.map(Some));
@@ -119,6 +125,8 @@ enum Kind<'a> {
     Dns(&'a Any),
     Eds,
     OriginalDestination,
+    /// `envoy.clusters.aggregate`, with its configuration.
+    Aggregate(&'a Any),
 }
 
 fn kind(proto: &cluster::Cluster) -> Result<Kind<'_>> {
@@ -144,6 +152,11 @@ fn extension_kind(proto: &cluster::cluster::CustomClusterType) -> Result<Kind<'_
     {
         return Ok(Kind::Dns(any));
     }
+    if let Some(any) = &proto.typed_config
+        && any.type_url.ends_with(AGGREGATE)
+    {
+        return Ok(Kind::Aggregate(any));
+    }
     Ok(match &*proto.name {
         "envoy.cluster.static" => Kind::Static,
         "envoy.cluster.strict_dns" => Kind::StrictDns,
@@ -156,7 +169,8 @@ fn extension_kind(proto: &cluster::cluster::CustomClusterType) -> Result<Kind<'_
                 format_args!(
                     "`{other}` is not supported; supported: envoy.cluster.static, \
                      envoy.cluster.strict_dns, envoy.cluster.logical_dns, envoy.cluster.eds, \
-                     envoy.cluster.original_dst, and any name with a typed_config of {}",
+                     envoy.cluster.original_dst, and any name with a typed_config of {} or \
+                     {AGGREGATE}",
                     dns::CLUSTER
                 ),
             ));
@@ -176,8 +190,10 @@ fn discovery(
             "is only for clusters of type EDS",
         ),
         refuse(
-            matches!(kind, Kind::Eds | Kind::OriginalDestination)
-                && proto.load_assignment.is_some(),
+            matches!(
+                kind,
+                Kind::Eds | Kind::OriginalDestination | Kind::Aggregate(_)
+            ) && proto.load_assignment.is_some(),
             "load_assignment",
             "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
         ),
@@ -218,7 +234,15 @@ fn discovery(
             })
         }
         Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
+        Kind::Aggregate(any) => aggregate(&any.value).within("cluster_type.typed_config"),
     }
+}
+
+fn aggregate(bytes: &[u8]) -> Result<ClusterDiscovery> {
+    let proto: ClusterConfig = decode(bytes)?;
+    refuse(proto.clusters.is_empty(), "clusters", "must not be empty")?;
+    let members = proto.clusters.iter().map(|name| name.as_str().into());
+    Ok(ClusterDiscovery::Aggregate(members.collect()))
 }
 
 fn transport_socket_matches(

@@ -89,7 +89,6 @@ fn build_at<P>(
         weighted_priority_health: policy.weighted_priority_health,
         drop,
         stale_after,
-        stale: false,
     })
 }
 

@@ -86,7 +86,8 @@ pub fn build(proto: &cluster::Cluster, provided: bool) -> Result<LoadBalancing> 
     refuse(
         provided != matches!(chosen.policy, LoadBalancer::Provided),
         "lb_policy",
-        "CLUSTER_PROVIDED goes with the type ORIGINAL_DST, and that type with no other policy",
+        "CLUSTER_PROVIDED goes with the type ORIGINAL_DST and with clusters of clusters, and those with \
+         no other policy",
     )?;
     Ok(chosen)
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -16,6 +17,7 @@ use crate::http::h1::wire::{HIGH_WATERMARK, Wire};
 use crate::http::h1::{Limits, Transport};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
+use crate::upstream::stats::ClusterStats;
 
 /// Informational responses to one request; more is an endpoint that never answers.
 const INFORMATIONAL: u32 = 100;
@@ -138,6 +140,12 @@ impl Exchange {
     /// See [`super::Exchange::endpoint`].
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    pub(super) fn charge(&mut self, stats: Rc<ClusterStats>) {
+        if let Some(lease) = &mut self.lease {
+            lease.charge(stats);
+        }
     }
 
     pub(super) fn note(&self, event: Event) {

@@ -24,6 +24,7 @@ use crate::http::h2::stream::{Receiver, Sender};
 use crate::http::h2::{convert, corked, keepalive};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
+use crate::upstream::stats::ClusterStats;
 
 /// Informational responses to one request; more is an endpoint that never answers.
 const INFORMATIONAL: u32 = 100;
@@ -229,6 +230,10 @@ impl Exchange {
             response_seen: false,
             write_error: false,
         }
+    }
+
+    pub(super) fn charge(&mut self, stats: Rc<ClusterStats>) {
+        self.lease.charge(stats);
     }
 
     pub(super) fn note(&self, event: Event) {

@@ -6,12 +6,18 @@ use std::sync::Arc;
 
 use super::h1;
 use crate::config::endpoint::Endpoint;
+use crate::upstream::stats::ClusterStats;
 
 /// What becomes of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The head of a final response has come, or the 101 that ends HTTP on its connection.
     Responded {
+        /// Its status.
+        status: u16,
+    },
+    /// The same, but another cluster counts the status.
+    RespondedForAnother {
         /// Its status.
         status: u16,
     },
@@ -48,12 +54,22 @@ pub trait Owner {
 /// Dropping it tells the pool that the exchange is over.
 pub struct Lease {
     owner: Rc<dyn Owner>,
+    /// The cluster of clusters that counts the status of the response instead.
+    charged: Option<Rc<ClusterStats>>,
 }
 
 impl Lease {
     /// A claim that `owner` has already counted.
     pub fn new(owner: Rc<dyn Owner>) -> Self {
-        Lease { owner }
+        Lease {
+            owner,
+            charged: None,
+        }
+    }
+
+    /// Has the status of the response counted there.
+    pub fn charge(&mut self, stats: Rc<ClusterStats>) {
+        self.charged = Some(stats);
     }
 
     /// The endpoint of the pool.
@@ -63,7 +79,13 @@ impl Lease {
 
     /// Has the pool count something.
     pub fn note(&self, event: Event) {
-        self.owner.note(event);
+        match (&self.charged, event) {
+            (Some(stats), Event::Responded { status }) => {
+                stats.response(status);
+                self.owner.note(Event::RespondedForAnother { status });
+            }
+            _ => self.owner.note(event),
+        }
     }
 
     pub(super) fn keep(&self, connection: Box<h1::Connection>) {

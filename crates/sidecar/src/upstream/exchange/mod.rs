@@ -8,10 +8,13 @@ pub mod h2;
 mod lease;
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 pub use lease::{Event, Lease, Owner};
+
+use super::stats::ClusterStats;
 
 use crate::config::endpoint::Endpoint;
 use crate::http::error::{Fault, Reset, StreamError};
@@ -128,6 +131,11 @@ impl Exchange {
 
     fn note(&self, event: Event) {
         each!(self, exchange => exchange.note(event));
+    }
+
+    /// Has the status of the response counted by another cluster.
+    pub(super) fn charge(&mut self, stats: Rc<ClusterStats>) {
+        each!(self, exchange => exchange.charge(stats));
     }
 
     /// The endpoint that it goes to.

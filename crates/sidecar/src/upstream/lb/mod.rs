@@ -16,7 +16,8 @@ use rand::rngs::SmallRng;
 
 use self::edf::{DIVISOR, Schedule};
 use self::picker::Picker;
-use self::shares::{Level, Members, Rules};
+pub use self::shares::Level;
+use self::shares::{Members, Share};
 use self::slow_start::Warming;
 use self::zones::{Choice, Plan, Routes};
 use crate::config::cluster::LoadBalancing;
@@ -78,6 +79,15 @@ enum Split {
     Zones(Box<Routes>),
 }
 
+/// A part of a cluster's endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tier {
+    /// Their priority.
+    pub priority: usize,
+    /// The degraded ones, not the healthy ones. (All of them where the priority panics.)
+    pub degraded: bool,
+}
+
 /// Who was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
@@ -104,13 +114,44 @@ impl Balancer {
         random: &mut SmallRng,
         now: Instant,
     ) -> Self {
-        let mut upto = 0;
-        let rules = Rules {
-            panic_threshold: config.panic_threshold,
-            overprovisioning_factor: policy.overprovisioning_factor,
-            by_weight: policy.weighted_priority_health,
+        let shares = shares::shares(&levels(candidates, policy), config.panic_threshold);
+        Self::of(shares, config, policy, candidates, random, now)
+    }
+
+    /// A balancer for one part of these candidates, of which another cluster makes use.
+    pub fn of_tier(
+        tier: Tier,
+        config: &LoadBalancing,
+        policy: &Policy,
+        candidates: &[Candidate],
+        random: &mut SmallRng,
+        now: Instant,
+    ) -> Self {
+        let levels = levels(candidates, policy);
+        let members = match tier.degraded {
+            _ if shares::panics(&levels, config.panic_threshold, tier.priority) => {
+                Members::Everyone
+            }
+            true => Members::Degraded,
+            false => Members::Healthy,
         };
-        let shares = shares::shares(&levels(candidates), rules);
+        let all = Share {
+            priority: tier.priority,
+            members,
+            percent: 100,
+        };
+        Self::of(vec![all], config, policy, candidates, random, now)
+    }
+
+    fn of(
+        shares: Vec<Share>,
+        config: &LoadBalancing,
+        policy: &Policy,
+        candidates: &[Candidate],
+        random: &mut SmallRng,
+        now: Instant,
+    ) -> Self {
+        let mut upto = 0;
         let panicking = shares.iter().any(|s| s.members == Members::Everyone);
         let targets = shares.into_iter().map(|share| {
             upto += share.percent;
@@ -282,13 +323,30 @@ fn by_locality(
         .unzip()
 }
 
+/// How the traffic is divided over priorities: which, whether it is their degraded endpoints, and
+/// how many percent they get. Priorities that panic get it for all of their endpoints.
+pub fn divide(levels: &[Level], panic_threshold: u8) -> Vec<(usize, bool, u32)> {
+    let shares = shares::shares(levels, panic_threshold).into_iter();
+    shares
+        .map(|share| {
+            let degraded = share.members == Members::Degraded;
+            (share.priority, degraded, share.percent)
+        })
+        .collect()
+}
+
 /// Counts the candidates of each priority, from 0 to the last.
-fn levels(candidates: &[Candidate]) -> Vec<Level> {
+pub fn levels(candidates: &[Candidate], policy: &Policy) -> Vec<Level> {
     let mut levels = Vec::new();
     for candidate in candidates {
         let at = candidate.priority as usize;
         if levels.len() <= at {
-            levels.resize(at + 1, Level::default());
+            let empty = Level {
+                by_weight: policy.weighted_priority_health,
+                overprovisioning_factor: policy.overprovisioning_factor,
+                ..Level::default()
+            };
+            levels.resize(at + 1, empty);
         }
         let level = &mut levels[at];
         let weight = u64::from(candidate.weight);

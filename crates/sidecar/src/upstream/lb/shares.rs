@@ -13,17 +13,10 @@ pub struct Level {
     pub degraded: u64,
     /// The same by weight: all, the healthy ones, the degraded ones.
     pub weights: [u64; 3],
-}
-
-/// How the division is configured.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Percent of available endpoints below which a priority panics.
-    pub panic_threshold: u8,
-    /// Percent: with 140, a priority keeps all its traffic as long as 100/140 of it is available.
-    pub overprovisioning_factor: u32,
-    /// Availability counts by weights.
+    /// How available it is counts by weights.
     pub by_weight: bool,
+    /// Percent: with 140, it keeps all its traffic as long as 100/140 of it is available.
+    pub overprovisioning_factor: u32,
 }
 
 /// Which endpoints of a priority.
@@ -51,29 +44,10 @@ pub struct Share {
 /// Divides the traffic over the priorities. A priority of which less than `panic_threshold` percent
 /// are available panics, unless enough is available over all priorities: all of its endpoints are
 /// used, whatever their health. Empty if there is nothing to use.
-pub fn shares(levels: &[Level], rules: Rules) -> Vec<Share> {
-    let panic_threshold = rules.panic_threshold;
-    let factor = u128::from(rules.overprovisioning_factor);
-    let available = |counts: fn(&Level) -> (u64, u64), weights: fn(&Level) -> (u64, u64)| {
-        let percent = |level: &Level| {
-            let (part, whole) = if rules.by_weight {
-                weights(level)
-            } else {
-                counts(level)
-            };
-            // At most 100.
-            (factor * u128::from(part) / u128::from(whole.max(1))).min(100) as u64
-        };
-        levels.iter().map(percent).collect::<Vec<u64>>()
-    };
-    let healthy = available(|l| (l.healthy, l.total), |l| (l.weights[1], l.weights[0]));
-    let degraded = available(|l| (l.degraded, l.total), |l| (l.weights[2], l.weights[0]));
-    let sum = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
-    let panics = |level: &Level| {
-        sum < 100
-            && (level.healthy + level.degraded) * 100
-                < u64::from(panic_threshold) * level.total.max(1)
-    };
+pub fn shares(levels: &[Level], panic_threshold: u8) -> Vec<Share> {
+    let (healthy, degraded) = availability(levels);
+    let sum = sum(&healthy, &degraded);
+    let panics = |level: &Level| sum < 100 && is_low(level, panic_threshold);
     if levels.iter().all(panics) {
         return shares_of_panic(levels);
     }
@@ -122,6 +96,39 @@ pub fn shares(levels: &[Level], rules: Rules) -> Vec<Share> {
         }
     }
     shares
+}
+
+/// Whether one of the priorities panics.
+pub fn panics(levels: &[Level], panic_threshold: u8, priority: usize) -> bool {
+    let (healthy, degraded) = availability(levels);
+    let level = levels.get(priority);
+    sum(&healthy, &degraded) < 100 && level.is_none_or(|level| is_low(level, panic_threshold))
+}
+
+/// In percent and by priority: how much is healthy, and how much degraded.
+fn availability(levels: &[Level]) -> (Vec<u64>, Vec<u64>) {
+    let percent = |level: &Level, counts: (u64, u64), weights: (u64, u64)| {
+        let (part, whole) = if level.by_weight { weights } else { counts };
+        let factor = u128::from(level.overprovisioning_factor);
+        // At most 100.
+        (factor * u128::from(part) / u128::from(whole.max(1))).min(100) as u64
+    };
+    let both = levels.iter().map(|level| {
+        let [total, healthy, degraded] = level.weights;
+        (
+            percent(level, (level.healthy, level.total), (healthy, total)),
+            percent(level, (level.degraded, level.total), (degraded, total)),
+        )
+    });
+    both.unzip()
+}
+
+fn sum(healthy: &[u64], degraded: &[u64]) -> u64 {
+    (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100)
+}
+
+fn is_low(level: &Level, panic_threshold: u8) -> bool {
+    (level.healthy + level.degraded) * 100 < u64::from(panic_threshold) * level.total.max(1)
 }
 
 /// Every priority panics: each receives by the number of its endpoints.
@@ -211,14 +218,11 @@ mod tests {
                 healthy: *healthy,
                 degraded: *degraded,
                 weights: [*total, *healthy, *degraded],
+                by_weight: false,
+                overprovisioning_factor: 140,
             })
             .collect();
-        let rules = Rules {
-            panic_threshold: threshold,
-            overprovisioning_factor: 140,
-            by_weight: false,
-        };
-        shares(&levels, rules)
+        shares(&levels, threshold)
             .iter()
             .map(|s| (s.priority, s.members, s.percent))
             .collect()

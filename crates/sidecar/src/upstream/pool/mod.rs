@@ -122,7 +122,7 @@ impl Pool {
 
     /// Waits for an exchange: on a connection that is given back, or on a new one.
     pub async fn wait(self: &Rc<Self>) -> Outcome {
-        let waiting = self.target.context.wait(self.priority)?;
+        let waiting = self.target.wait(self.priority)?;
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
         self.connect_for_waiting();
@@ -149,7 +149,7 @@ impl Pool {
                 None => self.wait().await,
             };
         }
-        let waiting = self.target.context.wait(self.priority)?;
+        let waiting = self.target.wait(self.priority)?;
         let Some(guard) = self.open() else {
             waiting.finish();
             return Err(UpstreamError::Overflow);

@@ -24,7 +24,7 @@ pub async fn solitary(
     priority: Priority,
     client: Client,
 ) -> Result<Exchange, UpstreamError> {
-    let waiting = target.context.wait(priority)?;
+    let waiting = target.wait(priority)?;
     let Some(guard) = target.open(Weak::new(), priority, false) else {
         waiting.finish();
         return Err(UpstreamError::Overflow);

@@ -161,7 +161,9 @@ impl Worker {
     pub fn assign(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
         match &self.shared.borrow().config.discovery {
             ClusterDiscovery::Assignment { slot, .. } => slot.set(Some(assignment(endpoints))),
-            ClusterDiscovery::OriginalDestination => panic!("no assignment"),
+            ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => {
+                panic!("no assignment")
+            }
         }
     }
 
