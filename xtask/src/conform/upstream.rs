@@ -216,7 +216,11 @@ impl Server {
 
     fn body(&self, answer: &Answer, request: &Message) -> Result<Vec<u8>> {
         if answer.echo {
-            let mut lines = told(&self.name, request);
+            let mut request = request.clone();
+            // Their case is not compared unless a case asks for it.
+            let names = request.headers.iter_mut().chain(&mut request.trailers);
+            names.for_each(|(name, _)| name.make_ascii_lowercase());
+            let mut lines = told(&self.name, &request);
             // An id that the proxy made must not make the length another.
             lines.retain(|line| !line.contains("header x-request-id: "));
             return Ok(self.neutral(&lines.join("\n")).into_bytes());

@@ -60,6 +60,14 @@ impl Downstream<'_> {
         }
     }
 
+    /// Whether the whole request was read.
+    pub fn request_ended(&self) -> bool {
+        match self {
+            Downstream::H1(connection) => connection.request_ended(),
+            Downstream::H2(stream) => stream.request_ended(),
+        }
+    }
+
     /// Whether the whole request has come, once the part of its body that is here already is thrown
     /// away (HTTP/1): then the client may send another one.
     pub fn finish_request(&mut self) -> bool {

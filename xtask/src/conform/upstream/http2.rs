@@ -124,7 +124,10 @@ async fn answer(
     for (name, value) in server.fields(&answer.headers)? {
         head = head.header(name, value);
     }
-    let body = server.body(answer, &message)?;
+    let mut body = server.body(answer, &message)?;
+    if message.start.starts_with("HEAD ") {
+        body.clear();
+    }
     let trailers = header_map(&server.fields(&answer.trailers)?)?;
     let end = body.is_empty() && trailers.is_none() && answer.then != Then::Echo;
     let mut stream = respond.send_response(head.body(())?, end)?;

@@ -133,7 +133,11 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         let answer = LocalReply::new(404, "", "absolute_path_rejected", Flags::NONE);
         return Decision::Reply(answer);
     }
-    if let Err(answer) = path::normalize(manager, &mut request.path) {
+    if let Err(mut answer) = path::normalize(manager, &mut request.path) {
+        // As with Envoy: no client of gRPC follows a redirect.
+        if answer.location.is_some() && request.is_grpc() {
+            answer = path::refused();
+        }
         return Decision::Reply(answer);
     }
     // The target of a CONNECT is a host with its port (RFC 9110, section 9.3.6).
@@ -163,10 +167,8 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     info.client = caller.told.map(|ip| SocketAddr::new(ip, 0));
     forwarded::request_id(manager, caller, || context.worker.random_128(), request);
     client_certificate::apply(context, request);
-    if !manager.proxy_100_continue {
-        request.headers.retain(|name, _, value| {
-            name != Name::Expect || !value.eq_ignore_ascii_case(b"100-continue")
-        });
+    if !manager.proxy_100_continue && continues(&request.headers) {
+        request.headers.remove(Name::Expect);
     }
 
     context.stats.rq_total.increment(1);
@@ -224,16 +226,23 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                 }
                 log_start(context, info, request);
             }
-            if let (Some(asked), Action::Forward(forward)) = (&upgrade, &route.action) {
-                let of_route = forward
-                    .upgrades
-                    .iter()
-                    .find(|(kind, _)| **kind == **asked)
-                    .map(|(_, on)| *on);
+            if let Some(asked) = &upgrade {
+                let forward = match &route.action {
+                    Action::Forward(forward) => Some(forward),
+                    _ => None,
+                };
+                let of_route = forward.and_then(|forward| {
+                    let mut upgrades = forward.upgrades.iter();
+                    upgrades
+                        .find(|(kind, _)| **kind == **asked)
+                        .map(|(_, on)| *on)
+                });
                 let allowed = of_route
                     .unwrap_or_else(|| manager.upgrades.iter().any(|kind| **kind == **asked));
                 if !allowed {
-                    tell_cluster(context, forward, random, request, info);
+                    if let Some(forward) = forward {
+                        tell_cluster(context, forward, random, request, info);
+                    }
                     context.stats.downstream_rq_ws_on_non_ws_route.increment(1);
                     return Decision::Reply(
                         LocalReply::new(403, "", "upgrade_failed", Flags::NONE).closing(),
@@ -273,6 +282,15 @@ fn log_start(context: &Context, info: &StreamInfo, request: &RequestHead) {
     if context.manager.log_times.on_request {
         write_log(context, info, LogKind::DownstreamStart, request, None, None);
     }
+}
+
+/// Whether the client waits for leave to send its body, and for nothing else.
+pub fn continues(headers: &Headers) -> bool {
+    let mut asked = headers.all(Name::Expect);
+    asked
+        .next()
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+        && asked.next().is_none()
 }
 
 fn has_underscores(headers: &Headers) -> bool {

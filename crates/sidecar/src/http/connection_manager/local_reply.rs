@@ -116,7 +116,7 @@ impl LocalReply {
             head.headers.push_known(Name::GrpcStatus, code.as_bytes());
             // The line feed at the end of JSON has no place in a header.
             let message = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
-            if !message.is_empty() {
+            if !message.is_empty() && request.method != b"HEAD" {
                 head.headers
                     .push_known(Name::GrpcMessage, &percent_encoded(message));
             }

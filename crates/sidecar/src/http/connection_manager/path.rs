@@ -9,7 +9,7 @@ use crate::telemetry::access_log::flags::Flags;
 pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<(), LocalReply> {
     // A fragment never travels: it would split what one peer routes by from what the next one sees.
     if memchr::memchr(b'#', path).is_some() {
-        return Err(refused("path_normalization_failed"));
+        return Err(refused());
     }
     if !manager.normalize_path
         && !manager.merge_slashes
@@ -32,7 +32,7 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
                 EscapedSlashes::Reject => {
                     // What it would have been is what is logged.
                     *path = [unescaped, query].concat();
-                    return Err(refused("path_normalization_failed"));
+                    return Err(refused());
                 }
                 EscapedSlashes::Redirect => redirect = true,
                 EscapedSlashes::Forward | EscapedSlashes::Keep => {}
@@ -76,8 +76,9 @@ fn is_normal(path: &[u8]) -> bool {
     true
 }
 
-fn refused(details: &'static str) -> LocalReply {
-    LocalReply::new(400, "", details, Flags::NONE)
+/// The answer to a path that is refused.
+pub fn refused() -> LocalReply {
+    LocalReply::new(400, "", "path_normalization_failed", Flags::NONE)
 }
 
 /// `%2F`, `%2f` become `/`; `%5C`, `%5c` become `\`.
@@ -127,7 +128,7 @@ fn canonical_escapes(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
                 };
                 let byte = high << 4 | low;
                 if byte == 0 {
-                    return Err(refused("path_normalization_failed"));
+                    return Err(refused());
                 }
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
                     out.push(byte);

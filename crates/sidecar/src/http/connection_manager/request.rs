@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::decide::{Decision, counted, decide};
+use super::decide::{Decision, continues, counted, decide};
 use super::hop_by_hop;
 use super::local_reply::LocalReply;
 use super::local_reply_config;
@@ -18,7 +18,7 @@ use crate::http::error::Reset;
 use crate::http::filters::{self, NoSettings, Settings};
 use crate::http::h1::error::HeadError;
 use crate::http::h1::grammar;
-use crate::http::headers::{Headers, Name};
+use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::route;
 use crate::http::router::{self, Forwarded, Levels};
@@ -204,11 +204,7 @@ fn wants_tunnel(request: &RequestHead) -> bool {
 /// Whether the client waits for leave to send its body, and we are the ones to give it. As with
 /// Envoy one that sends no body gets it, too.
 fn expects_continue(context: &Context, request: &RequestHead) -> bool {
-    !context.manager.proxy_100_continue
-        && request
-            .headers
-            .first(Name::Expect)
-            .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+    !context.manager.proxy_100_continue && continues(&request.headers)
 }
 
 /// 100 Continue: sent with the next flush, which waiting for the body brings about.
@@ -303,8 +299,15 @@ async fn reply(
     // A gRPC client's answer has a status of its own, which is not the one that was meant.
     info.status = response.status;
     response_head::finish(context, request, response);
-    // A stream whose request is not wholly read is reset when it is dropped, with NO_ERROR.
-    let close = close || !downstream.finish_request();
+    // As with Envoy an answer that is given before the request's body was looked at ends a connection
+    // of HTTP/1, whether or not that body is here already; one that comes of an endpoint's failure
+    // finds it read. A stream whose request is not wholly read is reset when it is dropped, with
+    // NO_ERROR.
+    let whole = match info.endpoint {
+        None => downstream.request_ended(),
+        Some(_) => downstream.finish_request(),
+    };
+    let close = close || !whole;
     if close || context.is_draining() {
         downstream.end_connection();
     }

@@ -151,7 +151,7 @@ impl Encoder {
                         itoa::Buffer::new().format(length).as_bytes(),
                     ),
                     // As GET's answer would be framed, as far as is known.
-                    BodyLength::Streamed
+                    BodyLength::Streamed | BodyLength::None
                         if head.status != 304 && context.version == Version::Http11 =>
                     {
                         put_field(out, names.transfer_encoding, b"chunked");

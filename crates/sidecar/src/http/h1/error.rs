@@ -26,6 +26,9 @@ pub enum HeadError {
     /// CONNECT with a body.
     #[error("CONNECT with a body")]
     Body,
+    /// A length that is none; the text says which rule.
+    #[error("content-length is {0}")]
+    Length(&'static str),
     /// A coding that we do not know.
     #[error("transfer-encoding: {0}")]
     TransferEncoding(&'static str),
@@ -63,6 +66,7 @@ impl HeadError {
             | HeadError::Scheme
             | HeadError::Authority(_)
             | HeadError::Body
+            | HeadError::Length(_)
             | HeadError::TwoLengths => Some(400),
             HeadError::Plaintext => Some(403),
             HeadError::TransferEncoding(_) => Some(501),
@@ -76,7 +80,10 @@ impl HeadError {
     /// `%RESPONSE_CODE_DETAILS%`, Envoy's.
     pub fn details(&self) -> &'static str {
         match self {
-            HeadError::Malformed(_) | HeadError::Version | HeadError::Io(_) => "http1.codec_error",
+            HeadError::Malformed(_)
+            | HeadError::Length(_)
+            | HeadError::Version
+            | HeadError::Io(_) => "http1.codec_error",
             HeadError::Characters => "http1.invalid_characters",
             HeadError::Target(_) => "http1.invalid_url",
             HeadError::Scheme => "http1.invalid_scheme",
@@ -95,7 +102,11 @@ impl HeadError {
     /// Whether the answer is in the version that the head says: as with Envoy only where the head is
     /// whole, and not about that version.
     pub(super) fn is_told_in_its_version(&self) -> bool {
-        (2..7).contains(&self.rank())
+        let other = matches!(
+            self,
+            HeadError::LowVersion | HeadError::Version | HeadError::Length(_)
+        );
+        !other && self.rank() > 1
     }
 
     /// Of several things that are wrong with a head whose lines are well formed, Envoy tells the one
@@ -104,11 +115,13 @@ impl HeadError {
         match self {
             HeadError::Characters => 1,
             HeadError::Body => 2,
-            HeadError::TransferEncoding(_) => 3,
-            HeadError::Target(_) | HeadError::Scheme | HeadError::Plaintext => 4,
-            HeadError::Authority(_) => 5,
-            HeadError::TwoLengths => 6,
-            HeadError::LowVersion | HeadError::Version => 7,
+            HeadError::TwoLengths => 3,
+            HeadError::Length(_) => 4,
+            HeadError::TransferEncoding(_) => 5,
+            HeadError::Target(_) | HeadError::Scheme | HeadError::Plaintext => 6,
+            HeadError::LowVersion => 7,
+            HeadError::Authority(_) => 8,
+            HeadError::Version => 9,
             _ => 0,
         }
     }

@@ -12,6 +12,8 @@ pub struct Framing {
     pub length: Option<u64>,
     /// `transfer-encoding: chunked`
     pub chunked: bool,
+    /// There is a `transfer-encoding`, whichever.
+    coded: bool,
     close: bool,
     keep_alive: bool,
 }
@@ -20,31 +22,35 @@ impl Framing {
     /// A `content-length` field.
     pub fn content_length(&mut self, value: &[u8]) -> Result<(), HeadError> {
         if self.length.is_some() {
-            return Err(HeadError::Malformed("content-length is there twice"));
+            return Err(HeadError::Length("there twice"));
         }
-        let length = grammar::decimal(value)
-            .ok_or(HeadError::Malformed("content-length is not a number"))?;
-        self.length = Some(length);
+        match grammar::decimal(value) {
+            Some(length) => self.length = Some(length),
+            // What is none still counts as one beside chunks.
+            None if self.chunked => return Err(HeadError::TwoLengths),
+            None => return Err(HeadError::Length("not a number")),
+        }
         self.check()
     }
 
     /// A `transfer-encoding` field.
     pub fn transfer_encoding(&mut self, value: &[u8], version: Version) -> Result<(), HeadError> {
-        if self.chunked {
+        if std::mem::replace(&mut self.coded, true) {
             return Err(HeadError::TransferEncoding("there twice"));
+        }
+        self.check()?;
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(HeadError::TransferEncoding("other than chunked"));
         }
         if version == Version::Http10 {
             return Err(HeadError::Malformed("transfer-encoding in HTTP/1.0"));
         }
-        if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(HeadError::TransferEncoding("other than chunked"));
-        }
         self.chunked = true;
-        self.check()
+        Ok(())
     }
 
     fn check(&self) -> Result<(), HeadError> {
-        if self.chunked && self.length.is_some() {
+        if self.coded && self.length.is_some() {
             return Err(HeadError::TwoLengths);
         }
         Ok(())

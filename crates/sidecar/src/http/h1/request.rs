@@ -107,13 +107,10 @@ impl RequestParser {
                 return Ok(());
             }
             Name::ContentLength => {
-                return match self.framing.content_length(value) {
-                    Err(error @ HeadError::TwoLengths) => {
-                        self.keep(error);
-                        Ok(())
-                    }
-                    other => other,
-                };
+                if let Err(error) = self.framing.content_length(value) {
+                    self.keep(error);
+                }
+                return Ok(());
             }
             Name::TransferEncoding => {
                 // Where HTTP/1.0 is refused, that is what its client is told.
@@ -145,7 +142,10 @@ impl RequestParser {
             (false, None) => BodyLength::None,
         };
         if head.method == b"CONNECT" && !head.body.is_empty() {
-            self.keep(HeadError::Body);
+            self.keep(match self.framing.chunked {
+                true => HeadError::TransferEncoding("of CONNECT"),
+                false => HeadError::Body,
+            });
         }
         match self.problem.take() {
             Some(problem) => Err(problem),
@@ -212,6 +212,10 @@ impl RequestParser {
             Err(error @ HeadError::Malformed(_)) => return Err(error),
             Err(error) => self.keep(error),
             Ok(()) => {}
+        }
+        // HTTP/0.9 had no head: what follows is not to be read as one.
+        if version.is_empty() {
+            return Err(self.problem.take().unwrap_or(HeadError::LowVersion));
         }
         if limits.scheme_as_connection
             && head.scheme == "http"

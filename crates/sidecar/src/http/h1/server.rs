@@ -133,10 +133,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 Ok(false) => {}
                 Err(error) => {
                     // Whatever follows cannot be told apart from this head.
-                    self.version = match error.is_told_in_its_version() {
-                        true => head.version,
-                        false => Version::Http11,
-                    };
+                    self.version =
+                        match error.is_told_in_its_version() && self.limits.accept_http_10 {
+                            true => head.version,
+                            false => Version::Http11,
+                        };
                     self.closing = true;
                     return Poll::Ready(Err(error));
                 }
@@ -235,7 +236,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// See [`crate::http::downstream::Downstream::request_ended`].
-    #[cfg(test)]
     pub fn request_ended(&self) -> bool {
         self.decoder.is_done()
     }

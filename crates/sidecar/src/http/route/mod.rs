@@ -96,7 +96,7 @@ impl VirtualHost {
             RequireTls::ExternalOnly => !is_internal(request),
             RequireTls::All => true,
         };
-        wanted && proto(request) == b"http"
+        wanted && proto(request) != b"https"
     }
 
     /// The first route that matches.

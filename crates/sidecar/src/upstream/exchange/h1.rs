@@ -454,6 +454,7 @@ fn of_head(error: HeadError) -> StreamError {
             StreamError::Protocol("content-length together with transfer-encoding")
         }
         HeadError::Characters => StreamError::Protocol("a field value has a control character"),
+        HeadError::Length(_) => StreamError::Protocol("a content-length that is not one number"),
         HeadError::TransferEncoding(_) => {
             StreamError::Protocol("a transfer-encoding that is not chunked alone")
         }

@@ -33,7 +33,6 @@ pub fn status(record: &Record<'_>) -> Option<u64> {
 /// How a gRPC client understands an HTTP status (gRPC's "HTTP to gRPC Status Code Mapping").
 pub fn of_http(status: u16) -> u8 {
     match status {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,
