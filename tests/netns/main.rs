@@ -6,6 +6,7 @@ mod common;
 mod init_pod;
 mod init_rules;
 mod init_traffic;
+mod listeners;
 mod mesh;
 mod meshed;
 mod pod;

@@ -56,7 +56,10 @@ impl Proxy {
             command.args(["--use-dynamic-base-id", "--file-flush-interval-msec", "5"]);
         }
         command.arg("-c").arg(&file);
-        command.args(["--concurrency", "1", "-l", "warn"]);
+        command.args(["-l", "warn"]);
+        if !arguments.contains(&"--concurrency") {
+            command.args(["--concurrency", "1"]);
+        }
         command.args(arguments);
         let name = format!("{kind:?}").to_lowercase();
         Ok(Self {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::dns::Dns;
 use super::endpoint::LoadAssignment;
+use super::listener_filter::PassThrough;
 use super::socket_option::SocketOptions;
 use crate::discovery::slot::Slot;
+use crate::listener::proxy_protocol::Tlv;
 use crate::runtime_layer::{Double, Fraction, Number};
 use crate::tls::client::ClientContext;
 
@@ -317,8 +319,10 @@ impl UpstreamTransport {
 pub struct ProxyProtocol {
     /// `version`
     pub version: ProxyProtocolVersion,
-    /// `added_tlvs`, encoded.
-    pub tlvs: Box<[u8]>,
+    /// `added_tlvs`: their types and values.
+    pub tlvs: Box<[Tlv]>,
+    /// `pass_through_tlvs`: which of those that came with the client's connection follow.
+    pub pass_through: PassThrough,
 }
 
 /// `ProxyProtocolConfig.Version`.

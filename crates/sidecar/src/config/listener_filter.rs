@@ -27,6 +27,9 @@ impl ListenerFilter {
 pub enum FilterKind {
     /// Recovers where a redirected connection was going.
     OriginalDst,
+    /// Has endpoints see the client's address; connections to them get this mark, which is 0 for
+    /// none.
+    OriginalSrc(u32),
     /// Lets only so many connections in.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// Takes the header of the PROXY protocol.
@@ -44,6 +47,10 @@ pub struct TlsInspector {
     pub max_hello: usize,
     /// `close_connection_on_client_hello_parsing_errors`
     pub close_on_error: bool,
+    /// `enable_ja3_fingerprinting`
+    pub ja3: bool,
+    /// `enable_ja4_fingerprinting`
+    pub ja4: bool,
 }
 
 /// `ProxyProtocol` of listeners.
@@ -53,6 +60,8 @@ pub struct ProxyProtocol {
     pub stat_prefix: Arc<str>,
     /// `rules`
     pub rules: Vec<TlvRule>,
+    /// `tlv_location` is FILTER_STATE: that is where they put what they find.
+    pub into_filter_state: bool,
     /// `allow_requests_without_proxy_protocol`
     pub optional: bool,
     /// `pass_through_tlvs`

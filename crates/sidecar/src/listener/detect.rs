@@ -14,12 +14,13 @@ use super::running::{Running, Version};
 use super::socket::Accepted;
 use crate::config::address::Address;
 use crate::config::listener::{DownstreamTransport, FilterChain, NetworkFilter};
-use crate::config::listener_filter::{FilterKind, ProxyProtocol};
+use crate::config::listener_filter::{FilterKind, ProxyProtocol, TlsInspector};
 use crate::network::state::ConnectionState;
 use crate::network::tcp_proxy::{self, DialError, Dialled};
 use crate::runtime::worker::Worker;
 use crate::tls::stream::Socket;
-use crate::upstream;
+use crate::tls::{client_hello, fingerprint};
+use crate::upstream::{self, OriginalSource};
 
 /// How long a client may be silent before a server that speaks first is given the word. A client
 /// that speaks first sends its bytes with the end of the handshake.
@@ -170,6 +171,15 @@ impl Detection<'_> {
         let stats = &self.version.filter_stats[self.at];
         match (kind, stats) {
             (FilterKind::OriginalDst, _) => self.original_destination(),
+            (FilterKind::OriginalSrc(mark), _) => {
+                let source = self
+                    .client
+                    .peer
+                    .ip()
+                    .map(|ip| OriginalSource { ip, mark: *mark });
+                self.client.state.original_source.set(source);
+                Ok(Advance::Over)
+            }
             (FilterKind::LocalRateLimit(limit), _) => {
                 let enabled = limit.enabled.as_ref().is_none_or(|enabled| enabled.get());
                 if !enabled || limit.bucket.draw(Instant::now()) {
@@ -185,7 +195,12 @@ impl Detection<'_> {
                 let client = &mut *self.client;
                 match inspect::tls(&client.read_ahead, config) {
                     Inspected::NeedMore => return Ok(Advance::Waiting),
-                    Inspected::Is(hello) => client.found.hello = Some(hello),
+                    Inspected::Is(hello) => {
+                        if config.ja3 || config.ja4 {
+                            fingerprint(client, config);
+                        }
+                        client.found.hello = Some(hello);
+                    }
                     Inspected::TooLarge => {
                         stats.client_hello_too_large.increment(1);
                         return Err(Refused::ByFilter);
@@ -354,12 +369,21 @@ impl Detection<'_> {
         let client = upstream::Client {
             connection: 0,
             ends: self.client.peer.socket().zip(local),
+            ..self.client.state.upstream_client()
         };
         let local = local.filter(|_| self.client.restored);
         Some(Box::pin(async move {
             let server = tcp_proxy::dial(&worker, &proxy, local, client).await?;
             Ok((chain, server))
         }))
+    }
+}
+
+/// Keeps who a client of TLS is like.
+fn fingerprint(client: &mut Client, config: &TlsInspector) {
+    if let Some(hello) = client_hello::message(&client.read_ahead) {
+        let found = fingerprint::fingerprints(&hello, config.ja3, config.ja4);
+        client.state.fingerprints = Some(Box::new(found));
     }
 }
 

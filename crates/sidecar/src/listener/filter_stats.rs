@@ -68,7 +68,7 @@ pub struct HttpStats {
 /// Resolves the handles of a listener's filters, in their order.
 pub fn of(stats: &Stats, filters: &[ListenerFilter]) -> Rc<[FilterStats]> {
     let one = |filter: &ListenerFilter| match &filter.kind {
-        FilterKind::OriginalDst => FilterStats::None,
+        FilterKind::OriginalDst | FilterKind::OriginalSrc(_) => FilterStats::None,
         FilterKind::LocalRateLimit(config) => {
             let scope = stats.scope(Family::ListenerRateLimit, &config.stat_prefix);
             FilterStats::RateLimit(RateLimitStats {

@@ -121,6 +121,8 @@ mod tests {
         let config = TlsInspector {
             max_hello: 256,
             close_on_error: false,
+            ja3: false,
+            ja4: false,
         };
         let mut hello = b"\x16\x03\x01\x01\x80\x01\0\x01\x70\x03\x03".to_vec();
         assert_eq!(tls(&hello, &config), Inspected::NeedMore);

@@ -24,6 +24,9 @@ pub const UPSTREAM_PROTOCOLS: &str = "envoy.network.application_protocols";
 /// The address to which an ORIGINAL_DST cluster connects.
 pub const ORIGINAL_DST_ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
 
+/// What came with the PROXY protocol, by the keys of its rules.
+pub const PROXY_PROTOCOL_TLVS: &str = "envoy.network.proxy_protocol.tlv";
+
 /// What tcp_proxy acts on, and nothing else does.
 pub const OF_TCP_PROXY: &[&str] = &[
     TCP_CLUSTER,
@@ -54,6 +57,8 @@ pub enum Value {
     Ip(IpAddr),
     /// An address and a port.
     Address(SocketAddr),
+    /// Texts by name, in order.
+    Fields(Box<[(Box<str>, Box<str>)]>),
     /// Header fields in order.
     Headers(Box<[(Box<str>, Box<str>)]>),
 }
@@ -123,6 +128,7 @@ impl Value {
             Value::Flag(flag) => flag.to_string(),
             Value::Ip(ip) => SocketAddr::new(*ip, 0).to_string(),
             Value::Address(address) => address.to_string(),
+            Value::Fields(_) => self.typed()?.to_string(),
             Value::Protocols(_) | Value::Headers(_) => return None,
         })
     }
@@ -134,6 +140,11 @@ impl Value {
             // The JSON form of a 64-bit number in a proto.
             Value::Number(number) => number.to_string().into(),
             Value::Flag(flag) => (*flag).into(),
+            Value::Fields(fields) => {
+                let pair =
+                    |(key, value): &(Box<str>, Box<str>)| (key.to_string(), (&**value).into());
+                serde_json::Value::Object(fields.iter().map(pair).collect())
+            }
             Value::Headers(fields) => {
                 let field = |(key, value): &(Box<str>, Box<str>)| serde_json::json!({"key": &**key, "value": &**value});
                 serde_json::json!({"headers": fields.iter().map(field).collect::<Vec<_>>()})
@@ -150,6 +161,10 @@ impl Value {
     /// such part.
     pub fn field(&self, name: &str) -> Option<String> {
         match (self, name) {
+            (Value::Fields(fields), name) => {
+                let found = fields.iter().find(|(key, _)| **key == *name);
+                found.map(|(_, value)| value.to_string())
+            }
             (Value::Address(address), "ip") => Some(address.ip().to_string()),
             (Value::Address(address), "port") => Some(address.port().to_string()),
             _ => None,

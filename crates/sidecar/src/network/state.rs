@@ -3,10 +3,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::filter_state::FilterState;
 use crate::http::message::Version;
 use crate::listener::proxy_protocol::Tlv;
+use crate::tls::fingerprint::Fingerprints;
+use crate::upstream::{Client, OriginalSource};
 
 /// Dynamic metadata: JSON objects by namespace.
 pub type Metadata = BTreeMap<Box<str>, serde_json::Map<String, serde_json::Value>>;
@@ -23,7 +26,11 @@ pub struct ConnectionState {
     /// `%CONNECTION_TERMINATION_DETAILS%`: which filter ended it and why; empty if none did.
     pub termination_details: RefCell<Box<str>>,
     /// What came with the PROXY protocol and may be said to the endpoint (`pass_through_tlvs`).
-    pub passed_tlvs: RefCell<Vec<Tlv>>,
+    pub passed_tlvs: RefCell<Option<Rc<[Tlv]>>>,
+    /// The address that connections to endpoints come from (original_src).
+    pub original_source: Cell<Option<OriginalSource>>,
+    /// What its TLS tells of its client, where tls_inspector is to tell.
+    pub fingerprints: Option<Box<Fingerprints>>,
     /// The version of HTTP of its last request.
     pub http: Cell<Option<Version>>,
     /// Its line in the listener's access log is written: tcp_proxy knows more of it than the
@@ -32,6 +39,15 @@ pub struct ConnectionState {
 }
 
 impl ConnectionState {
+    /// What the upstream side needs to know of it, but for its number and its ends.
+    pub fn upstream_client(&self) -> Client {
+        Client {
+            source: self.original_source.get(),
+            tlvs: self.passed_tlvs.borrow().clone(),
+            ..Client::default()
+        }
+    }
+
     /// Sets one value of the dynamic metadata.
     pub fn set_metadata(&self, namespace: &str, key: &str, value: serde_json::Value) {
         let mut metadata = self.metadata.borrow_mut();

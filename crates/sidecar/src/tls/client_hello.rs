@@ -4,6 +4,8 @@
 //! The bytes are a stranger's and may be anything. Nothing is allocated but the result, except
 //! where a client spreads its hello over several records.
 
+use std::borrow::Cow;
+
 use super::record::{ContentType, HEADER, MAX_PLAINTEXT};
 use crate::config::tls::TlsVersion;
 
@@ -49,10 +51,22 @@ pub fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
+/// The hello's message without its header, where all of it is there.
+pub fn message(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    joined_records(bytes).ok().flatten()
+}
+
 /// It is no ClientHello.
-struct Malformed;
+pub struct Malformed;
 
 fn parse_records(bytes: &[u8]) -> Result<Option<ClientHello>, Malformed> {
+    match joined_records(bytes)? {
+        None => Ok(None),
+        Some(message) => hello(&message).map(Some),
+    }
+}
+
+fn joined_records(bytes: &[u8]) -> Result<Option<Cow<'_, [u8]>>, Malformed> {
     let Some((first, mut rest, complete)) = record(bytes)? else {
         return Ok(None);
     };
@@ -61,7 +75,7 @@ fn parse_records(bytes: &[u8]) -> Result<Option<ClientHello>, Malformed> {
         return if complete { Err(Malformed) } else { Ok(None) };
     };
     if let Some(message) = first.get(4..needed) {
-        return hello(message).map(Some);
+        return Ok(Some(Cow::Borrowed(message)));
     }
     if !complete {
         return Ok(None);
@@ -77,10 +91,12 @@ fn parse_records(bytes: &[u8]) -> Result<Option<ClientHello>, Malformed> {
             break;
         }
     }
-    match joined.get(4..needed) {
-        Some(message) => hello(message).map(Some),
-        None => Ok(None),
+    if joined.len() < needed {
+        return Ok(None);
     }
+    joined.truncate(needed);
+    joined.drain(..4);
+    Ok(Some(Cow::Owned(joined)))
 }
 
 /// The payload of the first record as far as it is there, what follows, and whether it is whole.
@@ -200,29 +216,29 @@ fn known_version(code: u16) -> Option<TlsVersion> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
         Ok(self.take(1)?[0])
     }
 
-    fn u16(&mut self) -> Result<u16, Malformed> {
+    pub(super) fn u16(&mut self) -> Result<u16, Malformed> {
         Ok(u16::from(self.u8()?) << 8 | u16::from(self.u8()?))
     }
 
-    fn vector8(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(super) fn vector8(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u8()?;
         self.take(length.into())
     }
 
-    fn vector16(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(super) fn vector16(&mut self) -> Result<&'a [u8], Malformed> {
         let length = self.u16()?;
         self.take(length.into())
     }

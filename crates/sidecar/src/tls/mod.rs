@@ -9,6 +9,7 @@ pub mod client;
 pub mod client_hello;
 mod encrypted;
 pub mod error;
+pub mod fingerprint;
 mod handshake;
 mod key_log;
 mod messages;

@@ -56,7 +56,7 @@ enum Endpoints {
 }
 
 /// What a request needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ExchangeRequest {
     /// The version in which it came.
     pub downstream: Version,
@@ -80,7 +80,7 @@ pub struct ConnectRequest<'a> {
     /// What the client's filters want of TLS.
     pub overrides: &'a Overrides,
     /// The client's connection.
-    pub client: Client,
+    pub client: &'a Client,
 }
 
 /// A TCP connection to an endpoint.
@@ -168,12 +168,12 @@ impl Cluster {
         }
         let (pool, target) = {
             let host = self.choose(want.original_destination, tier)?;
-            let pool = host.pool(want.downstream, want.priority, want.client);
+            let pool = host.pool(want.downstream, want.priority, &want.client);
             (pool, host.target().clone())
         };
         *chosen = Some(target.endpoint.clone());
         if want.upgrade {
-            return Box::pin(solitary(&target, want.priority, want.client)).await;
+            return Box::pin(solitary(&target, want.priority, &want.client)).await;
         }
         if want.fresh {
             return Box::pin(pool.fresh()).await;

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use socket2::SockRef;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
-use super::client::Client;
+use super::client::{Client, OriginalSource};
 use super::error::UpstreamError;
 use super::target::Target;
 use super::{eyeballs, proxy_protocol};
@@ -34,7 +34,7 @@ use crate::tls::stream::{PlainStream, Socket, Stream};
 pub async fn connect(
     target: &Target,
     alpn: &[&[u8]],
-    client: Client,
+    client: &Client,
     overrides: &Overrides,
 ) -> Result<Stream, UpstreamError> {
     let limit = target.context.config.connect_timeout;
@@ -46,25 +46,25 @@ pub async fn connect(
 async fn connect_unbounded(
     target: &Target,
     alpn: &[&[u8]],
-    client: Client,
+    client: &Client,
     overrides: &Overrides,
 ) -> Result<Stream, UpstreamError> {
     let others = &target.endpoint.additional_addresses;
     let mut socket = match &target.endpoint.address {
         Address::Socket(address) if others.is_empty() => {
-            Socket::Tcp(connect_tcp(target, *address).await?)
+            Socket::Tcp(connect_tcp(target, *address, client.source).await?)
         }
         Address::Socket(address) => {
             let preference = &target.context.config.happy_eyeballs;
             let mut addresses = eyeballs::order(*address, others, preference);
             let first = addresses.remove(0);
-            let attempt = |address| connect_tcp(target, address);
+            let attempt = |address| connect_tcp(target, address, client.source);
             Socket::Tcp(Box::pin(eyeballs::race(first, addresses, attempt)).await?)
         }
         Address::Pipe(path) => Socket::Unix(connect_pipe(path).await.map_err(remote_error)?),
     };
     if let Some(config) = target.transport.proxy_protocol() {
-        let header = proxy_protocol::header(config, client.ends);
+        let header = proxy_protocol::header(config, client);
         let mut plain = PlainStream::new(socket, Vec::new());
         plain.write_all(&header).await.map_err(remote_error)?;
         socket = plain.into_socket();
@@ -92,9 +92,23 @@ async fn connect_unbounded(
     }
 }
 
-async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+async fn connect_tcp(
+    target: &Target,
+    address: SocketAddr,
+    client: Option<OriginalSource>,
+) -> Result<TcpStream, UpstreamError> {
     let config = &target.context.config;
     let socket = new_socket(address, config.keepalive.as_ref()).map_err(local_error)?;
+    if let Some(client) = client {
+        bind_as(&socket, client, address).map_err(|error| {
+            target.context.stats.bind_errors.increment(1);
+            let (ip, error) = (client.ip, describe(&error));
+            UpstreamError::Local {
+                reason: format!("cannot bind to the client's address {ip}: {error}").into(),
+            }
+        })?;
+        return socket.connect(address).await.map_err(remote_error);
+    }
     let Some(bind) = &config.bind else {
         return socket.connect(address).await.map_err(remote_error);
     };
@@ -213,6 +227,24 @@ pub fn bind(socket: &TcpSocket, source: SocketAddr) -> io::Result<()> {
         setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
     }
     socket.bind(source)
+}
+
+/// Binds to an address that is not ours but the client's. The system lets that be with
+/// `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+fn bind_as(socket: &TcpSocket, client: OriginalSource, endpoint: SocketAddr) -> io::Result<()> {
+    let options = SockRef::from(socket);
+    let ip = match (client.ip, endpoint) {
+        (IpAddr::V4(ip), SocketAddr::V6(_)) => IpAddr::V6(ip.to_ipv6_mapped()),
+        (ip, _) => ip,
+    };
+    match endpoint {
+        SocketAddr::V4(_) => options.set_ip_transparent_v4(true)?,
+        SocketAddr::V6(_) => options.set_ip_transparent_v6(true)?,
+    }
+    if client.mark != 0 {
+        options.set_mark(client.mark)?;
+    }
+    bind(socket, SocketAddr::new(ip, 0))
 }
 
 /// Connects to a Unix socket, an abstract one where the path starts with `@`.

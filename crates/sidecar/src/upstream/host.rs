@@ -51,17 +51,18 @@ impl Host {
 
     /// The pool for requests of a downstream version, a priority and, where clients share no
     /// connections, a client.
-    pub fn pool(&self, downstream: Version, priority: Priority, client: Client) -> Rc<Pool> {
+    pub fn pool(&self, downstream: Version, priority: Priority, client: &Client) -> Rc<Pool> {
         let config = &self.target.context.config;
         let transport = &self.target.transport;
         let protocol = Protocol::of(config.protocol, transport, downstream);
         let at = 2 * priority as usize + usize::from(protocol == Protocol::Http2);
-        if config.pool_per_downstream || transport.proxy_protocol().is_some() {
+        let is_shared = client.source.is_none() && transport.proxy_protocol().is_none();
+        if config.pool_per_downstream || !is_shared {
             let mut private = self.private.borrow_mut();
             let private = private
                 .entry((client.connection, at))
                 .or_insert_with(|| Private {
-                    pool: Pool::new(self.target.clone(), protocol, priority, client),
+                    pool: Pool::new(self.target.clone(), protocol, priority, client.clone()),
                     unused: 0,
                 });
             private.unused = 0;

@@ -27,7 +27,7 @@ mod tests;
 mod zoning;
 
 pub use breakers::Permit;
-pub use client::Client;
+pub use client::{Client, OriginalSource};
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use datagrams::DatagramStats;

@@ -11,15 +11,16 @@ use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::P
 
 use super::extension::{Extension, resolve};
 use super::fields::{
-    Within as _, bounded, each, enumeration, flag, header_name, positive, refuse, required,
-    socket_address, uint,
+    Together as _, Within as _, bounded, each, enumeration, flag, header_name, positive, refuse,
+    required, socket_address, uint,
 };
-use super::socket_option;
+use super::{listener_filter, socket_option};
 use crate::config::cluster::{
     BindConfig, HappyEyeballs, OriginalDestination, ProxyProtocol, ProxyProtocolVersion,
     RetryBudget, Source, Thresholds,
 };
 use crate::config::error::{ConfigError, Problems, Result};
+use crate::listener::proxy_protocol::Tlv;
 
 /// What `use_http_header` reads unless `http_header_name` names another one.
 const DESTINATION_HEADER: &str = "x-envoy-original-dst-host";
@@ -258,17 +259,18 @@ pub fn proxy_header(config: &core::ProxyProtocolConfig) -> Result<ProxyProtocol>
     let tlvs = each("added_tlvs", &config.added_tlvs, |tlv| {
         let kind = u8::try_from(tlv.r#type)
             .map_err(|_| ConfigError::new("type", format_args!("{} is above 255", tlv.r#type)))?;
-        let length = u16::try_from(tlv.value.len())
-            .map_err(|_| ConfigError::new("value", "is longer than 65535 bytes"))?;
-        let mut encoded = vec![kind];
-        encoded.extend(length.to_be_bytes());
-        encoded.extend_from_slice(&tlv.value);
-        Ok(encoded)
+        Ok(Tlv {
+            kind,
+            value: tlv.value.as_slice().into(),
+        })
     });
-    let tlvs = tlvs?.concat();
+    let pass_through =
+        listener_filter::pass_through(&config.pass_through_tlvs).within("pass_through_tlvs");
+    let (tlvs, pass_through) = (tlvs, pass_through).together().within("config")?;
+    let length: usize = tlvs.iter().map(Tlv::encoded_length).sum();
     refuse(
-        tlvs.len() > MAX_TLVS,
-        "added_tlvs",
+        length > MAX_TLVS,
+        "config.added_tlvs",
         "are longer together than a header can hold",
     )?;
     Ok(ProxyProtocol {
@@ -277,6 +279,7 @@ pub fn proxy_header(config: &core::ProxyProtocolConfig) -> Result<ProxyProtocol>
             core::proxy_protocol_config::Version::V2 => ProxyProtocolVersion::V2,
         },
         tlvs: tlvs.into(),
+        pass_through,
     })
 }
 

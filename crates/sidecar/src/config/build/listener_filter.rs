@@ -10,13 +10,15 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::listener::v3::listener_filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::listener_filter_chain_match_predicate::Rule;
 use envoy_types::pb::envoy::extensions::filters::listener::local_ratelimit::v3 as limit;
+use envoy_types::pb::envoy::extensions::filters::listener::original_src::v3 as original_src;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3 as proxy;
+use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::proxy_protocol::TlvLocation;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::proxy_protocol::key_value_pair::ValueStringEncoding;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls;
 
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
-    Together as _, Within as _, bounded, each, enumeration, named, one_of, refuse, required,
+    Together as _, Within as _, bounded, each, enumeration, flag, named, one_of, refuse, required,
 };
 use super::network::local_ratelimit::refill;
 use crate::config::error::{ConfigError, Result};
@@ -38,6 +40,13 @@ pub const LISTENER_FILTERS: &[Extension<Build<FilterKind>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
         build: |_| Ok(FilterKind::OriginalDst),
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
+        build: |bytes| {
+            let proto = decode::<original_src::OriginalSrc>(bytes)?;
+            Ok(FilterKind::OriginalSrc(proto.mark))
+        },
     },
     Extension {
         type_name: "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
@@ -117,13 +126,15 @@ fn tls_inspector(proto: &tls::TlsInspector) -> Result<TlsInspector> {
         "max_client_hello_size",
     )?;
     Ok(TlsInspector {
+        ja3: flag(&proto.enable_ja3_fingerprinting).unwrap_or(false),
+        ja4: flag(&proto.enable_ja4_fingerprinting).unwrap_or(false),
         max_hello: largest.map_or(LONGEST_HELLO, |largest| largest as usize),
         close_on_error: proto.close_connection_on_client_hello_parsing_errors,
     })
 }
 
 fn proxy_protocol(proto: &proxy::ProxyProtocol) -> Result<ProxyProtocol> {
-    let (rules, pass_through, disallowed) = (
+    let (rules, pass_through, disallowed, location) = (
         each("rules", &proto.rules, rule),
         pass_through(&proto.pass_through_tlvs).within("pass_through_tlvs"),
         each(
@@ -131,11 +142,13 @@ fn proxy_protocol(proto: &proxy::ProxyProtocol) -> Result<ProxyProtocol> {
             &proto.disallowed_versions,
             |version| enumeration::<Version>(*version, ""),
         ),
+        enumeration::<TlvLocation>(proto.tlv_location, "tlv_location"),
     )
         .together()?;
     Ok(ProxyProtocol {
         stat_prefix: proto.stat_prefix.as_str().into(),
         rules,
+        into_filter_state: location == TlvLocation::FilterState,
         optional: proto.allow_requests_without_proxy_protocol,
         pass_through,
         v1_disallowed: disallowed.contains(&Version::V1),

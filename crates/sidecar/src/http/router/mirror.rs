@@ -286,7 +286,7 @@ impl Copy {
         let stats = self.cluster.stats();
         let limit = self.timeout.unwrap_or(IDLE).min(IDLE);
         let mut endpoint = None;
-        let acquired = self.cluster.exchange(self.want, &mut endpoint);
+        let acquired = self.cluster.exchange(self.want.clone(), &mut endpoint);
         let mut exchange = match tokio::time::timeout(limit, acquired).await {
             Ok(Ok(exchange)) => exchange,
             Ok(Err(error)) => return stats.response(error.status()),

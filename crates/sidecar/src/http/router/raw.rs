@@ -39,10 +39,10 @@ pub async fn open(
     let want = ConnectRequest {
         original_destination: destination(stream, cluster),
         overrides: Overrides::NONE,
-        client,
+        client: &client,
     };
     let header = raw.proxy_protocol.as_ref();
-    let header = header.map(|config| proxy_protocol::header(config, client.ends));
+    let header = header.map(|config| proxy_protocol::header(config, &client));
     let connected = async {
         let mut tcp = cluster.connect(want, &mut stream.info.endpoint).await?;
         if let Some(header) = header {

@@ -38,6 +38,13 @@ pub struct Tlv {
     pub value: Box<[u8]>,
 }
 
+impl Tlv {
+    /// How many bytes it takes in a header.
+    pub fn encoded_length(&self) -> usize {
+        3 + self.value.len()
+    }
+}
+
 /// What the bytes received so far are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {

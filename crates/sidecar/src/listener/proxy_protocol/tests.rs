@@ -4,6 +4,7 @@ use crate::config::listener_filter::PassThrough;
 fn config() -> ProxyProtocol {
     ProxyProtocol {
         stat_prefix: "".into(),
+        into_filter_state: false,
         rules: Vec::new(),
         optional: false,
         pass_through: PassThrough::None,

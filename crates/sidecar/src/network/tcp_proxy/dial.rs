@@ -172,7 +172,7 @@ pub async fn dial(
     let want = ConnectRequest {
         original_destination: wishes.destination,
         overrides: &wishes.tls,
-        client: wishes.client,
+        client: &wishes.client,
     };
     let (upstream, attempts) = attempt(worker, proxy, name, async |cluster, chosen| {
         Cluster::connect(cluster, want, chosen).await

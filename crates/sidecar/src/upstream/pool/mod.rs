@@ -256,7 +256,7 @@ impl Pool {
     async fn connect(&self, guard: ConnectionGuard) -> Result<Connected, UpstreamError> {
         let protocol = self.protocol.get();
         let connected =
-            connect::connect(&self.target, protocol.alpn(), self.client, Overrides::NONE).await;
+            connect::connect(&self.target, protocol.alpn(), &self.client, Overrides::NONE).await;
         let stream = match connected {
             Ok(stream) => stream,
             Err(error) => {

@@ -22,7 +22,7 @@ use crate::upstream::target::Target;
 pub async fn solitary(
     target: &Rc<Target>,
     priority: Priority,
-    client: Client,
+    client: &Client,
 ) -> Result<Exchange, UpstreamError> {
     let waiting = target.wait(priority)?;
     let Some(guard) = target.open(Weak::new(), priority, false) else {

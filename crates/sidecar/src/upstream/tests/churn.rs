@@ -68,7 +68,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
                     let want = ConnectRequest {
                         overrides: Overrides::NONE,
                         original_destination: None,
-                        client: Client::default(),
+                        client: &Client::default(),
                     };
                     task.cluster().connect(want, &mut None).await.is_ok()
                 });

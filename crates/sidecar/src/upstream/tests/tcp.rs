@@ -12,9 +12,11 @@ use crate::upstream::ConnectRequest;
 const ANYWHERE: ConnectRequest<'_> = ConnectRequest {
     overrides: Overrides::NONE,
     original_destination: None,
-    client: Client {
+    client: &Client {
         connection: 0,
         ends: None,
+        source: None,
+        tlvs: None,
     },
 };
 

@@ -113,7 +113,6 @@ const LACKING: &[(&str, &str)] = &[
         "FILE_CONTENT",
         "files are not read while requests are served; use ENVIRONMENT",
     ),
-    ("TLS_JA", "clients are not fingerprinted"),
     (
         "UPSTREAM_FILTER_STATE",
         "it is only for the log of an upstream connection",

@@ -82,6 +82,8 @@ simple! {
     UpstreamRemoteEndpointId = "UPSTREAM_REMOTE_ADDRESS_ENDPOINT_ID",
     DownstreamLocalCloseReason = "DOWNSTREAM_LOCAL_CLOSE_REASON",
     AccessLogType = "ACCESS_LOG_TYPE",
+    TlsJa3Fingerprint = "TLS_JA3_FINGERPRINT",
+    TlsJa4Fingerprint = "TLS_JA4_FINGERPRINT",
 }
 
 impl Simple {
@@ -133,6 +135,17 @@ impl Simple {
             }
             Simple::DownstreamLocalCloseReason => {
                 spaceless(connection.state.close_reason.get().as_bytes(), out)
+            }
+            Simple::TlsJa3Fingerprint | Simple::TlsJa4Fingerprint => {
+                let found = connection
+                    .state
+                    .fingerprints
+                    .as_ref()
+                    .and_then(|found| match self {
+                        Simple::TlsJa3Fingerprint => found.ja3.as_ref(),
+                        _ => found.ja4.as_ref(),
+                    });
+                found.is_some_and(|found| text(found.as_bytes(), out))
             }
             Simple::AccessLogType => text(record.kind.as_str().as_bytes(), out),
             // No flag is a value of its own, written `-` everywhere.
