@@ -54,6 +54,10 @@ http_stats! {
         downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,
         downstream_rq_response_before_rq_complete, downstream_rq_ws_on_non_ws_route,
         downstream_rq_max_duration_reached, downstream_rq_non_relative_path, no_route, no_cluster,
+        passthrough_internal_redirect_bad_location, passthrough_internal_redirect_no_route,
+        passthrough_internal_redirect_predicate,
+        passthrough_internal_redirect_too_many_redirects,
+        passthrough_internal_redirect_unsafe_scheme,
         rq_direct_response, rq_mirror_dropped, rq_total;
     gauges:
         downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active,

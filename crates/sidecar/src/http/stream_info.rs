@@ -10,6 +10,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::route::Route;
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead, Version};
+use crate::http::router::Followed;
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::{LogKind, Moments, Record, RequestState};
@@ -52,6 +53,8 @@ pub struct StreamInfo {
     pub tell_attempts: bool,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
+    /// The redirects that were followed to get here; mostly none was.
+    pub followed: Option<Box<Followed>>,
     /// What filters left.
     pub state: Option<Box<RequestState>>,
 }
@@ -78,7 +81,19 @@ impl StreamInfo {
             attempts: 0,
             tell_attempts: false,
             status: 0,
+            followed: None,
             state: None,
+        }
+    }
+
+    /// The same request after a redirect that was followed here: for logs and stats a new one.
+    pub fn redirected(self) -> Self {
+        StreamInfo {
+            client: self.client,
+            followed: self.followed,
+            // As in Envoy a body that is sent on counts for both places.
+            bytes_received: self.bytes_received,
+            ..StreamInfo::begin()
         }
     }
 

@@ -43,6 +43,8 @@ pub const OF_TCP_PROXY: &[&str] = &[
 pub enum Value {
     /// Text.
     Text(Box<str>),
+    /// Text by which a hash policy can choose.
+    Hashable(Box<str>),
     /// A server name: text without a typed form.
     ServerName(Box<str>),
     /// Names that were given with commas between them.
@@ -67,6 +69,7 @@ pub enum Value {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Factory {
     Text,
+    Hashable,
     ServerName,
     Names,
     Protocols,
@@ -80,7 +83,7 @@ pub enum Factory {
 /// among them: it would be set in vain.
 const FACTORIES: &[(&str, Factory)] = &[
     ("envoy.string", Factory::Text),
-    ("envoy.hashable_string", Factory::Text),
+    ("envoy.hashable_string", Factory::Hashable),
     (TCP_CLUSTER, Factory::Text),
     (TCP_IDLE_TIMEOUT, Factory::Number),
     (TCP_DISABLE_TUNNELING, Factory::Flag),
@@ -108,6 +111,7 @@ impl Factory {
     pub fn make(self, text: &str) -> Option<Value> {
         Some(match self {
             Factory::Text => Value::Text(text.into()),
+            Factory::Hashable => Value::Hashable(text.into()),
             Factory::ServerName => Value::ServerName(text.into()),
             Factory::Names => Value::Names(text.into()),
             Factory::Protocols => Value::Protocols(text.into()),
@@ -123,7 +127,10 @@ impl Value {
     /// As `%FILTER_STATE(key:PLAIN)%` shows it; `None` where it has no such form.
     pub fn plain(&self) -> Option<String> {
         Some(match self {
-            Value::Text(text) | Value::ServerName(text) | Value::Names(text) => text.to_string(),
+            Value::Text(text)
+            | Value::Hashable(text)
+            | Value::ServerName(text)
+            | Value::Names(text) => text.to_string(),
             Value::Number(number) => number.to_string(),
             Value::Flag(flag) => flag.to_string(),
             Value::Ip(ip) => SocketAddr::new(*ip, 0).to_string(),
@@ -136,7 +143,7 @@ impl Value {
     /// As `%FILTER_STATE(key:TYPED)%` shows it; `None` where it has no such form.
     pub fn typed(&self) -> Option<serde_json::Value> {
         Some(match self {
-            Value::Text(text) => (&**text).into(),
+            Value::Text(text) | Value::Hashable(text) => (&**text).into(),
             // The JSON form of a 64-bit number in a proto.
             Value::Number(number) => number.to_string().into(),
             Value::Flag(flag) => (*flag).into(),
@@ -207,7 +214,7 @@ impl FilterState {
     /// A value that is text.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.value(key)? {
-            Value::Text(text) | Value::ServerName(text) => Some(text),
+            Value::Text(text) | Value::Hashable(text) | Value::ServerName(text) => Some(text),
             _ => None,
         }
     }

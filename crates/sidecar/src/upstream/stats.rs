@@ -71,6 +71,8 @@ cluster_stats! {
         rq_active_overflow = "upstream_rq_active_overflow": "Requests that the breaker kept from a connection that there was.",
         rq_pending_failure_eject = "upstream_rq_pending_failure_eject": "Waiting requests whose connection failed.",
         rq_cancelled = "upstream_rq_cancelled": "Waiting requests that were given up.",
+        internal_redirect_succeeded = "upstream_internal_redirect_succeeded_total": "Redirects that were followed.",
+        internal_redirect_failed = "upstream_internal_redirect_failed_total": "Redirects that were left to the client though the route follows some.",
         rq_timeout = "upstream_rq_timeout": "Requests that timed out.",
         rq_rx_reset = "upstream_rq_rx_reset": "Requests that the endpoint reset.",
         rq_tx_reset = "upstream_rq_tx_reset": "Requests that we reset.",

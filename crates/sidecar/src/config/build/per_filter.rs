@@ -1,4 +1,5 @@
-//! `typed_per_filter_config`: settings of HTTP filters for one virtual host, route or table.
+//! `typed_per_filter_config`: settings of HTTP filters for one share of a route, route,
+//! virtual host or table.
 
 use std::collections::HashMap;
 
@@ -7,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::Head
 use envoy_types::pb::google::protobuf::Any;
 
 use super::extension::{Build, Extension, decode, find};
-use super::fields::{Within as _, each, refuse, required};
+use super::fields::{Within as _, refuse, required};
 use super::http_connection_manager::mutations;
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_filter::{FilterSetting, FilterSettings, HeaderMutations};
@@ -43,17 +44,6 @@ pub fn build(settings: &HashMap<String, Any>) -> Result<FilterSettings> {
         }
     }
     problems.map_or(Ok(FilterSettings(built)), Err)
-}
-
-/// Refuses settings of a share of weighted clusters: the filters run before the shares are looked at.
-pub fn none(settings: &HashMap<String, Any>) -> Result<()> {
-    each(FIELD, settings.keys(), |_| {
-        Err::<(), _>(ConfigError::new(
-            "",
-            "filters run before a share is chosen: put the setting on the route",
-        ))
-    })
-    .map(drop)
 }
 
 fn setting(name: &str, any: &Any) -> Result<Option<FilterSetting>> {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::config::route::v3::route::Action as ProtoAction;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value, UInt64Value};
 
+use super::cluster_specifier::Plugins;
 use super::context::Context;
 use super::extension::{Extension, decode, resolve};
 use super::fields::{
@@ -59,11 +60,15 @@ pub fn build(
     );
     // What the hosts need cannot wait for them; what is wrong in it is told with theirs.
     let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default(), clusters);
+    let plugins = Plugins::of(proto, clusters);
+    let none = Plugins::default();
     let scope = Scope {
         body_limit: uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY)
             as usize,
         mirrors: mirrors.clone().unwrap_or_default(),
         clusters,
+        plugins: plugins.as_ref().unwrap_or(&none),
+        buffer_limit: None,
     };
     let mut domains = Domains::default();
     let mut names = HashMap::new();
@@ -84,13 +89,15 @@ pub fn build(
             Ok(Arc::new(host))
         },
     );
-    let (virtual_hosts, filters, host_header, headers, internal_only, _) = (
+    let plugins = plugins.as_ref().map(|_| ()).map_err(Clone::clone);
+    let (virtual_hosts, filters, host_header, headers, internal_only, _, ()) = (
         hosts,
         per_filter::build(&proto.typed_per_filter_config),
         host_header.transpose(),
         headers,
         internal_only,
         mirrors,
+        plugins,
     )
         .together()?;
     Ok(RouteTable {
@@ -139,6 +146,10 @@ fn virtual_host(proto: &proto::VirtualHost, table: &Scope<'_>) -> Result<Virtual
     );
     let scope = Scope {
         mirrors: mirrors.clone().unwrap_or_default(),
+        buffer_limit: buffer_limit(
+            &proto.request_body_buffer_limit,
+            &proto.per_request_buffer_limit_bytes,
+        ),
         ..table.clone()
     };
     let headers = changes(
@@ -160,7 +171,7 @@ fn virtual_host(proto: &proto::VirtualHost, table: &Scope<'_>) -> Result<Virtual
         named(&proto.name, "name"),
         per_filter::build(&proto.typed_per_filter_config),
         each("routes", &proto.routes, |route_proto| {
-            route(route_proto, &proto.name, &scope).map(Arc::new)
+            route(route_proto, &proto.name, &scope)
         }),
         matcher.transpose(),
         enumeration(proto.require_tls, "require_tls"),
@@ -169,6 +180,7 @@ fn virtual_host(proto: &proto::VirtualHost, table: &Scope<'_>) -> Result<Virtual
         mirrors,
     )
         .together()?;
+    let routes: Vec<_> = routes.into_iter().flatten().collect();
     Ok(VirtualHost {
         index: RouteIndex::new(&routes),
         routes,
@@ -204,9 +216,8 @@ fn routes_of(any: &Any, host: &str, scope: &Scope<'_>) -> Result<Vec<Arc<Route>>
     ];
     let extension = resolve(ACTIONS, "action of a route matcher", any)?;
     let list = (extension.build)(&any.value)?;
-    let built = each("routes", &list.routes, |proto| {
-        route(proto, host, scope).map(Arc::new)
-    });
+    let built = each("routes", &list.routes, |proto| route(proto, host, scope));
+    let built = built.map(|routes| routes.into_iter().flatten().collect());
     // A lone route has no list around it.
     match extension.type_name.ends_with("RouteList") {
         true => built,
@@ -238,7 +249,14 @@ fn virtual_clusters(host: &proto::VirtualHost) -> Result<Vec<VirtualCluster>> {
     Ok(all)
 }
 
-fn route(proto: &proto::Route, host: &str, scope: &Scope<'_>) -> Result<Route> {
+/// The newer field for it, else the older one.
+fn buffer_limit(newer: &Option<UInt64Value>, older: &Option<UInt32Value>) -> Option<u64> {
+    let older = uint(older).map(u64::from);
+    newer.as_ref().map(|limit| limit.value).or(older)
+}
+
+/// One route; `None` where it can never be taken.
+fn route(proto: &proto::Route, host: &str, scope: &Scope<'_>) -> Result<Option<Arc<Route>>> {
     let matcher =
         required(&proto.r#match, "match").and_then(|m| route_match::build(m).within("match"));
     let headers = changes(
@@ -249,26 +267,42 @@ fn route(proto: &proto::Route, host: &str, scope: &Scope<'_>) -> Result<Route> {
     );
     // A rewrite by template needs to know what is matched.
     let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
+    let own = buffer_limit(
+        &proto.request_body_buffer_limit,
+        &proto.per_request_buffer_limit_bytes,
+    );
+    let scope = Scope {
+        buffer_limit: own.or(scope.buffer_limit),
+        ..scope.clone()
+    };
     let action = one_of::<proto::Route, _>(&proto.action, "route")
-        .and_then(|proto| action(proto, scope, matched));
+        .and_then(|proto| action(proto, &scope, matched));
     let filters = per_filter::build(&proto.typed_per_filter_config);
     let (matcher, headers, action, filters) = (matcher, headers, action, filters).together()?;
     let prefix = proto.stat_prefix.as_str();
-    Ok(Route {
-        name: proto.name.as_str().into(),
-        matcher,
-        action,
-        headers,
-        filters,
-        stat: (!prefix.is_empty()).then(|| StatName::route(host, prefix)),
-    })
+    Ok(action.map(|action| {
+        Arc::new(Route {
+            name: proto.name.as_str().into(),
+            matcher,
+            action,
+            headers,
+            filters,
+            stat: (!prefix.is_empty()).then(|| StatName::route(host, prefix)),
+        })
+    }))
 }
 
-fn action(proto: &ProtoAction, scope: &Scope<'_>, matched: Option<&PathMatch>) -> Result<Action> {
-    match proto {
-        ProtoAction::Route(action) => route_action::forward(action, scope, matched)
-            .map(|forward| Action::Forward(Box::new(forward)))
-            .within("route"),
+fn action(
+    proto: &ProtoAction,
+    scope: &Scope<'_>,
+    matched: Option<&PathMatch>,
+) -> Result<Option<Action>> {
+    let action = match proto {
+        ProtoAction::Route(action) => {
+            return route_action::forward(action, scope, matched)
+                .map(|forward| forward.map(|forward| Action::Forward(Box::new(forward))))
+                .within("route");
+        }
         ProtoAction::Redirect(action) => route_answer::redirect(action)
             .map(|redirect| Action::Redirect(Box::new(redirect)))
             .within("redirect"),
@@ -286,7 +320,8 @@ fn action(proto: &ProtoAction, scope: &Scope<'_>, matched: Option<&PathMatch>) -
             "non_forwarding_action",
             "is for clients that use routes without a proxy",
         )),
-    }
+    };
+    action.map(Some)
 }
 
 #[cfg(test)]

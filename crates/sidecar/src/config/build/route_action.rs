@@ -6,26 +6,20 @@ use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
-    ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
-    UpgradeConfig,
+    ClusterNotFoundResponseCode, HostRewriteSpecifier, MaxStreamDuration, UpgradeConfig,
 };
-use envoy_types::pb::envoy::config::route::v3::weighted_cluster::RandomValueSpecifier;
-use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as PartHost;
 
 use super::fields::{
     Together as _, Within as _, duration, each, enumeration, flag, header_name, named, one_of,
-    refuse, timeout, uint, uri_text,
+    refuse, timeout, uri_text,
 };
-use super::header_changes::changes;
 use super::route_scope::Scope;
-use super::{connection_options, matcher, mirror, path_rewrite, per_filter};
+use super::{connection_options, internal_redirect, matcher, mirror, path_rewrite, route_cluster};
 use crate::config::cluster::Priority;
-use crate::config::error::{ConfigError, Result};
+use crate::config::error::Result;
 use crate::config::route::{
-    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, PathMatch,
-    RandomSource, RawTunnel, ShareCluster, WeightedCluster, WeightedClusters,
+    Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, PathMatch, RawTunnel,
 };
-use crate::runtime_layer;
 use crate::telemetry::access_log::format::Missing;
 
 /// `timeout` of a route that sets none.
@@ -33,11 +27,14 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// `route`, which has of `scope` what it has not of its own, of a route that matches so (`None`: what
 /// it matches is invalid).
+///
+/// `None`: the route cannot be taken, for an optional plugin that would choose its cluster is left
+/// out.
 pub fn forward(
     proto: &route::RouteAction,
     scope: &Scope<'_>,
     matched: Option<&PathMatch>,
-) -> Result<Forward> {
+) -> Result<Option<Forward>> {
     let rewrite = path_rewrite::of_route(
         &proto.prefix_rewrite,
         &proto.regex_rewrite,
@@ -48,7 +45,7 @@ pub fn forward(
     let priority: Result<RoutingPriority> = enumeration(proto.priority, "priority");
     let (cluster, not_found_status, rewrite, host_rewrite, times, mirrors, upgrades, hash, high) =
         (
-            cluster(&proto.cluster_specifier, scope),
+            route_cluster::cluster(&proto.cluster_specifier, scope),
             not_found_status(proto.cluster_not_found_response_code),
             rewrite,
             host_rewrite(&proto.host_rewrite_specifier),
@@ -69,7 +66,10 @@ pub fn forward(
         (kind, enabled)
     });
     let upgrades = upgrades.collect();
-    Ok(Forward {
+    let redirects = internal_redirect::build(proto)?;
+    Ok(cluster.map(|cluster| Forward {
+        redirects,
+        body_limit: scope.buffer_limit,
         cluster,
         not_found_status,
         rewrite: rewrite.map(Box::new),
@@ -89,7 +89,7 @@ pub fn forward(
         } else {
             Priority::Default
         },
-    })
+    }))
 }
 
 fn not_found_status(code: i32) -> Result<u16> {
@@ -182,109 +182,6 @@ fn stream_duration(
     ))
 }
 
-fn cluster(proto: &Option<ClusterSpecifier>, scope: &Scope<'_>) -> Result<ClusterChoice> {
-    match one_of::<route::RouteAction, _>(proto, "cluster")? {
-        ClusterSpecifier::Cluster(name) => {
-            scope.clusters.check(named(name, "cluster")?, "cluster")?;
-            Ok(ClusterChoice::Named(name.as_str().into()))
-        }
-        ClusterSpecifier::ClusterHeader(name) => {
-            header_name(name, "cluster_header").map(ClusterChoice::Header)
-        }
-        ClusterSpecifier::WeightedClusters(clusters) => {
-            weighted(clusters, scope).within("weighted_clusters")
-        }
-        ClusterSpecifier::ClusterSpecifierPlugin(_) => Err(ConfigError::new(
-            "cluster_specifier_plugin",
-            "plugins that choose a cluster are not supported",
-        )),
-        ClusterSpecifier::InlineClusterSpecifierPlugin(_) => Err(ConfigError::new(
-            "inline_cluster_specifier_plugin",
-            "plugins that choose a cluster are not supported",
-        )),
-    }
-}
-
-fn weighted(proto: &route::WeightedCluster, scope: &Scope<'_>) -> Result<ClusterChoice> {
-    refuse(proto.clusters.is_empty(), "clusters", "must not be empty")?;
-    let prefix = &proto.runtime_key_prefix;
-    let parts = each("clusters", &proto.clusters, |part| {
-        share(part, prefix, scope)
-    })?;
-    let weights = proto.clusters.iter();
-    let weights = weights.map(|part| uint(&part.weight).unwrap_or(0));
-    total_weight(weights, "clusters")?;
-    let random = match &proto.random_value_specifier {
-        None => RandomSource::Own,
-        Some(RandomValueSpecifier::HeaderName(name)) => {
-            RandomSource::Header(header_name(name, "header_name")?)
-        }
-        Some(RandomValueSpecifier::UseHashPolicy(on)) if on.value => RandomSource::Hash,
-        Some(RandomValueSpecifier::UseHashPolicy(_)) => RandomSource::Own,
-    };
-    Ok(ClusterChoice::Weighted(Box::new(WeightedClusters {
-        parts,
-        random,
-    })))
-}
-
-fn share(
-    part: &route::weighted_cluster::ClusterWeight,
-    runtime_prefix: &str,
-    scope: &Scope<'_>,
-) -> Result<WeightedCluster> {
-    let cluster = match (part.name.as_str(), part.cluster_header.as_str()) {
-        ("", "") => Err(ConfigError::new("name", "must not be empty")),
-        (name, "") => scope
-            .clusters
-            .check(name, "name")
-            .map(|()| ShareCluster::Named(name.into())),
-        ("", header) => header_name(header, "cluster_header").map(ShareCluster::Header),
-        _ => Err(ConfigError::new(
-            "cluster_header",
-            "name is set too, and only one of the two can be",
-        )),
-    };
-    let host = match &part.host_rewrite_specifier {
-        None => Ok(None),
-        Some(PartHost::HostRewriteLiteral(host)) => named(host, "host_rewrite_literal")
-            .and_then(|host| uri_text(host, "host_rewrite_literal"))
-            .map(|host| Some(host.into())),
-    };
-    let headers = changes(
-        &part.request_headers_to_add,
-        &part.request_headers_to_remove,
-        &part.response_headers_to_add,
-        &part.response_headers_to_remove,
-    );
-    let filters = per_filter::none(&part.typed_per_filter_config);
-    let (cluster, host, headers, ()) = (cluster, host, headers, filters).together()?;
-    let key = if runtime_prefix.is_empty() {
-        String::new()
-    } else {
-        format!("{runtime_prefix}.{}", part.name)
-    };
-    Ok(WeightedCluster {
-        cluster,
-        weight: runtime_layer::number_at(&key, uint(&part.weight).unwrap_or(0)),
-        headers,
-        host,
-    })
-}
-
-/// The sum of weights, which must be positive and fit 32 bits.
-pub fn total_weight(weights: impl Iterator<Item = u32>, field: &str) -> Result<u32> {
-    let total = weights.map(u64::from).sum::<u64>();
-    match u32::try_from(total) {
-        Ok(0) => Err(ConfigError::new(field, "the weights add up to nothing")),
-        Ok(total) => Ok(total),
-        Err(_) => Err(ConfigError::new(
-            field,
-            format_args!("the weights add up to {total}, which is more than 32 bits hold"),
-        )),
-    }
-}
-
 fn host_rewrite(proto: &Option<HostRewriteSpecifier>) -> Result<HostRewrite> {
     Ok(match proto {
         None => HostRewrite::No,
@@ -346,11 +243,8 @@ fn hash_policy(proto: &route::route_action::HashPolicy) -> Result<HashPolicy> {
                 let name = named(&parameter.name, "name").within("query_parameter")?;
                 HashInput::QueryParameter(name.as_bytes().into())
             }
-            PolicySpecifier::FilterState(_) => {
-                return Err(ConfigError::new(
-                    "filter_state",
-                    "is not supported: nothing that runs here stores an object that has a hash",
-                ));
+            PolicySpecifier::FilterState(state) => {
+                HashInput::FilterState(named(&state.key, "key").within("filter_state")?.into())
             }
         };
     Ok(HashPolicy {

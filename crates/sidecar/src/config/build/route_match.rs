@@ -9,7 +9,7 @@ use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, each, flag, named, one_of, refuse, required, uri_text,
 };
-use super::{filter_state_matcher, matcher, uri_template};
+use super::{filter_state_matcher, matcher, metadata_matcher, uri_template};
 use crate::config::error::Result;
 use crate::config::route::{Criteria, PathMatch, RouteMatch};
 use crate::runtime_layer;
@@ -30,7 +30,7 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
         .as_ref()
         .map(runtime_layer::fraction)
         .transpose();
-    let (path, headers, query, cookies, fraction, filter_state) = (
+    let (path, headers, query, cookies, fraction, filter_state, metadata) = (
         path(proto),
         each("headers", &proto.headers, matcher::header),
         each("query_parameters", &proto.query_parameters, matcher::query),
@@ -40,6 +40,11 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
             "filter_state",
             &proto.filter_state,
             filter_state_matcher::build,
+        ),
+        each(
+            "dynamic_metadata",
+            &proto.dynamic_metadata,
+            metadata_matcher::build,
         ),
     )
         .together()?;
@@ -53,6 +58,7 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
         certificate_presented: certificate.and_then(|tls| flag(&tls.presented)),
         certificate_validated: certificate.and_then(|tls| flag(&tls.validated)),
         filter_state,
+        metadata,
     };
     Ok(RouteMatch {
         path,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cluster_specifier::Plugins;
 use super::context::Context;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::Mirror;
@@ -15,6 +16,10 @@ pub struct Scope<'a> {
     pub mirrors: Arc<[Mirror]>,
     /// The clusters that may be named.
     pub clusters: Clusters<'a>,
+    /// `cluster_specifier_plugins`
+    pub plugins: &'a Plugins,
+    /// The most bytes of a request's body that are kept.
+    pub buffer_limit: Option<u64>,
 }
 
 /// `validate_clusters`: whether clusters must exist that are named. As with Envoy that is so for the

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::{HeaderChange, HeaderChanges, PathRewrite};
 use crate::config::cluster::{Priority, ProxyProtocol};
+use crate::config::http_filter::FilterSettings;
+use crate::matching::Tree;
 use crate::runtime_layer::{Fraction, Number};
 use crate::telemetry::access_log::format::Format;
 
@@ -40,6 +42,11 @@ pub struct Forward {
     pub raw: Option<Box<RawTunnel>>,
     /// `hash_policy`
     pub hash: Vec<HashPolicy>,
+    /// `internal_redirect_policy`: which redirects of an endpoint are followed here; mostly none are.
+    pub redirects: Option<Box<InternalRedirects>>,
+    /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes` of the route, else of its
+    /// virtual host: the most bytes of a body that are kept in case it is to be sent again.
+    pub body_limit: Option<u64>,
     /// `priority`: in which circuit breakers of the cluster it counts.
     pub priority: Priority,
 }
@@ -71,6 +78,34 @@ pub enum ClusterChoice {
     Weighted(Box<WeightedClusters>),
     /// `cluster_header`: the name of the header, in lower case
     Header(Box<[u8]>),
+    /// A cluster specifier plugin: `envoy.router.cluster_specifier_plugin.matcher`
+    Matched(Arc<Tree<Arc<str>>>),
+}
+
+/// `InternalRedirectPolicy`.
+#[derive(Debug)]
+pub struct InternalRedirects {
+    /// `max_internal_redirects`: so many for one request, 1 unless set.
+    pub max: u32,
+    /// `redirect_response_codes`: 302 unless set.
+    pub statuses: Vec<u16>,
+    /// `predicates`: all must hold.
+    pub predicates: Vec<RedirectPredicate>,
+    /// `allow_cross_scheme_redirect`
+    pub cross_scheme: bool,
+    /// `response_headers_to_copy`, in lower case: the next request has them as the redirect has.
+    pub copies: Vec<Box<[u8]>>,
+}
+
+/// `InternalRedirectPolicy.predicates`
+#[derive(Debug)]
+pub enum RedirectPredicate {
+    /// `allow_listed_routes`: only to routes of these names.
+    AllowListed(Vec<Box<str>>),
+    /// `previous_routes`: not to a route to which this one has redirected the request before.
+    NotBefore,
+    /// `safe_cross_scheme`: not from http to https.
+    SafeCrossScheme,
 }
 
 /// `WeightedCluster`.
@@ -104,6 +139,8 @@ pub struct WeightedCluster {
     pub headers: HeaderChanges,
     /// `host_rewrite_literal`; what the route makes of the host comes after it.
     pub host: Option<Box<[u8]>>,
+    /// `typed_per_filter_config`
+    pub filters: FilterSettings,
 }
 
 /// The cluster of a [`WeightedCluster`].
@@ -187,4 +224,6 @@ pub enum HashInput {
     SourceIp,
     /// `query_parameter`
     QueryParameter(Box<[u8]>),
+    /// `filter_state`: the value of that name, which has a hash if `envoy.hashable_string` made it.
+    FilterState(Box<str>),
 }

@@ -2,6 +2,7 @@
 
 use crate::config::filter_state_matcher::FilterStateMatcher;
 use crate::config::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex};
+use crate::config::metadata_matcher::MetadataMatcher;
 use crate::runtime_layer::Fraction;
 
 /// `RouteMatch`.
@@ -51,6 +52,8 @@ pub struct Criteria {
     pub certificate_validated: Option<bool>,
     /// `filter_state`: values that network filters left on the connection.
     pub filter_state: Vec<FilterStateMatcher>,
+    /// `dynamic_metadata`: what filters have left on the request; at its beginning none has run.
+    pub metadata: Vec<MetadataMatcher>,
 }
 
 impl Criteria {
@@ -64,5 +67,6 @@ impl Criteria {
             && self.certificate_presented.is_none()
             && self.certificate_validated.is_none()
             && self.filter_state.is_empty()
+            && self.metadata.is_empty()
     }
 }

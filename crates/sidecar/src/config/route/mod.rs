@@ -8,8 +8,9 @@ mod matching;
 use std::sync::Arc;
 
 pub use self::action::{
-    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, MirrorCluster,
-    RandomSource, RawTunnel, ShareCluster, WeightedCluster, WeightedClusters,
+    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, InternalRedirects,
+    Mirror, MirrorCluster, RandomSource, RawTunnel, RedirectPredicate, ShareCluster,
+    WeightedCluster, WeightedClusters,
 };
 pub use self::answer::{DirectResponse, PathRewrite, Redirect, TemplatePiece};
 pub use self::headers::{AppendAction, HeaderAddition, HeaderChange, HeaderChanges};

@@ -10,12 +10,14 @@ use super::request::write_log;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
 use crate::config::http_filter::{FilterSettings, HeaderMutations};
-use crate::config::route::{Action, Forward, Route, RouteTable, VirtualCluster, VirtualHost};
+use crate::config::route::{
+    Action, Forward, Route, RouteTable, VirtualCluster, VirtualHost, WeightedCluster,
+};
 use crate::http::filters::{self, Settings};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
 use crate::http::route::stats::Counted;
-use crate::http::route::{self, Facts, RouteMatchResult};
+use crate::http::route::{self, Chosen, Facts, RouteMatchResult};
 use crate::http::router::Levels;
 use crate::http::stream_info::StreamInfo;
 use crate::telemetry::access_log::flags::Flags;
@@ -38,6 +40,8 @@ pub enum Decision {
 
 /// The levels of header changes, kept alive for as long as the request uses them.
 pub struct Held {
+    /// Where the route sends it: chosen with the route, before any filter has changed the head.
+    pub chosen: Chosen,
     route: Arc<Route>,
     /// The virtual host, which has settings of its own for the router.
     pub host: Arc<VirtualHost>,
@@ -51,20 +55,32 @@ impl Held {
         if self.table.most_specific_wins {
             levels.reverse();
         }
-        Levels::new(levels)
+        let levels = Levels::new(levels);
+        match self.share() {
+            Some(share) => levels.with_cluster(&share.headers),
+            None => levels,
+        }
     }
-}
 
-impl Held {
+    /// The share of a weighted cluster that was chosen.
+    fn share(&self) -> Option<&WeightedCluster> {
+        match &self.route.action {
+            Action::Forward(forward) => forward.share_of(&self.chosen),
+            Action::Redirect(_) | Action::Direct(_) => None,
+        }
+    }
+
     /// What is said of filters, the most specific level first.
-    fn settings(&self) -> [&FilterSettings; 3] {
-        [&self.route.filters, &self.host.filters, &self.table.filters]
+    fn settings(&self) -> impl Iterator<Item = &FilterSettings> {
+        let share = self.share().map(|share| &share.filters);
+        let levels = [&self.route.filters, &self.host.filters, &self.table.filters];
+        share.into_iter().chain(levels)
     }
 }
 
 impl Settings for Held {
     fn runs(&self, name: &str) -> Option<bool> {
-        let mut levels = self.settings().into_iter();
+        let mut levels = self.settings();
         levels.find_map(|level| level.of(name).map(|setting| !setting.disabled))
     }
 
@@ -171,6 +187,79 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         request.headers.remove(Name::Expect);
     }
 
+    find(context, request, info, upgrade, caller.internal)
+}
+
+/// Finds the route of a request that an internal redirect has sent on its way anew. Where it comes
+/// from and who it is is known already.
+pub fn again(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
+    if let Err(answer) = path::normalize(&context.manager, &mut request.path) {
+        return Decision::Reply(answer);
+    }
+    shorten_host(context, &mut request.authority, false);
+    find(context, request, info, None, true)
+}
+
+/// The route of a request, none where it is told to come by TLS, and its cluster.
+pub struct Destination {
+    pub route: Option<Arc<Route>>,
+    pub cluster: Option<Arc<str>>,
+}
+
+/// Where a request would go; `None` if no route takes it.
+pub fn destination(
+    context: &Context,
+    request: &RequestHead,
+    info: &StreamInfo,
+    random: u64,
+) -> Option<Destination> {
+    let table = context.manager.routes.load()?;
+    let route = match table.route(&facts(context, request, random)) {
+        RouteMatchResult::NotFound => return None,
+        RouteMatchResult::NeedsTls => None,
+        RouteMatchResult::Found { route, .. } => Some(route.clone()),
+    };
+    let cluster = route.as_ref().and_then(|route| match &route.action {
+        Action::Forward(forward) => {
+            let chosen = choose(context, forward, request, info, random);
+            forward.cluster_of(&chosen).map(Arc::from)
+        }
+        Action::Redirect(_) | Action::Direct(_) => None,
+    });
+    Some(Destination { route, cluster })
+}
+
+fn choose(
+    context: &Context,
+    forward: &Forward,
+    request: &RequestHead,
+    info: &StreamInfo,
+    random: u64,
+) -> Chosen {
+    let client = info.client.or(context.connection.peer.socket());
+    let state = &context.connection.state.filter_state;
+    let hash = || forward.hash(request, client.map(|client| client.ip()), &state.borrow());
+    forward.choose(request, random, hash)
+}
+
+fn facts<'a>(context: &'a Context, request: &'a RequestHead, random: u64) -> Facts<'a> {
+    Facts {
+        request,
+        random,
+        certificate: context.certificate,
+        state: &context.connection.state,
+    }
+}
+
+/// Finds the route of a request, and with it the cluster.
+fn find(
+    context: &Rc<Context>,
+    request: &mut RequestHead,
+    info: &mut StreamInfo,
+    upgrade: Option<Vec<u8>>,
+    internal: bool,
+) -> Decision {
+    let manager = &context.manager;
     context.stats.rq_total.increment(1);
     let Some(table) = manager.routes.load() else {
         context.stats.no_route.increment(1);
@@ -182,19 +271,13 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
             Flags::NO_ROUTE_FOUND,
         ));
     };
-    if !caller.internal {
+    if !internal {
         for name in &table.internal_only {
             request.headers.remove_named(name);
         }
     }
     let random = context.worker.random();
-    let facts = Facts {
-        request,
-        random,
-        certificate: context.certificate,
-        state: &context.connection.state,
-    };
-    match table.route(&facts) {
+    match table.route(&facts(context, request, random)) {
         RouteMatchResult::NotFound => {
             log_start(context, info, request);
             context.stats.no_route.increment(1);
@@ -220,9 +303,13 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         } => {
             info.route = Some(route.clone());
             info.tell_attempts = virtual_host.attempt_count_in_response;
+            let chosen = match &route.action {
+                Action::Forward(forward) => choose(context, forward, request, info, random),
+                Action::Redirect(_) | Action::Direct(_) => Chosen::Nowhere,
+            };
             if manager.log_times.on_request {
                 if let Action::Forward(forward) = &route.action {
-                    tell_cluster(context, forward, random, request, info);
+                    tell_cluster(context, forward.cluster_of(&chosen), info);
                 }
                 log_start(context, info, request);
             }
@@ -241,7 +328,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                     .unwrap_or_else(|| manager.upgrades.iter().any(|kind| **kind == **asked));
                 if !allowed {
                     if let Some(forward) = forward {
-                        tell_cluster(context, forward, random, request, info);
+                        tell_cluster(context, forward.cluster_of(&chosen), info);
                     }
                     context.stats.downstream_rq_ws_on_non_ws_route.increment(1);
                     return Decision::Reply(
@@ -252,6 +339,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
             let (route, host) = (route.clone(), virtual_host.clone());
             Decision::Route {
                 levels: Held {
+                    chosen,
                     route: route.clone(),
                     host,
                     table,
@@ -265,16 +353,9 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
 }
 
 /// Tells the log of the cluster of a request that is not forwarded there, or not yet.
-fn tell_cluster(
-    context: &Context,
-    forward: &Forward,
-    random: u64,
-    request: &RequestHead,
-    info: &mut StreamInfo,
-) {
-    let chosen = forward.choose_cluster(request, random, || None);
-    let chosen = chosen.and_then(|chosen| context.worker.clusters.cluster(chosen.name()));
-    info.cluster = chosen.map(|cluster| cluster.config().name.clone());
+fn tell_cluster(context: &Context, name: Option<&str>, info: &mut StreamInfo) {
+    let cluster = name.and_then(|name| context.worker.clusters.cluster(name));
+    info.cluster = cluster.map(|cluster| cluster.config().name.clone());
 }
 
 /// `flush_access_log_on_new_request`: before anything is done with it.

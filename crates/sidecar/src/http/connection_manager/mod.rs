@@ -3,7 +3,7 @@
 
 mod client_certificate;
 pub mod context;
-mod decide;
+pub mod decide;
 mod forwarded;
 mod h1;
 mod h2;

@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::decide::{Decision, continues, counted, decide};
+use super::decide::{Decision, again, continues, counted, decide};
 use super::hop_by_hop;
 use super::local_reply::LocalReply;
 use super::local_reply_config;
@@ -21,7 +21,7 @@ use crate::http::h1::grammar;
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::route;
-use crate::http::router::{self, Forwarded, Levels};
+use crate::http::router::{self, Forwarded, Levels, Replay};
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
@@ -79,108 +79,130 @@ pub async fn serve(
         // If there will be no tunnel, the bytes behind the head are not to be taken for a request.
         downstream.end_connection();
     }
-    let next = match decide(context, request, &mut info) {
-        Decision::Reply(answer) => {
-            reply(
-                context, request, response, downstream, &mut info, answer, None,
-            )
-            .await
-        }
-        Decision::Refuse(answer) => {
-            if request.version == Version::Http2 {
-                info.flags |= answer.flags;
-                info.details = answer.details;
-                log(context, &mut info, request, response, None);
-                downstream.reset(Reset::InternalError);
-                return Next::Close;
+    let mut decision = decide(context, request, &mut info);
+    let mut replay = Replay::default();
+    let mut active = active;
+    let next = loop {
+        break match decision {
+            Decision::Reply(answer) => {
+                reply(
+                    context, request, response, downstream, &mut info, answer, None,
+                )
+                .await
             }
-            reply(
-                context, request, response, downstream, &mut info, answer, None,
-            )
-            .await
-        }
-        Decision::Route {
-            route,
-            levels: held,
-            upgrade,
-            random,
-        } => {
-            let levels = held.levels();
-            if !context.manager.filters.is_empty() {
-                filters::on_request(context, &held, request, &mut info);
-            }
-            let answer = match &route.action {
-                Action::Direct(_) | Action::Redirect(_) => {
-                    own_answer(context, &info, &route, request)
+            Decision::Refuse(answer) => {
+                if request.version == Version::Http2 {
+                    info.flags |= answer.flags;
+                    info.details = answer.details;
+                    log(context, &mut info, request, response, None);
+                    downstream.reset(Reset::InternalError);
+                    return Next::Close;
                 }
-                Action::Forward(forward) => {
-                    let counted = counted(context, &held.host, &route, request);
-                    let mut stream = router::Stream {
-                        context,
-                        request,
-                        response,
-                        downstream,
-                        info: &mut info,
-                        timer,
-                        host: &held.host,
-                        settings: &held,
-                        upgrade,
-                        random,
-                        counted,
-                    };
-                    match router::forward(&mut stream, &route, forward, levels).await {
-                        Forwarded::Done {
-                            request_done,
-                            trailers: sent,
-                        } => {
-                            log(context, &mut info, request, response, sent.as_ref());
-                            if request_done {
-                                return Next::Continue;
-                            }
-                            let early = &context.stats.downstream_rq_response_before_rq_complete;
-                            early.increment(1);
-                            return Next::Close;
-                        }
-                        Forwarded::Upgraded { far, idle } => {
-                            if context.manager.log_times.on_tunnel && request.method != b"POST" {
-                                let kind = LogKind::DownstreamTunnelEstablished;
-                                write_log(context, &info, kind, request, Some(response), None);
-                            }
-                            let tunnel = Tunnel {
-                                far,
-                                idle,
-                                info,
-                                active,
-                            };
-                            if request.method == b"POST" {
-                                // Its body is carried, and it ends as any other request.
-                                let heads = (&*request, &*response);
-                                Box::pin(tunnel::http2(context, downstream, tunnel, heads)).await;
-                                return Next::Continue;
-                            }
-                            return Next::Tunnel(Box::new(tunnel));
-                        }
-                        Forwarded::Broken => {
-                            flush_what_there_is(downstream).await;
-                            log(context, &mut info, request, response, None);
-                            downstream.reset(Reset::InternalError);
-                            return Next::Close;
-                        }
-                        Forwarded::Reply(answer) => answer,
+                reply(
+                    context, request, response, downstream, &mut info, answer, None,
+                )
+                .await
+            }
+            Decision::Route {
+                route,
+                levels: held,
+                upgrade,
+                random,
+            } => {
+                let levels = held.levels();
+                if !context.manager.filters.is_empty() {
+                    filters::on_request(context, &held, request, &mut info);
+                }
+                let answer = match &route.action {
+                    Action::Direct(_) | Action::Redirect(_) => {
+                        own_answer(context, &info, &route, request)
                     }
-                }
-            };
-            reply(
-                context,
-                request,
-                response,
-                downstream,
-                &mut info,
-                answer,
-                Some((levels, &held)),
-            )
-            .await
-        }
+                    Action::Forward(forward) => {
+                        let counted = counted(context, &held.host, &route, request);
+                        let mut stream = router::Stream {
+                            context,
+                            request,
+                            response,
+                            downstream,
+                            info: &mut info,
+                            timer,
+                            host: &held.host,
+                            settings: &held,
+                            upgrade,
+                            random,
+                            counted,
+                            chosen: &held.chosen,
+                            replay: std::mem::take(&mut replay),
+                        };
+                        match router::forward(&mut stream, &route, forward, levels).await {
+                            Forwarded::Done {
+                                request_done,
+                                trailers: sent,
+                            } => {
+                                log(context, &mut info, request, response, sent.as_ref());
+                                if request_done {
+                                    return Next::Continue;
+                                }
+                                let early =
+                                    &context.stats.downstream_rq_response_before_rq_complete;
+                                early.increment(1);
+                                return Next::Close;
+                            }
+                            Forwarded::Upgraded { far, idle } => {
+                                if context.manager.log_times.on_tunnel && request.method != b"POST"
+                                {
+                                    let kind = LogKind::DownstreamTunnelEstablished;
+                                    write_log(context, &info, kind, request, Some(response), None);
+                                }
+                                let tunnel = Tunnel {
+                                    far,
+                                    idle,
+                                    info,
+                                    active,
+                                };
+                                if request.method == b"POST" {
+                                    // Its body is carried, and it ends as any other request.
+                                    let heads = (&*request, &*response);
+                                    Box::pin(tunnel::http2(context, downstream, tunnel, heads))
+                                        .await;
+                                    return Next::Continue;
+                                }
+                                return Next::Tunnel(Box::new(tunnel));
+                            }
+                            Forwarded::Redirected { head, replay: kept } => {
+                                *request = *head;
+                                let kind = LogKind::DownstreamEnd;
+                                write_log(context, &info, kind, request, Some(response), None);
+                                drop(active);
+                                context.stats.begin_request(request.version);
+                                active = Active(context.clone());
+                                info = info.redirected();
+                                replay = kept;
+                                decision = again(context, request, &mut info);
+                                continue;
+                            }
+                            Forwarded::Broken => {
+                                flush_what_there_is(downstream).await;
+                                log(context, &mut info, request, response, None);
+                                downstream.reset(Reset::InternalError);
+                                return Next::Close;
+                            }
+                            Forwarded::Reply(answer) => answer,
+                        }
+                    }
+                };
+                reply(
+                    context,
+                    request,
+                    response,
+                    downstream,
+                    &mut info,
+                    answer,
+                    Some((levels, &held)),
+                )
+                .await
+            }
+        };
     };
     log(context, &mut info, request, response, None);
     next

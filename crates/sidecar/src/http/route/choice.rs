@@ -6,80 +6,92 @@ use crate::config::route::{
     ClusterChoice, Forward, RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
 };
 use crate::http::message::RequestHead;
+use crate::matching::RequestInputs;
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub enum ChosenCluster<'f, 'r> {
-    /// By configuration.
-    Configured {
+/// Where a request goes, said without borrowing from its route or its head.
+#[derive(Debug)]
+pub enum Chosen {
+    /// To the one cluster that the route names.
+    Only,
+    /// To the cluster of this share.
+    Share(usize),
+    /// To a cluster that a header or a plugin has named, by this share if there are shares.
+    Named {
         /// The cluster.
-        name: &'f Arc<str>,
+        name: Arc<str>,
         /// Its share, if it was chosen by weight.
-        share: Option<&'f WeightedCluster>,
+        share: Option<usize>,
     },
-    /// By `cluster_header`.
-    Requested {
-        /// The cluster.
-        name: &'r str,
-        /// Its share, if it was chosen by weight.
-        share: Option<&'f WeightedCluster>,
-    },
-}
-
-impl<'f> ChosenCluster<'f, '_> {
-    /// The cluster's name.
-    pub fn name(&self) -> &str {
-        match self {
-            ChosenCluster::Configured { name, .. } => name,
-            ChosenCluster::Requested { name, .. } => name,
-        }
-    }
-
-    /// Its share, if it was chosen by weight.
-    pub fn share(&self) -> Option<&'f WeightedCluster> {
-        match self {
-            ChosenCluster::Configured { share, .. } | ChosenCluster::Requested { share, .. } => {
-                *share
-            }
-        }
-    }
+    /// Nowhere: nothing names a cluster. It is answered as an unknown cluster is.
+    Nowhere,
 }
 
 impl Forward {
-    /// The cluster that this request goes to, and what else its share has. `None` where a
-    /// header should name the cluster and does not, which is answered as an unknown cluster is.
-    /// `hash` is what the route's hash policies make of the request.
-    pub fn choose_cluster<'f, 'r>(
-        &'f self,
-        request: &'r RequestHead,
+    /// The cluster that this request goes to. `hash` is what the route's hash policies make of the
+    /// request.
+    pub fn choose(
+        &self,
+        request: &RequestHead,
         random: u64,
         hash: impl FnOnce() -> Option<u64>,
-    ) -> Option<ChosenCluster<'f, 'r>> {
+    ) -> Chosen {
+        let by_header = |header: &[u8], share| match named_in(request, header) {
+            Some(name) => Chosen::Named {
+                name: name.into(),
+                share,
+            },
+            None => Chosen::Nowhere,
+        };
         match &self.cluster {
-            ClusterChoice::Named(name) => Some(ChosenCluster::Configured { name, share: None }),
+            ClusterChoice::Named(_) => Chosen::Only,
             ClusterChoice::Weighted(weighted) => {
                 let chosen = match &weighted.random {
                     RandomSource::Own => None,
                     RandomSource::Header(name) => number_in(request, name),
                     RandomSource::Hash => hash(),
                 };
-                let share = weighted.choose(chosen.unwrap_or(random))?;
-                match &share.cluster {
-                    ShareCluster::Named(name) => Some(ChosenCluster::Configured {
-                        name,
-                        share: Some(share),
-                    }),
-                    ShareCluster::Header(header) => {
-                        named_in(request, header).map(|name| ChosenCluster::Requested {
-                            name,
-                            share: Some(share),
-                        })
-                    }
+                let Some(at) = weighted.choose(chosen.unwrap_or(random)) else {
+                    return Chosen::Nowhere;
+                };
+                match &weighted.parts[at].cluster {
+                    ShareCluster::Named(_) => Chosen::Share(at),
+                    ShareCluster::Header(header) => by_header(header, Some(at)),
                 }
             }
-            ClusterChoice::Header(header) => {
-                named_in(request, header).map(|name| ChosenCluster::Requested { name, share: None })
-            }
+            ClusterChoice::Header(header) => by_header(header, None),
+            ClusterChoice::Matched(tree) => match tree.find(&RequestInputs(request)) {
+                Some(name) => Chosen::Named {
+                    name: name.clone(),
+                    share: None,
+                },
+                None => Chosen::Nowhere,
+            },
+        }
+    }
+
+    /// The name of the cluster that was chosen.
+    pub fn cluster_of<'a>(&'a self, chosen: &'a Chosen) -> Option<&'a str> {
+        match (chosen, &self.cluster) {
+            (Chosen::Named { name, .. }, _) => Some(name),
+            (Chosen::Only, ClusterChoice::Named(name)) => Some(name),
+            (Chosen::Share(_), _) => match &self.share_of(chosen)?.cluster {
+                ShareCluster::Named(name) => Some(name),
+                ShareCluster::Header(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The share that was chosen, if there are shares.
+    pub fn share_of(&self, chosen: &Chosen) -> Option<&WeightedCluster> {
+        let at = match chosen {
+            Chosen::Share(at) => *at,
+            Chosen::Named { share, .. } => (*share)?,
+            Chosen::Only | Chosen::Nowhere => return None,
+        };
+        match &self.cluster {
+            ClusterChoice::Weighted(weighted) => weighted.parts.get(at),
+            _ => None,
         }
     }
 }
@@ -87,14 +99,14 @@ impl Forward {
 impl WeightedClusters {
     /// The share into which a number falls. The weights are those of this moment, for the runtime
     /// may change them.
-    fn choose(&self, random: u64) -> Option<&WeightedCluster> {
+    fn choose(&self, random: u64) -> Option<usize> {
         let total: u64 = self
             .parts
             .iter()
             .map(|part| u64::from(part.weight.get()))
             .sum();
         let mut at = random.checked_rem(total)?;
-        self.parts.iter().find(|part| {
+        self.parts.iter().position(|part| {
             let weight = u64::from(part.weight.get());
             let found = at < weight;
             at = at.wrapping_sub(weight);

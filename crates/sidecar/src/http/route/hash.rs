@@ -8,14 +8,20 @@ use twox_hash::XxHash64;
 use super::matching::{cookie, parameter, split_query};
 use crate::config::route::{Forward, HashInput};
 use crate::http::message::RequestHead;
+use crate::network::filter_state::{FilterState, Value};
 
 impl Forward {
     /// The hash of a request from `client`, the same as Envoy's for the same request; `None` where
     /// no policy finds its part.
-    pub fn hash(&self, request: &RequestHead, client: Option<IpAddr>) -> Option<u64> {
+    pub fn hash(
+        &self,
+        request: &RequestHead,
+        client: Option<IpAddr>,
+        state: &FilterState,
+    ) -> Option<u64> {
         let mut hash: Option<u64> = None;
         for policy in &self.hash {
-            if let Some(part) = part(&policy.input, request, client) {
+            if let Some(part) = part(&policy.input, request, client, state) {
                 // Rotated, so that two equal parts do not take each other away.
                 hash = Some(hash.map_or(part, |hash| hash.rotate_left(1) ^ part));
             }
@@ -27,7 +33,12 @@ impl Forward {
     }
 }
 
-fn part(input: &HashInput, request: &RequestHead, client: Option<IpAddr>) -> Option<u64> {
+fn part(
+    input: &HashInput,
+    request: &RequestHead,
+    client: Option<IpAddr>,
+    state: &FilterState,
+) -> Option<u64> {
     match input {
         HashInput::Header { name, rewrite } => {
             let mut values: SmallVec<[&[u8]; 4]> = match &**name {
@@ -53,6 +64,10 @@ fn part(input: &HashInput, request: &RequestHead, client: Option<IpAddr>) -> Opt
             Some(hash)
         }
         HashInput::Cookie(name) => text(cookie(request, name)?),
+        HashInput::FilterState(key) => match state.value(key)? {
+            Value::Hashable(value) => Some(XxHash64::oneshot(0, value.as_bytes())),
+            _ => None,
+        },
         HashInput::SourceIp => text(client?.to_canonical().to_string().as_bytes()),
         HashInput::QueryParameter(name) => {
             let (_, query) = split_query(&request.path);

@@ -106,6 +106,8 @@ impl Criteria {
                 let value = values.value(&matcher.key);
                 value.is_some_and(|value| matcher.matches(value))
             })
+            // Routes are looked for before the filters run that set it.
+            && self.metadata.iter().all(|matcher| matcher.matches(None))
     }
 }
 

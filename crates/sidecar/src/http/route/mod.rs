@@ -11,6 +11,7 @@ pub mod stats;
 
 use std::sync::Arc;
 
+pub use self::choice::Chosen;
 pub use self::matching::split_query;
 pub use self::redirect::{write_https_location, write_location, write_own_location};
 pub use self::rewrite::rewrite_path;
@@ -25,7 +26,7 @@ pub struct Facts<'a> {
     /// The head, with the headers as the next hop is told them.
     pub request: &'a RequestHead,
     /// The request's own random number, which decides fractions here and weights in
-    /// [`Forward::choose_cluster`](crate::config::route::Forward::choose_cluster).
+    /// [`Forward::choose`](crate::config::route::Forward::choose).
     pub random: u64,
     /// The client's certificate.
     pub certificate: ClientCertificate,

@@ -179,8 +179,8 @@ fn clusters_by_weight_and_header() {
         let Action::Forward(forward) = &route.action else {
             panic!()
         };
-        let chosen = forward.choose_cluster(request, random, || None);
-        chosen.map(|chosen| chosen.name().to_owned())
+        let chosen = forward.choose(request, random, || None);
+        forward.cluster_of(&chosen).map(str::to_owned)
     };
     let weighted = request("GET", "h", "/w", &[]);
     let picks: Vec<_> = (0..8)

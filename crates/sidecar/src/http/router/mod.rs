@@ -2,6 +2,7 @@
 
 mod failure;
 mod header_changes;
+mod internal_redirect;
 mod mirror;
 mod raw;
 mod relay;
@@ -25,6 +26,7 @@ use crate::http::error::StreamError;
 use crate::http::filters::Settings;
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
+use crate::http::route::Chosen;
 use crate::http::route::stats::Counted;
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
@@ -34,9 +36,14 @@ use crate::upstream::exchange::Exchange;
 use crate::upstream::{Client, Cluster, ExchangeRequest, TcpUpstream};
 
 pub use header_changes::{Levels, apply_changes, mutate};
-use relay::{Deadlines, Relay, RelayError, Replay};
+pub use internal_redirect::Followed;
+pub use relay::Replay;
+use relay::{Deadlines, Relay, RelayError};
 use response::ResponseRules;
 pub use response::change_headers as change_response_headers;
+
+/// What a listener buffers unless it says otherwise: 1 MiB.
+const BUFFER_LIMIT: usize = 1024 * 1024;
 
 /// How a forwarded request ended.
 pub enum Forwarded {
@@ -51,6 +58,12 @@ pub enum Forwarded {
     Upgraded { far: Far, idle: Option<Duration> },
     /// Nothing has been sent to the client yet: answer so.
     Reply(LocalReply),
+    /// The endpoint redirects the request, and the route has us follow: `head` is to be routed anew.
+    /// The body is in `replay`.
+    Redirected {
+        head: Box<RequestHead>,
+        replay: Replay,
+    },
     /// The client is gone, or the response broke off in the middle: reset the stream.
     Broken,
 }
@@ -80,6 +93,10 @@ pub struct Stream<'a, 'd> {
     pub upgrade: Option<Vec<u8>>,
     /// The counters of its virtual cluster and of its route.
     pub counted: Counted,
+    /// Where its route sends it.
+    pub chosen: &'a Chosen,
+    /// What was read of its body before an internal redirect.
+    pub replay: Replay,
 }
 
 impl Stream<'_, '_> {
@@ -109,22 +126,10 @@ pub async fn forward<'f>(
     levels: Levels<'f>,
 ) -> Forwarded {
     let clusters = &stream.context.worker.clusters;
-    let mut levels = levels;
-    let mut host = None;
-    let client = stream
-        .info
-        .client
-        .or(stream.context.connection.peer.socket());
-    let hash = || forward.hash(stream.request, client.map(|client| client.ip()));
-    let chosen = forward.choose_cluster(stream.request, stream.random, hash);
-    let chosen = chosen.and_then(|chosen| {
-        if let Some(share) = chosen.share() {
-            levels = levels.with_cluster(&share.headers);
-            host = share.host.as_deref();
-        }
-        clusters.cluster(chosen.name())
-    });
-    let Some(cluster) = chosen else {
+    let share = forward.share_of(stream.chosen);
+    let host = share.and_then(|share| share.host.as_deref());
+    let name = forward.cluster_of(stream.chosen);
+    let Some(cluster) = name.and_then(|name| clusters.cluster(name)) else {
         stream.context.stats.no_cluster.increment(1);
         return Forwarded::Reply(LocalReply::new(
             forward.not_found_status,
@@ -143,11 +148,29 @@ pub async fn forward<'f>(
         return Box::pin(raw::open(stream, &cluster, raw, levels, deadlines)).await;
     }
     request::speak_of_upgrade(stream);
-    let mut replay = Replay::default();
+    let mut replay = std::mem::take(&mut stream.replay);
+    if let Some(limit) = body_limit(stream, forward) {
+        replay.limit = limit;
+    }
     if !forward.mirrors.is_empty() {
         replay.copies = mirror::begin(stream, forward, deadlines.response);
+        replay.tell_copies(stream.context);
     }
     attempt_and_retry(stream, &cluster, forward, levels, deadlines, replay).await
+}
+
+/// The most bytes of a body to keep, where it is not the usual limit: a route that follows redirects
+/// keeps as much as the listener buffers.
+fn body_limit(stream: &Stream<'_, '_>, forward: &Forward) -> Option<usize> {
+    let configured = forward.body_limit;
+    let configured = configured.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    match forward.redirects {
+        Some(_) => {
+            let usual = || stream.context.connection.buffer_limit(BUFFER_LIMIT);
+            Some(configured.unwrap_or_else(usual))
+        }
+        None => configured.map(|limit| limit.min(Replay::LIMIT)),
+    }
 }
 
 /// Where an ORIGINAL_DST cluster connects to: what the request's header says where the cluster reads
@@ -176,7 +199,7 @@ async fn attempt_and_retry(
     mut replay: Replay,
 ) -> Forwarded {
     // An upgrade's request lasts as long as its tunnel.
-    let whole = stream.request.body == BodyLength::None && stream.upgrade.is_none();
+    let whole = replay.ended || stream.request.body == BodyLength::None && stream.upgrade.is_none();
     let mut request_ended = whole.then(|| Instant::from_std(stream.info.started));
     // Held while the retry lasts: it is one more request in flight.
     let mut retry = None;
@@ -231,13 +254,14 @@ async fn attempt_and_retry(
             &stream.counted,
             stream.upgrade.is_some(),
         );
+        rules.follow(forward.redirects.as_deref(), cluster, stream.random);
         let mut relay = Relay::new(
             stream.context,
             stream.request,
             stream.response,
             stream.downstream,
             &mut replay,
-            may_retry,
+            may_retry || forward.redirects.is_some(),
             deadlines,
             request_ended,
             stream.timer,
@@ -249,10 +273,15 @@ async fn attempt_and_retry(
         let (received, sent) = (relay.bytes_received, relay.bytes_sent);
         let trailers = relay.trailers.take();
         let upgraded = rules.upgraded;
+        let target = rules.target.take();
         let moments = relay.moments(rules.started());
         stream.info.moments = moments;
         stream.info.bytes_received += received;
         stream.info.bytes_sent += sent;
+        if let Some(head) = target {
+            let replay = replay.moved(head.body != BodyLength::None);
+            return Forwarded::Redirected { head, replay };
+        }
         let error = match outcome {
             Ok(()) if upgraded => {
                 return Forwarded::Upgraded {

@@ -17,13 +17,13 @@ use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::record::Moments;
 use crate::upstream::exchange::Exchange;
 
-/// The most body bytes kept so that a request can be sent again; beyond it, it cannot.
-const REPLAY_LIMIT: usize = 64 * 1024;
-
 /// What was sent of a request and could be sent again, on a connection that may turn out dead.
-#[derive(Default)]
 pub struct Replay {
     bytes: Vec<u8>,
+    /// As many bytes were read for an earlier place, and count for the next one as well.
+    carried: u64,
+    /// The most bytes to keep.
+    pub limit: usize,
     /// The request's body, with its trailers, has been read to its end.
     pub ended: bool,
     trailers: Option<Headers>,
@@ -32,14 +32,52 @@ pub struct Replay {
     pub copies: Copies,
 }
 
+impl Default for Replay {
+    fn default() -> Self {
+        Replay {
+            bytes: Vec::new(),
+            carried: 0,
+            limit: Replay::LIMIT,
+            ended: false,
+            trailers: None,
+            overflowed: false,
+            copies: Copies::default(),
+        }
+    }
+}
+
 impl Replay {
+    /// The most body bytes kept so that a request can be sent again; beyond it, it cannot.
+    pub const LIMIT: usize = 64 * 1024;
+
+    /// What is kept of a body that is to be sent to another place; nothing where it has none there.
+    pub fn moved(&mut self, has_body: bool) -> Self {
+        let kept = std::mem::take(self);
+        let bytes = if has_body { kept.bytes } else { Vec::new() };
+        Replay {
+            carried: bytes.len() as u64,
+            bytes,
+            trailers: kept.trailers.filter(|_| has_body),
+            ended: true,
+            ..Replay::default()
+        }
+    }
+
+    /// Tells the copies of a body that was read before.
+    pub fn tell_copies(&mut self, context: &HttpContext) {
+        if self.ended && !self.copies.is_empty() {
+            self.copies.data(context, &self.bytes);
+            self.copies.end(context, self.trailers.as_ref());
+        }
+    }
+
     /// Whether all that was taken from the client is still here.
     pub fn is_complete(&self) -> bool {
         !self.overflowed
     }
 
     fn keep(&mut self, data: &[u8]) {
-        if self.overflowed || self.bytes.len() + data.len() > REPLAY_LIMIT {
+        if self.overflowed || self.bytes.len() + data.len() > self.limit {
             self.overflowed = true;
             self.bytes = Vec::new();
         } else {
@@ -108,6 +146,10 @@ pub trait OnHead {
 
     /// The request lasts, and that is to be logged: so many bytes have been received and sent.
     fn lasts(&mut self, request: &RequestHead, response: &ResponseHead, bytes: (u64, u64));
+
+    /// Whether this final head is a redirect that is followed instead of being passed on. `whole`:
+    /// the request has come to its end, and its body is kept.
+    fn is_followed(&mut self, request: &RequestHead, response: &ResponseHead, whole: bool) -> bool;
 
     /// Whether the connection is to end with this response, because it is draining.
     fn is_last(&self) -> bool;
@@ -179,6 +221,8 @@ impl<'a, 'd> Relay<'a, 'd> {
         timer: &'a mut Timer,
     ) -> Self {
         let began = Instant::now();
+        let already = replay.carried;
+        replay.carried = 0;
         Relay {
             context,
             request,
@@ -195,7 +239,7 @@ impl<'a, 'd> Relay<'a, 'd> {
             keeps,
             deadlines,
             timer,
-            bytes_received: 0,
+            bytes_received: already,
             bytes_sent: 0,
             trailers: None,
             request_ended,
@@ -443,6 +487,10 @@ impl<'a, 'd> Relay<'a, 'd> {
                             .poll_flush(cx)
                             .map_err(RelayError::Downstream)?;
                         continue;
+                    }
+                    let whole = self.request_ended.is_some() && self.replay.is_complete();
+                    if on_head.is_followed(self.request, self.response, whole) {
+                        return Poll::Ready(Ok(()));
                     }
                     // The client's answer has come: there is nothing to send again any more.
                     self.keeps = false;

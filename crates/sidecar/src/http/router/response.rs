@@ -5,8 +5,9 @@ use std::rc::Rc;
 use tokio::time::Instant;
 
 use super::header_changes::{self, Additions, Levels};
+use super::internal_redirect;
 use super::relay::{HeadOutcome, OnHead};
-use crate::config::route::HeaderChanges;
+use crate::config::route::{HeaderChanges, InternalRedirects};
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::request::write_log;
 use crate::http::connection_manager::{hop_by_hop, response_head};
@@ -16,6 +17,7 @@ use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::http::route::stats::Counted;
 use crate::http::stream_info::StreamInfo;
 use crate::telemetry::access_log::record::LogKind;
+use crate::upstream::Cluster;
 
 /// The rules that apply to the response of one request.
 pub struct ResponseRules<'a> {
@@ -27,6 +29,16 @@ pub struct ResponseRules<'a> {
     upgrade_asked: bool,
     /// Upstream has accepted the upgrade.
     pub upgraded: bool,
+    redirects: Option<Redirects<'a>>,
+    /// Where a redirect that is followed leads.
+    pub target: Option<Box<RequestHead>>,
+}
+
+/// The redirects that a route follows.
+struct Redirects<'a> {
+    policy: &'a InternalRedirects,
+    cluster: &'a Cluster,
+    random: u64,
 }
 
 impl<'a> ResponseRules<'a> {
@@ -46,7 +58,23 @@ impl<'a> ResponseRules<'a> {
             counted,
             upgrade_asked,
             upgraded: false,
+            redirects: None,
+            target: None,
         }
+    }
+
+    /// Follows redirects, if the route does.
+    pub fn follow(
+        &mut self,
+        policy: Option<&'a InternalRedirects>,
+        cluster: &'a Cluster,
+        random: u64,
+    ) {
+        self.redirects = policy.map(|policy| Redirects {
+            policy,
+            cluster,
+            random,
+        });
     }
 
     /// When the request came.
@@ -70,6 +98,37 @@ impl OnHead for ResponseRules<'_> {
         let kind = LogKind::DownstreamPeriodic;
         write_log(self.context, self.info, kind, request, response, None);
         (self.info.bytes_received, self.info.bytes_sent) = earlier;
+    }
+
+    fn is_followed(&mut self, request: &RequestHead, response: &ResponseHead, whole: bool) -> bool {
+        let Some(redirects) = &self.redirects else {
+            return false;
+        };
+        if !redirects.policy.statuses.contains(&response.status) {
+            return false;
+        }
+        let Redirects { policy, random, .. } = *redirects;
+        self.target = match response.headers.first(Name::Location) {
+            Some(location) if whole => internal_redirect::target(
+                policy,
+                self.context,
+                self.info,
+                random,
+                request,
+                response,
+                location,
+            ),
+            _ => None,
+        };
+        let stats = redirects.cluster.stats();
+        if self.target.is_none() {
+            stats.internal_redirect_failed.increment(1);
+            return false;
+        }
+        stats.internal_redirect_succeeded.increment(1);
+        self.info.details = "internal_redirect".into();
+        self.info.status = response.status;
+        true
     }
 
     fn is_last(&self) -> bool {

@@ -13,7 +13,7 @@ use crate::config::build::fields::{
     Together as _, Within as _, bounded, duration, each, enumeration, flag, named, one_of,
     positive, refuse, required, timeout, uint,
 };
-use crate::config::build::route_action::total_weight;
+use crate::config::build::route_cluster::total_weight;
 use crate::config::error::{ConfigError, Result};
 use crate::config::tcp_proxy::{Backoff, ConnectMode, LogOptions, TcpProxy};
 
