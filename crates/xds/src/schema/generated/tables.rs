@@ -953,6 +953,9 @@ envoy.config.rbac.v3.RBAC.PoliciesEntry\
 envoy.config.rbac.v3.SourcedMetadata\
 metadata_matcher\
 metadata_source\
+envoy.config.route.v3.ClusterSpecifierPlugin\
+extension\
+is_optional\
 envoy.config.route.v3.CookieMatcher\
 string_match\
 invert_match\
@@ -964,7 +967,6 @@ status\
 body\
 body_format\
 envoy.config.route.v3.FilterConfig\
-is_optional\
 envoy.config.route.v3.HeaderMatcher\
 exact_match\
 range_match\
@@ -974,6 +976,12 @@ suffix_match\
 safe_regex_match\
 contains_match\
 treat_missing_header_as_empty\
+envoy.config.route.v3.InternalRedirectPolicy\
+max_internal_redirects\
+redirect_response_codes\
+predicates\
+allow_cross_scheme_redirect\
+response_headers_to_copy\
 envoy.config.route.v3.QueryParameterMatcher\
 envoy.config.route.v3.RedirectAction\
 host_redirect\
@@ -999,7 +1007,6 @@ response_headers_to_remove\
 request_headers_to_remove\
 typed_per_filter_config\
 tracing is rejected where it is set\
-it bounds what is kept of a request for retries and copies, which is bounded anyway\
 per_request_buffer_limit_bytes\
 it is not an action for requests; use route, redirect or direct_response\
 filter_action\
@@ -1027,19 +1034,16 @@ cors\
 cluster_not_found_response_code\
 max_grpc_timeout\
 upgrade_configs\
-redirects are left to the client\
 internal_redirect_action\
 hedging, which sends a request a second time, comes with retries by policy\
 hedge_policy\
 grpc_timeout_offset\
 host_rewrite_header\
 request_mirror_policies\
-max_internal_redirects\
 retries by policy are not supported\
 retry_policy_typed_config\
 internal_redirect_policy\
 host_rewrite_path_regex\
-a cluster is chosen by cluster, cluster_header or weighted_clusters, not by a plugin\
 cluster_specifier_plugin\
 append_x_forwarded_host\
 inline_cluster_specifier_plugin\
@@ -1054,13 +1058,13 @@ cookie\
 connection_properties\
 terminal\
 query_parameter\
-nothing that runs here stores an object that has a hash\
 envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties\
 envoy.config.route.v3.RouteAction.HashPolicy.Cookie\
 only a hashing load balancer gives a client a cookie, and those are rejected where they are set\
 ttl\
 attributes\
 envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute\
+envoy.config.route.v3.RouteAction.HashPolicy.FilterState\
 envoy.config.route.v3.RouteAction.HashPolicy.Header\
 header_name\
 envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter\
@@ -1104,7 +1108,6 @@ grpc\
 safe_regex\
 tls_context\
 connect_matcher\
-when a route is looked for, no HTTP filter has run that could have set it; match a header instead\
 dynamic_metadata\
 path_separated_prefix\
 path_match_policy\
@@ -1137,7 +1140,7 @@ the sum of the weights is used, as in Envoy\
 total_weight\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
-filters run before a share is chosen; put the setting on the route\
+envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry\
 envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
@@ -1375,6 +1378,10 @@ envoy.extensions.http.original_ip_detection.xff.v3.XffConfig\
 xff_trusted_cidrs\
 envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs\
 cidrs\
+envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig\
+allowed_route_names\
+envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig\
+envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig\
 envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided\
 envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig\
 envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig\
@@ -1454,6 +1461,9 @@ max_heap_size_bytes\
 use max_heap_size_bytes\
 max_heap_size_bytes_runtime\
 envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig\
+envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction\
+envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier\
+cluster_matcher\
 envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport\
 where the client\'s address is not known the header says so, which no setting changes\
 allow_unspecified_address\
@@ -2001,6 +2011,9 @@ PERMANENT_REDIRECT\
 envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode\
 SERVICE_UNAVAILABLE\
 INTERNAL_SERVER_ERROR\
+envoy.config.route.v3.RouteAction.InternalRedirectAction\
+PASS_THROUGH_INTERNAL_REDIRECT\
+HANDLE_INTERNAL_REDIRECT\
 envoy.config.route.v3.VirtualHost.TlsRequirementType\
 NONE\
 EXTERNAL_ONLY\
@@ -2167,7 +2180,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 456] = [
+pub(crate) static MESSAGES: [MessageRow; 465] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2367,269 +2380,278 @@ pub(crate) static MESSAGES: [MessageRow; 456] = [
     m(25100,25,813,3), // envoy.config.rbac.v3.RBAC
     m(25266,39,816,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
     m(25305,36,818,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25372,35,820,3), // envoy.config.route.v3.CookieMatcher
-    m(25431,31,823,2), // envoy.config.route.v3.Decorator
-    m(25480,42,825,3), // envoy.config.route.v3.DirectResponseAction
-    m(25543,34,828,3), // envoy.config.route.v3.FilterConfig
-    m(25588,35,831,11), // envoy.config.route.v3.HeaderMatcher
-    m(25741,43,842,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25784,36,845,10), // envoy.config.route.v3.RedirectAction
-    m(25951,27,855,19), // envoy.config.route.v3.Route
-    m(26682,53,874,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26735,33,876,37), // envoy.config.route.v3.RouteAction
-    m(28043,44,913,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28192,65,919,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28257,51,920,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28416,60,924,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28476,51,926,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28538,59,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28597,51,929,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28697,53,932,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28837,47,939,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28917,61,942,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(29009,40,944,19), // envoy.config.route.v3.RouteConfiguration
-    m(29412,66,963,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29478,31,965,1), // envoy.config.route.v3.RouteList
-    m(29515,32,966,15), // envoy.config.route.v3.RouteMatch
-    m(29788,47,981,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29835,54,981,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29889,55,981,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29962,29,983,6), // envoy.config.route.v3.Tracing
-    m(30066,36,989,2), // envoy.config.route.v3.VirtualCluster
-    m(30102,33,991,24), // envoy.config.route.v3.VirtualHost
-    m(30363,59,1015,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30422,37,1017,5), // envoy.config.route.v3.WeightedCluster
-    m(30547,51,1022,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30664,75,1032,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30739,53,1032,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30815,63,1037,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(30888,57,1039,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30945,57,1040,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31002,52,1041,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    m(31054,43,1042,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31149,55,1050,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31204,68,1052,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31464,63,1058,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31536,71,1060,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31607,58,1061,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31847,46,1066,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32306,71,1076,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32441,56,1078,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32574,52,1080,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32644,54,1083,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32763,65,1087,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32828,67,1087,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32922,61,1090,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32983,61,1090,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(33134,65,1092,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33267,78,1098,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33366,70,1101,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33450,63,1103,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33710,68,1108,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33783,58,1112,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33849,45,1113,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33894,81,1113,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35356,105,1173,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35461,101,1175,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35606,103,1178,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35732,109,1180,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35863,95,1187,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36019,70,1190,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36089,76,1195,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36172,63,1197,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36265,78,1199,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36343,74,1200,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36462,66,1205,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36537,45,1209,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36658,59,1217,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36779,58,1220,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36837,54,1220,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37526,74,1243,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37625,70,1246,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37881,70,1256,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37951,84,1257,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38035,47,1260,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(38082,56,1261,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38497,67,1274,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38564,47,1276,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38611,63,1276,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38674,77,1276,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38751,79,1277,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38889,60,1280,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38966,66,1283,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(39037,76,1284,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39113,67,1284,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39180,92,1286,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39272,85,1286,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39416,100,1292,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39524,66,1293,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39590,70,1296,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39710,57,1302,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39767,66,1303,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39833,70,1305,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(39903,75,1306,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39978,69,1306,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40047,71,1306,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40118,70,1306,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40188,67,1306,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40260,66,1308,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40326,64,1308,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40390,66,1308,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40456,66,1308,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40522,73,1308,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40595,58,1308,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40653,59,1308,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40712,58,1308,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40770,49,1308,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(40903,69,1310,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41276,81,1322,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41408,73,1324,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41772,66,1333,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41851,70,1334,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41942,61,1335,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42046,55,1337,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42210,70,1339,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42296,88,1340,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42417,64,1341,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42550,78,1343,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42628,83,1344,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(42899,58,1348,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42957,70,1348,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(43599,58,1364,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44487,95,1379,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44684,62,1383,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45100,67,1394,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45193,79,1396,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45370,57,1399,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45437,48,1401,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45564,63,1406,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(45638,56,1409,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46251,51,1418,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46341,55,1421,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46626,62,1427,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46692,60,1428,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47022,54,1435,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47243,69,1446,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47345,73,1450,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47418,78,1453,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47496,48,1456,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47709,77,1465,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47786,49,1467,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47935,43,1475,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48009,44,1482,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48059,54,1489,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48167,69,1493,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48247,71,1494,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48324,78,1497,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48402,35,1497,8), // envoy.service.discovery.v3.Resource
-    m(48478,48,1505,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48538,40,1506,2), // envoy.service.discovery.v3.ResourceError
-    m(48578,42,1508,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48620,65,1510,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48685,39,1512,2), // envoy.service.discovery.v3.ResourceName
-    m(48753,32,1514,2), // envoy.service.runtime.v3.Runtime
-    m(48790,36,1516,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48832,35,1518,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48877,40,1520,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48930,49,1523,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48979,33,1524,1), // envoy.type.matcher.v3.ListMatcher
-    m(49018,39,1525,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49065,37,1526,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49108,49,1530,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49157,31,1531,1), // envoy.type.matcher.v3.OrMatcher
-    m(49202,33,1532,1), // envoy.type.matcher.v3.PathMatcher
-    m(49235,45,1533,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49299,34,1535,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49407,44,1537,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49467,35,1538,7), // envoy.type.matcher.v3.StringMatcher
-    m(49579,34,1545,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49655,44,1552,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49699,34,1552,2), // envoy.type.metadata.v3.MetadataKey
-    m(49733,46,1554,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49784,35,1556,4), // envoy.type.metadata.v3.MetadataKind
-    m(49830,43,1560,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49873,40,1560,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49913,43,1560,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49956,41,1560,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49997,31,1560,6), // envoy.type.tracing.v3.CustomTag
-    m(50063,43,1566,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50106,38,1568,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50144,39,1570,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50183,40,1571,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50227,25,1574,2), // envoy.type.v3.DoubleRange
-    m(50260,31,1576,2), // envoy.type.v3.FractionalPercent
-    m(50311,24,1578,2), // envoy.type.v3.HashPolicy
-    m(50335,36,1580,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50371,33,1581,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50404,24,1581,1), // envoy.type.v3.HttpStatus
-    m(50432,24,1582,2), // envoy.type.v3.Int32Range
-    m(50456,24,1584,2), // envoy.type.v3.Int64Range
-    m(50480,21,1586,1), // envoy.type.v3.Percent
-    m(50501,29,1587,3), // envoy.type.v3.SemanticVersion
-    m(50559,25,1590,3), // envoy.type.v3.TokenBucket
-    m(50612,36,1593,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(50923,54,1598,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(50977,49,1600,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51026,33,1602,9), // google.api.expr.v1alpha1.Constant
-    m(51166,29,1611,8), // google.api.expr.v1alpha1.Expr
-    m(51338,34,1619,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51390,40,1622,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51454,42,1624,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51515,48,1626,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(51593,35,1631,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(51628,36,1632,3), // google.api.expr.v1alpha1.Expr.Select
-    m(51680,34,1635,3), // google.api.expr.v1alpha1.Reference
-    m(51725,35,1638,6), // google.api.expr.v1alpha1.SourceInfo
-    m(51814,45,1644,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(51878,53,1647,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(51941,51,1649,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(51992,50,1651,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52042,29,1653,13), // google.api.expr.v1alpha1.Type
-    m(52161,42,1666,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52218,42,1668,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52280,38,1670,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52327,37,1671,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52382,19,1673,2), // google.protobuf.Any
-    m(52401,25,1675,1), // google.protobuf.BoolValue
-    m(52426,26,1676,1), // google.protobuf.BytesValue
-    m(52452,27,1677,1), // google.protobuf.DoubleValue
-    m(52479,24,1678,2), // google.protobuf.Duration
-    m(52515,21,1680,0), // google.protobuf.Empty
-    m(52536,26,1680,1), // google.protobuf.FloatValue
-    m(52562,26,1681,1), // google.protobuf.Int32Value
-    m(52588,26,1682,1), // google.protobuf.Int64Value
-    m(52614,25,1683,1), // google.protobuf.ListValue
-    m(52645,27,1684,1), // google.protobuf.StringValue
-    m(52672,22,1685,1), // google.protobuf.Struct
-    m(52700,34,1686,2), // google.protobuf.Struct.FieldsEntry
-    m(52734,25,1688,2), // google.protobuf.Timestamp
-    m(52759,27,1690,1), // google.protobuf.UInt32Value
-    m(52786,27,1691,1), // google.protobuf.UInt64Value
-    m(52813,21,1692,6), // google.protobuf.Value
-    m(52868,17,1698,3), // google.rpc.Status
-    m(52892,21,1701,2), // xds.core.v3.CidrRange
-    m(52913,25,1703,1), // xds.core.v3.ContextParams
-    m(52944,37,1704,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(52981,32,1706,2), // xds.core.v3.TypedExtensionConfig
-    m(53013,27,1708,3), // xds.type.matcher.v3.Matcher
-    m(53075,39,1711,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53122,52,1712,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53191,49,1714,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53288,63,1718,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53351,65,1719,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53444,39,1722,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(53569,48,1726,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(53620,57,1727,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(53677,35,1729,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(53763,32,1732,2), // xds.type.matcher.v3.RegexMatcher
-    m(53795,42,1734,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(53837,33,1734,7), // xds.type.matcher.v3.StringMatcher
+    m(25372,44,820,2), // envoy.config.route.v3.ClusterSpecifierPlugin
+    m(25436,35,822,3), // envoy.config.route.v3.CookieMatcher
+    m(25495,31,825,2), // envoy.config.route.v3.Decorator
+    m(25544,42,827,3), // envoy.config.route.v3.DirectResponseAction
+    m(25607,34,830,3), // envoy.config.route.v3.FilterConfig
+    m(25641,35,833,11), // envoy.config.route.v3.HeaderMatcher
+    m(25794,44,844,5), // envoy.config.route.v3.InternalRedirectPolicy
+    m(25944,43,849,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25987,36,852,10), // envoy.config.route.v3.RedirectAction
+    m(26154,27,862,19), // envoy.config.route.v3.Route
+    m(26802,53,881,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26855,33,883,37), // envoy.config.route.v3.RouteAction
+    m(28025,44,920,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28119,65,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28184,51,927,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28343,60,931,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28403,56,933,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(28459,51,934,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28521,59,936,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28580,51,937,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28680,53,940,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28820,47,947,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28900,61,950,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(28992,40,952,19), // envoy.config.route.v3.RouteConfiguration
+    m(29395,66,971,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29461,31,973,1), // envoy.config.route.v3.RouteList
+    m(29498,32,974,15), // envoy.config.route.v3.RouteMatch
+    m(29674,47,989,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29721,54,989,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29775,55,989,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29848,29,991,6), // envoy.config.route.v3.Tracing
+    m(29952,36,997,2), // envoy.config.route.v3.VirtualCluster
+    m(29988,33,999,24), // envoy.config.route.v3.VirtualHost
+    m(30249,59,1023,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30308,37,1025,5), // envoy.config.route.v3.WeightedCluster
+    m(30433,51,1030,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30484,77,1040,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30561,75,1042,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30636,53,1042,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30712,63,1047,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(30785,57,1049,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30842,57,1050,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30899,52,1051,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
+    m(30951,43,1052,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31046,55,1060,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31101,68,1062,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31361,63,1068,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31433,71,1070,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31504,58,1071,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31744,46,1076,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32203,71,1086,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32338,56,1088,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32471,52,1090,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32541,54,1093,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32660,65,1097,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32725,67,1097,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32819,61,1100,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32880,61,1100,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(33031,65,1102,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33164,78,1108,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33263,70,1111,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33347,63,1113,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33607,68,1118,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33680,58,1122,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33746,45,1123,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33791,81,1123,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35253,105,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35358,101,1185,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35503,103,1188,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35629,109,1190,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35760,95,1197,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35916,70,1200,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35986,76,1205,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36069,63,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36162,78,1209,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36240,74,1210,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36359,66,1215,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36434,45,1219,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36555,59,1227,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36676,58,1230,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36734,54,1230,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37423,74,1253,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37522,70,1256,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37778,70,1266,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37848,84,1267,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37932,47,1270,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(37979,56,1271,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38394,67,1284,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38461,47,1286,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38508,63,1286,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38571,77,1286,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38648,79,1287,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38786,60,1290,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38863,66,1293,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38934,81,1294,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(39034,74,1295,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(39108,77,1295,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(39185,76,1295,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39261,67,1295,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39328,92,1297,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39420,85,1297,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39564,100,1303,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39672,66,1304,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39738,70,1307,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39858,57,1313,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39915,66,1314,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39981,70,1316,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(40051,75,1317,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(40126,69,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40195,71,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40266,70,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40336,67,1317,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40408,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40474,64,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40538,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40604,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40670,73,1319,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40743,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40801,59,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40860,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40918,49,1319,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(41051,69,1321,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41424,81,1333,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41556,73,1335,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41920,66,1344,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41999,70,1345,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(42090,61,1346,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42194,55,1348,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42358,70,1350,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42444,88,1351,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42565,64,1352,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42698,78,1354,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42776,67,1355,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(42843,77,1356,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(42935,83,1357,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(43206,58,1361,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(43264,70,1361,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(43906,58,1377,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44794,95,1392,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44991,62,1396,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45407,67,1407,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45500,79,1409,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45677,57,1412,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45744,48,1414,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45871,63,1419,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(45945,56,1422,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46558,51,1431,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46648,55,1434,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46933,62,1440,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46999,60,1441,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47329,54,1448,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47550,69,1459,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47652,73,1463,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47725,78,1466,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47803,48,1469,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(48016,77,1478,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(48093,49,1480,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(48242,43,1488,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48316,44,1495,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48366,54,1502,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48474,69,1506,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48554,71,1507,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48631,78,1510,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48709,35,1510,8), // envoy.service.discovery.v3.Resource
+    m(48785,48,1518,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48845,40,1519,2), // envoy.service.discovery.v3.ResourceError
+    m(48885,42,1521,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48927,65,1523,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48992,39,1525,2), // envoy.service.discovery.v3.ResourceName
+    m(49060,32,1527,2), // envoy.service.runtime.v3.Runtime
+    m(49097,36,1529,2), // envoy.type.matcher.v3.AddressMatcher
+    m(49139,35,1531,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(49184,40,1533,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(49237,49,1536,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(49286,33,1537,1), // envoy.type.matcher.v3.ListMatcher
+    m(49325,39,1538,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49372,37,1539,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49415,49,1543,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49464,31,1544,1), // envoy.type.matcher.v3.OrMatcher
+    m(49509,33,1545,1), // envoy.type.matcher.v3.PathMatcher
+    m(49542,45,1546,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49606,34,1548,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49714,44,1550,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49774,35,1551,7), // envoy.type.matcher.v3.StringMatcher
+    m(49886,34,1558,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49962,44,1565,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(50006,34,1565,2), // envoy.type.metadata.v3.MetadataKey
+    m(50040,46,1567,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(50091,35,1569,4), // envoy.type.metadata.v3.MetadataKind
+    m(50137,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(50180,40,1573,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(50220,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(50263,41,1573,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(50304,31,1573,6), // envoy.type.tracing.v3.CustomTag
+    m(50370,43,1579,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50413,38,1581,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50451,39,1583,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50490,40,1584,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50534,25,1587,2), // envoy.type.v3.DoubleRange
+    m(50567,31,1589,2), // envoy.type.v3.FractionalPercent
+    m(50618,24,1591,2), // envoy.type.v3.HashPolicy
+    m(50642,36,1593,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50678,33,1594,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50711,24,1594,1), // envoy.type.v3.HttpStatus
+    m(50739,24,1595,2), // envoy.type.v3.Int32Range
+    m(50763,24,1597,2), // envoy.type.v3.Int64Range
+    m(50787,21,1599,1), // envoy.type.v3.Percent
+    m(50808,29,1600,3), // envoy.type.v3.SemanticVersion
+    m(50866,25,1603,3), // envoy.type.v3.TokenBucket
+    m(50919,36,1606,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(51230,54,1611,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(51284,49,1613,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51333,33,1615,9), // google.api.expr.v1alpha1.Constant
+    m(51473,29,1624,8), // google.api.expr.v1alpha1.Expr
+    m(51645,34,1632,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51697,40,1635,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51761,42,1637,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51822,48,1639,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(51900,35,1644,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(51935,36,1645,3), // google.api.expr.v1alpha1.Expr.Select
+    m(51987,34,1648,3), // google.api.expr.v1alpha1.Reference
+    m(52032,35,1651,6), // google.api.expr.v1alpha1.SourceInfo
+    m(52121,45,1657,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(52185,53,1660,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(52248,51,1662,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(52299,50,1664,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52349,29,1666,13), // google.api.expr.v1alpha1.Type
+    m(52468,42,1679,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52525,42,1681,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52587,38,1683,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52634,37,1684,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52689,19,1686,2), // google.protobuf.Any
+    m(52708,25,1688,1), // google.protobuf.BoolValue
+    m(52733,26,1689,1), // google.protobuf.BytesValue
+    m(52759,27,1690,1), // google.protobuf.DoubleValue
+    m(52786,24,1691,2), // google.protobuf.Duration
+    m(52822,21,1693,0), // google.protobuf.Empty
+    m(52843,26,1693,1), // google.protobuf.FloatValue
+    m(52869,26,1694,1), // google.protobuf.Int32Value
+    m(52895,26,1695,1), // google.protobuf.Int64Value
+    m(52921,25,1696,1), // google.protobuf.ListValue
+    m(52952,27,1697,1), // google.protobuf.StringValue
+    m(52979,22,1698,1), // google.protobuf.Struct
+    m(53007,34,1699,2), // google.protobuf.Struct.FieldsEntry
+    m(53041,25,1701,2), // google.protobuf.Timestamp
+    m(53066,27,1703,1), // google.protobuf.UInt32Value
+    m(53093,27,1704,1), // google.protobuf.UInt64Value
+    m(53120,21,1705,6), // google.protobuf.Value
+    m(53175,17,1711,3), // google.rpc.Status
+    m(53199,21,1714,2), // xds.core.v3.CidrRange
+    m(53220,25,1716,1), // xds.core.v3.ContextParams
+    m(53251,37,1717,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(53288,32,1719,2), // xds.core.v3.TypedExtensionConfig
+    m(53320,27,1721,3), // xds.type.matcher.v3.Matcher
+    m(53382,39,1724,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53429,52,1725,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53498,49,1727,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53595,63,1731,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53658,65,1732,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53751,39,1735,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(53876,48,1739,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(53927,57,1740,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(53984,35,1742,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(54070,32,1745,2), // xds.type.matcher.v3.RegexMatcher
+    m(54102,42,1747,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(54144,33,1747,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1741] = [
+pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',49,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2638,20 +2660,20 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',434,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',434,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',443,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',443,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',434,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',434,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',443,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',443,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',396,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',405,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',396,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',405,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',69,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2664,13 +2686,13 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',421,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',434,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',430,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',421,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',430,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2686,9 +2708,9 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',425,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',425,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',425,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',434,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',434,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',434,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2712,19 +2734,19 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',421,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',430,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',421,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',434,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',430,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',421,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',430,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2739,11 +2761,11 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',396,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',405,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',396,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',405,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',122,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2764,23 +2786,23 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',421,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',434,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',430,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',421,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',430,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',421,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',434,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',430,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',421,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',430,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2788,19 +2810,19 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',434,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',421,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',430,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',434,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',421,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',430,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',425,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',425,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',434,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',434,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',126,4,255,b'S',0,0), // node
@@ -2814,14 +2836,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',421,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',434,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',430,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',443,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',46,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2845,14 +2867,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.ExtensionFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3655,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3708,6,1,b'm',203,4,255,b'S',0,0), // header
+    f(3708,6,1,b'm',204,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
-    f(3753,5,1,b'e',34,2,255,b'S',0,0), // types
+    f(3753,5,1,b'e',35,2,255,b'S',0,0), // types
     f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
@@ -2861,7 +2883,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(3882,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3926,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3937,15,2,b'm',389,4,255,b'S',0,0), // percent_sampled
+    f(3937,15,2,b'm',398,4,255,b'S',0,0), // percent_sampled
     f(3952,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2873,7 +2895,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(4261,14,4,b'm',143,2,255,b'R',4207,54), // socket_options
     f(4275,10,5,b'm',33,2,255,b'I',4092,41), // access_log
     f(4352,24,6,b'b',65535,0,255,b'I',4285,67), // ignore_global_conn_limit
-    f(4376,11,7,b'm',373,2,255,b'R',0,0), // allow_paths
+    f(4376,11,7,b'm',382,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
     f(4422,16,2,b'm',55,4,255,b'S',0,0), // static_resources
@@ -2881,7 +2903,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(4455,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
     f(4541,10,5,b's',65535,0,255,b'I',4470,71), // flags_path
     f(4596,11,6,b'm',65535,2,255,b'R',4551,45), // stats_sinks
-    f(4677,20,7,b'm',425,4,255,b'I',4607,70), // stats_flush_interval
+    f(4677,20,7,b'm',434,4,255,b'I',4607,70), // stats_flush_interval
     f(4765,8,8,b'm',66,4,255,b'I',4697,68), // watchdog
     f(4820,7,9,b'm',65535,4,255,b'R',4773,47), // tracing
     f(4827,5,12,b'm',48,4,255,b'S',0,0), // admin
@@ -2891,7 +2913,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(4961,23,16,b'b',65535,0,255,b'I',4915,46), // enable_dispatcher_stats
     f(4984,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
     f(5027,13,18,b's',65535,0,255,b'R',4999,28), // header_prefix
-    f(5040,29,19,b'm',436,4,255,b'S',0,0), // stats_server_version_override
+    f(5040,29,19,b'm',445,4,255,b'S',0,0), // stats_server_version_override
     f(5069,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5127,20,21,b'm',152,2,255,b'R',5092,35), // bootstrap_extensions
     f(5220,14,22,b'm',102,2,255,b'R',5147,73), // config_sources
@@ -2914,12 +2936,12 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(6265,21,39,b'm',52,4,255,b'I',6223,42), // deferred_stat_options
     f(6327,32,40,b'm',54,4,255,b'I',6286,41), // grpc_async_client_manager_config
     f(6409,24,41,b'm',61,4,255,b'I',6359,50), // memory_allocator_manager
-    f(6515,23,42,b'm',425,4,1,b'I',6433,82), // stats_eviction_interval
+    f(6515,23,42,b'm',434,4,1,b'I',6433,82), // stats_eviction_interval
     f(6570,26,43,b'b',65535,0,255,b'I',6538,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',51,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6718,11,1,b'm',432,4,0,b'S',0,0), // json_format
+    f(6718,11,1,b'm',441,4,0,b'S',0,0), // json_format
     f(6729,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6831,30,1,b'b',65535,0,255,b'I',6795,36), // enable_deferred_creation_stats
@@ -2930,11 +2952,11 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(6993,21,5,b's',65535,0,255,b'R',6943,50), // lds_resources_locator
     f(7014,21,6,b's',65535,0,255,b'R',6943,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7099,30,1,b'm',425,4,255,b'I',6795,36), // max_cached_entry_idle_duration
+    f(7099,30,1,b'm',434,4,255,b'I',6795,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7180,9,1,b'm',169,2,255,b'S',0,0), // listeners
     f(7189,8,2,b'm',72,2,255,b'S',0,0), // clusters
-    f(7197,7,3,b'm',333,2,255,b'S',0,0), // secrets
+    f(7197,7,3,b'm',342,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7244,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7335,17,2,b'm',57,4,255,b'I',7262,73), // outlier_detection
@@ -2953,13 +2975,13 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(7724,6,1,b'm',62,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7778,16,1,b'w',65535,0,255,b'I',6795,36), // bytes_to_release
-    f(7794,23,2,b'm',425,4,255,b'I',6795,36), // memory_release_interval
-    f(7817,23,3,b'm',436,4,255,b'I',6795,36), // soft_memory_limit_bytes
-    f(7840,28,4,b'm',435,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
+    f(7794,23,2,b'm',434,4,255,b'I',6795,36), // memory_release_interval
+    f(7817,23,3,b'm',445,4,255,b'I',6795,36), // soft_memory_limit_bytes
+    f(7840,28,4,b'm',444,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
     f(7868,24,5,b'w',65535,0,255,b'I',6795,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7930,12,2,b'm',432,4,0,b'S',0,0), // static_layer
+    f(7930,12,2,b'm',441,4,0,b'S',0,0), // static_layer
     f(7942,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
     f(7952,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
     f(7963,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
@@ -2972,12 +2994,12 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(8164,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8209,12,1,b'm',425,4,255,b'I',6795,36), // miss_timeout
-    f(8221,16,2,b'm',425,4,255,b'I',6795,36), // megamiss_timeout
-    f(8237,12,3,b'm',425,4,255,b'I',6795,36), // kill_timeout
-    f(8249,17,4,b'm',425,4,255,b'I',6795,36), // multikill_timeout
-    f(8266,19,5,b'm',396,4,255,b'I',6795,36), // multikill_threshold
-    f(8285,23,6,b'm',425,4,255,b'I',6795,36), // max_kill_timeout_jitter
+    f(8209,12,1,b'm',434,4,255,b'I',6795,36), // miss_timeout
+    f(8221,16,2,b'm',434,4,255,b'I',6795,36), // megamiss_timeout
+    f(8237,12,3,b'm',434,4,255,b'I',6795,36), // kill_timeout
+    f(8249,17,4,b'm',434,4,255,b'I',6795,36), // multikill_timeout
+    f(8266,19,5,b'm',405,4,255,b'I',6795,36), // multikill_threshold
+    f(8285,23,6,b'm',434,4,255,b'I',6795,36), // max_kill_timeout_jitter
     f(8308,7,7,b'm',67,2,255,b'I',6795,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
@@ -2990,34 +3012,34 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(8488,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8557,15,2,b'm',435,4,255,b'S',0,0), // max_connections
-    f(8572,20,3,b'm',435,4,255,b'S',0,0), // max_pending_requests
-    f(8592,12,4,b'm',435,4,255,b'S',0,0), // max_requests
-    f(8604,11,5,b'm',435,4,255,b'S',0,0), // max_retries
+    f(8557,15,2,b'm',444,4,255,b'S',0,0), // max_connections
+    f(8572,20,3,b'm',444,4,255,b'S',0,0), // max_pending_requests
+    f(8592,12,4,b'm',444,4,255,b'S',0,0), // max_requests
+    f(8604,11,5,b'm',444,4,255,b'S',0,0), // max_retries
     f(8615,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8690,20,7,b'm',435,4,255,b'I',8630,60), // max_connection_pools
+    f(8690,20,7,b'm',444,4,255,b'I',8630,60), // max_connection_pools
     f(8710,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8784,14,1,b'm',396,4,255,b'S',0,0), // budget_percent
-    f(8798,21,2,b'm',435,4,255,b'S',0,0), // min_retry_concurrency
-    f(8896,15,3,b'm',425,4,255,b'R',8819,77), // budget_interval
+    f(8784,14,1,b'm',405,4,255,b'S',0,0), // budget_percent
+    f(8798,21,2,b'm',444,4,255,b'S',0,0), // min_retry_concurrency
+    f(8896,15,3,b'm',434,4,255,b'R',8819,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(8942,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
-    f(8960,15,4,b'm',425,4,255,b'S',0,0), // connect_timeout
-    f(9043,33,5,b'm',435,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
+    f(8960,15,4,b'm',434,4,255,b'S',0,0), // connect_timeout
+    f(9043,33,5,b'm',444,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
     f(9076,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9142,13,8,b'm',65535,2,255,b'R',9085,57), // health_checks
-    f(9155,27,9,b'm',435,4,255,b'S',0,0), // max_requests_per_connection
+    f(9155,27,9,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',69,4,255,b'S',0,0), // circuit_breakers
     f(9182,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(9225,16,16,b'm',425,4,255,b'S',0,0), // dns_refresh_rate
+    f(9225,16,16,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
     f(9241,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9258,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
     f(7335,17,19,b'm',65535,4,255,b'R',9271,58), // outlier_detection
-    f(9329,16,20,b'm',425,4,255,b'S',0,0), // cleanup_interval
+    f(9329,16,20,b'm',434,4,255,b'S',0,0), // cleanup_interval
     f(7352,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
     f(9414,16,22,b'm',65535,4,255,b'R',9345,69), // lb_subset_config
     f(9498,19,23,b'm',65535,4,1,b'R',9430,68), // ring_hash_lb_config
@@ -3050,67 +3072,67 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(10518,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10624,16,52,b'm',65535,4,1,b'R',10559,65), // maglev_lb_config
     f(5648,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(10640,21,54,b'm',422,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10640,21,54,b'm',431,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5669,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10661,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
     f(10682,27,57,b's',65535,2,255,b'R',10131,58), // lrs_report_endpoint_metrics
-    f(10709,10,58,b'm',425,4,255,b'S',0,0), // dns_jitter
-    f(10747,24,59,b'm',443,4,255,b'R',10719,28), // transport_socket_matcher
-    f(10846,44,60,b'm',425,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
+    f(10709,10,58,b'm',434,4,255,b'S',0,0), // dns_jitter
+    f(10747,24,59,b'm',452,4,255,b'R',10719,28), // transport_socket_matcher
+    f(10846,44,60,b'm',434,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
     f(10913,13,61,b'm',179,4,255,b'I',10890,23), // stats_matcher
     f(10992,16,62,b'm',65535,4,255,b'R',10926,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11054,23,1,b'm',396,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11054,23,1,b'm',405,4,255,b'S',0,0), // healthy_panic_threshold
     f(11077,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
     f(11097,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11176,19,4,b'm',425,4,255,b'I',11124,52), // update_merge_window
+    f(11176,19,4,b'm',434,4,255,b'I',11124,52), // update_merge_window
     f(11247,31,5,b'b',65535,0,255,b'I',11195,52), // ignore_new_hosts_until_first_hc
     f(11278,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11386,28,7,b'm',74,4,255,b'I',11314,72), // consistent_hashing_lb_config
     f(11513,20,8,b'm',114,4,255,b'I',11414,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11605,24,1,b'b',65535,0,255,b'I',6795,36), // use_hostname_for_hashing
-    f(11629,19,2,b'm',435,4,255,b'I',6795,36), // hash_balance_factor
+    f(11629,19,2,b'm',444,4,255,b'I',6795,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',396,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',436,4,255,b'S',0,0), // min_cluster_size
+    f(11783,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
     f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',421,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11932,10,1,b'm',102,4,255,b'S',0,0), // eds_config
     f(11942,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12006,12,1,b'm',435,4,255,b'S',0,0), // choice_count
+    f(12006,12,1,b'm',444,4,255,b'S',0,0), // choice_count
     f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
     f(12037,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12105,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12120,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12136,22,3,b'm',435,4,255,b'S',0,0), // upstream_port_override
-    f(12245,12,4,b'm',376,4,255,b'R',12158,87), // metadata_key
+    f(12136,22,3,b'm',444,4,255,b'S',0,0), // upstream_port_override
+    f(12245,12,4,b'm',385,4,255,b'R',12158,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12305,29,1,b'm',424,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
-    f(12334,27,2,b'm',424,4,255,b'I',6795,36), // predictive_preconnect_ratio
-    f(12361,27,3,b'm',366,4,255,b'I',6795,36), // preconnect_enabled_metadata
+    f(12305,29,1,b'm',433,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
+    f(12334,27,2,b'm',433,4,255,b'I',6795,36), // predictive_preconnect_ratio
+    f(12361,27,3,b'm',375,4,255,b'I',6795,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12431,13,1,b'm',425,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',425,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12037,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12553,17,1,b'm',425,4,255,b'S',0,0), // slow_start_window
+    f(12553,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
     f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',396,4,255,b'S',0,0), // min_weight_percent
+    f(12580,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12650,5,2,b'm',432,4,255,b'S',0,0), // match
+    f(12650,5,2,b'm',441,4,255,b'S',0,0), // match
     f(9517,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',421,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12767,8,1,b'm',88,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -3125,13 +3147,13 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(13098,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13188,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13216,26,2,b'm',435,4,255,b'S',0,0), // first_address_family_count
+    f(13216,26,2,b'm',444,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13294,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13300,6,2,b'm',113,4,0,b'S',0,0), // append
     f(13306,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13387,11,1,b'm',373,4,255,b'S',0,0), // key_matcher
+    f(13387,11,1,b'm',382,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13426,14,1,b'm',142,4,0,b'S',0,0), // socket_address
     f(13440,4,2,b'm',129,4,0,b'S',0,0), // pipe
@@ -3140,39 +3162,39 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13581,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13633,13,2,b's',65535,2,255,b'R',13589,44), // cluster_names
-    f(13691,13,3,b'm',425,4,255,b'I',13646,45), // refresh_delay
+    f(13691,13,3,b'm',434,4,255,b'I',13646,45), // refresh_delay
     f(13704,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
-    f(13717,15,5,b'm',425,4,255,b'I',13646,45), // request_timeout
+    f(13717,15,5,b'm',434,4,255,b'I',13646,45), // request_timeout
     f(13793,19,6,b'm',132,4,255,b'I',13732,61), // rate_limit_settings
     f(13812,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13842,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13863,17,9,b'm',152,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12431,13,1,b'm',425,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',425,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13947,14,1,b'm',142,4,255,b'S',0,0), // source_address
-    f(13961,8,2,b'm',422,4,255,b'S',0,0), // freebind
+    f(13961,8,2,b'm',431,4,255,b'S',0,0), // freebind
     f(4261,14,3,b'm',143,2,255,b'S',0,0), // socket_options
     f(13969,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
     f(13996,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
     f(14018,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
     f(14083,27,7,b'b',65535,0,255,b'R',14040,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',397,4,255,b'S',0,0), // version
-    f(9567,8,2,b'm',432,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',406,4,255,b'S',0,0), // version
+    f(9567,8,2,b'm',441,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
     f(14183,24,1,b'b',65535,0,255,b'I',6795,36), // enable_string_conversion
     f(14207,20,2,b'b',65535,0,255,b'I',6795,36), // enable_string_concat
     f(14227,23,3,b'b',65535,0,255,b'I',6795,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
     f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',435,4,255,b'S',0,0), // prefix_len
+    f(14294,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14337,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
     f(14354,3,3,b'm',95,4,0,b'S',0,0), // ads
-    f(14357,21,4,b'm',425,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14357,21,4,b'm',434,4,255,b'S',0,0), // initial_fetch_timeout
     f(14378,4,5,b'm',141,4,0,b'S',0,0), // self
     f(14382,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14402,11,7,b'm',65535,2,255,b'R',6943,50), // authorities
@@ -3206,14 +3228,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.config.core.v3.GrpcService
     f(14899,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
     f(14938,11,2,b'm',65535,4,0,b'R',14909,29), // google_grpc
-    f(14983,7,3,b'm',425,4,255,b'I',14949,34), // timeout
+    f(14983,7,3,b'm',434,4,255,b'I',14949,34), // timeout
     f(14990,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
     f(15006,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15072,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15006,12,3,b'm',133,4,255,b'I',15081,53), // retry_policy
-    f(15134,26,4,b'm',435,4,255,b'S',0,0), // max_receive_message_length
+    f(15134,26,4,b'm',444,4,255,b'S',0,0), // max_receive_message_length
     f(15208,18,5,b'b',65535,0,255,b'I',15160,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -3221,66 +3243,66 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(15258,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3708,6,1,b'm',112,4,255,b'S',0,0), // header
-    f(13300,6,2,b'm',422,4,255,b'S',0,0), // append
+    f(13300,6,2,b'm',431,4,255,b'S',0,0), // append
     f(15305,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15318,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3655,8,1,b'e',18,2,255,b'I',6795,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15411,18,1,b'm',422,4,255,b'S',0,0), // allow_absolute_url
+    f(15411,18,1,b'm',431,4,255,b'S',0,0), // allow_absolute_url
     f(15429,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15443,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15467,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
     f(15484,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15557,20,6,b'b',65535,0,255,b'R',15499,58), // allow_chunked_length
-    f(15577,45,7,b'm',422,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15577,45,7,b'm',431,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
     f(15622,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15685,16,9,b'm',422,4,255,b'I',15646,39), // use_balsa_parser
+    f(15685,16,9,b'm',431,4,255,b'I',15646,39), // use_balsa_parser
     f(15701,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15760,22,11,b'm',373,2,255,b'R',15721,39), // ignore_http_11_upgrade
+    f(15760,22,11,b'm',382,2,255,b'R',15721,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15839,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
     f(15901,18,8,b'm',152,4,0,b'I',15856,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16033,16,1,b'm',435,4,255,b'S',0,0), // hpack_table_size
-    f(16049,22,2,b'm',435,4,255,b'S',0,0), // max_concurrent_streams
-    f(16071,26,3,b'm',435,4,255,b'S',0,0), // initial_stream_window_size
-    f(16097,30,4,b'm',435,4,255,b'S',0,0), // initial_connection_window_size
+    f(16033,16,1,b'm',444,4,255,b'S',0,0), // hpack_table_size
+    f(16049,22,2,b'm',444,4,255,b'S',0,0), // max_concurrent_streams
+    f(16071,26,3,b'm',444,4,255,b'S',0,0), // initial_stream_window_size
+    f(16097,30,4,b'm',444,4,255,b'S',0,0), // initial_connection_window_size
     f(16127,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16195,14,6,b'b',65535,0,255,b'R',16140,55), // allow_metadata
-    f(16243,19,7,b'm',435,4,255,b'I',16209,34), // max_outbound_frames
-    f(16307,27,8,b'm',435,4,255,b'I',16262,45), // max_outbound_control_frames
-    f(16375,49,9,b'm',435,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16470,38,10,b'm',435,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
-    f(16577,52,11,b'm',435,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16243,19,7,b'm',444,4,255,b'I',16209,34), // max_outbound_frames
+    f(16307,27,8,b'm',444,4,255,b'I',16262,45), // max_outbound_control_frames
+    f(16375,49,9,b'm',444,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16470,38,10,b'm',444,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
+    f(16577,52,11,b'm',444,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(16669,38,12,b'b',65535,0,255,b'I',16629,40), // stream_error_on_invalid_http_messaging
     f(16754,26,13,b'm',65535,2,255,b'R',16707,47), // custom_settings_parameters
-    f(15577,45,14,b'm',422,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
+    f(15577,45,14,b'm',431,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
     f(16780,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
-    f(16838,17,16,b'm',422,4,255,b'I',16800,38), // use_oghttp2_codec
-    f(16916,17,17,b'm',436,4,255,b'I',16855,61), // max_metadata_size
-    f(16970,23,18,b'm',422,4,255,b'I',16933,37), // enable_huffman_encoding
-    f(16993,24,19,b'm',435,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17056,17,20,b'm',422,4,255,b'I',17017,39), // disallow_obs_text
-    f(17115,18,21,b'm',436,4,255,b'I',17073,42), // stream_reset_burst
-    f(17133,17,22,b'm',436,4,255,b'I',17073,42), // stream_reset_rate
+    f(16838,17,16,b'm',431,4,255,b'I',16800,38), // use_oghttp2_codec
+    f(16916,17,17,b'm',445,4,255,b'I',16855,61), // max_metadata_size
+    f(16970,23,18,b'm',431,4,255,b'I',16933,37), // enable_huffman_encoding
+    f(16993,24,19,b'm',444,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17056,17,20,b'm',431,4,255,b'I',17017,39), // disallow_obs_text
+    f(17115,18,21,b'm',445,4,255,b'I',17073,42), // stream_reset_burst
+    f(17133,17,22,b'm',445,4,255,b'I',17073,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17190,12,1,b'm',425,4,255,b'S',0,0), // idle_timeout
-    f(17202,17,2,b'm',435,4,255,b'S',0,0), // max_headers_count
-    f(17219,23,3,b'm',425,4,255,b'S',0,0), // max_connection_duration
-    f(17242,19,4,b'm',425,4,255,b'S',0,0), // max_stream_duration
+    f(17190,12,1,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(17202,17,2,b'm',444,4,255,b'S',0,0), // max_headers_count
+    f(17219,23,3,b'm',434,4,255,b'S',0,0), // max_connection_duration
+    f(17242,19,4,b'm',434,4,255,b'S',0,0), // max_stream_duration
     f(17261,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9155,27,6,b'm',435,4,255,b'S',0,0), // max_requests_per_connection
-    f(17310,23,7,b'm',435,4,255,b'R',17292,18), // max_response_headers_kb
-    f(17333,30,8,b'm',396,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9155,27,6,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
+    f(17310,23,7,b'm',444,4,255,b'R',17292,18), // max_response_headers_kb
+    f(17333,30,8,b'm',405,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17401,15,1,b'b',65535,0,255,b'I',6795,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17454,8,1,b'm',425,4,255,b'S',0,0), // interval
-    f(14983,7,2,b'm',425,4,255,b'S',0,0), // timeout
-    f(17462,15,3,b'm',396,4,255,b'S',0,0), // interval_jitter
-    f(17537,24,4,b'm',425,4,255,b'R',17477,60), // connection_idle_interval
+    f(17454,8,1,b'm',434,4,255,b'S',0,0), // interval
+    f(14983,7,2,b'm',434,4,255,b'S',0,0), // timeout
+    f(17462,15,3,b'm',405,4,255,b'S',0,0), // interval_jitter
+    f(17537,24,4,b'm',434,4,255,b'R',17477,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17590,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17596,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3290,14 +3312,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(17686,21,2,b'm',125,1,255,b'I',17652,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',421,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17835,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9567,8,3,b'm',432,4,255,b'S',0,0), // metadata
+    f(9567,8,3,b'm',441,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',122,4,255,b'S',0,0), // locality
     f(17837,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17852,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3308,11 +3330,11 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(17938,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',440,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',449,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14558,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(18041,13,3,b'm',425,4,255,b'R',0,0), // poll_interval
+    f(18041,13,3,b'm',434,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3324,29 +3346,29 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(18195,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18205,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18251,10,1,b'm',435,4,255,b'I',6795,36), // max_tokens
-    f(18261,9,2,b'm',424,4,255,b'I',6795,36), // fill_rate
+    f(18251,10,1,b'm',444,4,255,b'I',6795,36), // max_tokens
+    f(18261,9,2,b'm',433,4,255,b'I',6795,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18302,14,1,b'm',97,4,255,b'I',6795,36), // retry_back_off
-    f(18316,11,2,b'm',435,4,255,b'I',6795,36), // num_retries
+    f(18316,11,2,b'm',444,4,255,b'I',6795,36), // num_retries
     f(18327,8,3,b's',65535,0,255,b'I',6795,36), // retry_on
     f(18335,14,4,b'm',135,4,255,b'I',6795,36), // retry_priority
     f(18349,20,5,b'm',134,2,255,b'I',6795,36), // retry_host_predicate
     f(18369,33,6,b'l',65535,0,255,b'I',6795,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',421,4,0,b'I',6795,36), // typed_config
+    f(3148,12,2,b'm',430,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',421,4,0,b'I',6795,36), // typed_config
+    f(3148,12,2,b'm',430,4,0,b'I',6795,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18533,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18533,13,1,b'm',422,4,255,b'S',0,0), // default_value
+    f(18533,13,1,b'm',431,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18533,13,1,b'm',389,4,255,b'S',0,0), // default_value
+    f(18533,13,1,b'm',398,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18533,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3382,29 +3404,29 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(4261,14,1,b'm',143,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6729,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6718,11,2,b'm',432,4,0,b'S',0,0), // json_format
+    f(6718,11,2,b'm',441,4,0,b'S',0,0), // json_format
     f(19285,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19302,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19314,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
     f(19332,10,6,b'm',152,2,255,b'S',0,0), // formatters
     f(19378,19,7,b'm',120,4,255,b'I',19342,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19430,16,1,b'm',435,4,255,b'S',0,0), // keepalive_probes
-    f(19446,14,2,b'm',435,4,255,b'S',0,0), // keepalive_time
-    f(19460,18,3,b'm',435,4,255,b'S',0,0), // keepalive_interval
+    f(19430,16,1,b'm',444,4,255,b'S',0,0), // keepalive_probes
+    f(19446,14,2,b'm',444,4,255,b'S',0,0), // keepalive_time
+    f(19460,18,3,b'm',444,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19559,13,3,b'm',148,4,255,b'R',19507,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',421,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19685,20,1,b'm',436,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19705,10,2,b'm',422,4,255,b'S',0,0), // prefer_gro
+    f(19685,20,1,b'm',445,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19705,10,2,b'm',431,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(19763,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(19771,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3422,12 +3444,12 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(2972,5,2,b'm',160,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20116,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
-    f(20130,23,3,b'm',435,4,255,b'S',0,0), // overprovisioning_factor
-    f(20153,20,4,b'm',425,4,255,b'S',0,0), // endpoint_stale_after
+    f(20130,23,3,b'm',444,4,255,b'S',0,0), // overprovisioning_factor
+    f(20153,20,4,b'm',434,4,255,b'S',0,0), // endpoint_stale_after
     f(20173,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
     f(14788,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20263,15,2,b'm',389,4,255,b'S',0,0), // drop_percentage
+    f(20263,15,2,b'm',398,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     f(20311,19,2,b'm',162,4,255,b'I',11195,52), // health_check_config
@@ -3445,14 +3467,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(20549,8,1,b'm',160,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9567,8,3,b'm',123,4,255,b'S',0,0), // metadata
-    f(20557,21,4,b'm',435,4,255,b'S',0,0), // load_balancing_weight
+    f(20557,21,4,b'm',444,4,255,b'S',0,0), // load_balancing_weight
     f(20578,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',122,4,255,b'S',0,0), // locality
     f(20635,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
-    f(20557,21,3,b'm',435,4,255,b'S',0,0), // load_balancing_weight
+    f(20557,21,3,b'm',444,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20681,9,6,b'm',435,4,255,b'I',20647,34), // proximity
+    f(20681,9,6,b'm',444,4,255,b'I',20647,34), // proximity
     f(20706,23,7,b'm',65535,4,0,b'R',20690,16), // load_balancer_endpoints
     f(20780,28,8,b'm',65535,4,0,b'R',20729,51), // leds_cluster_locality_config
     f(9567,8,9,b'm',123,4,255,b'I',20808,35), // metadata
@@ -3462,23 +3484,23 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(12992,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
     f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21011,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
     f(3471,7,3,b'm',166,2,255,b'S',0,0), // filters
-    f(21067,15,4,b'm',422,4,255,b'R',21029,38), // use_proxy_proto
+    f(21067,15,4,b'm',431,4,255,b'R',21029,38), // use_proxy_proto
     f(9567,8,5,b'm',123,4,255,b'I',21082,39), // metadata
     f(9517,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21121,32,9,b'm',425,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21121,32,9,b'm',434,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21194,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
     f(21207,14,4,b's',65535,0,255,b'R',20647,34), // address_suffix
-    f(21221,10,5,b'm',435,4,255,b'R',20647,34), // suffix_len
+    f(21221,10,5,b'm',444,4,255,b'R',20647,34), // suffix_len
     f(21231,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
     f(21251,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21263,16,8,b'm',435,4,255,b'S',0,0), // destination_port
+    f(21263,16,8,b'm',444,4,255,b'S',0,0), // destination_port
     f(21279,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21297,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21318,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3488,17 +3510,17 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',94,4,255,b'S',0,0), // address
     f(21401,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
-    f(21414,16,4,b'm',422,4,255,b'S',0,0), // use_original_dst
-    f(9043,33,5,b'm',435,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21414,16,4,b'm',431,4,255,b'S',0,0), // use_original_dst
+    f(9043,33,5,b'm',444,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9567,8,6,b'm',123,4,255,b'I',21430,35), // metadata
     f(21465,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
     f(21478,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21488,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
-    f(21504,11,10,b'm',422,4,255,b'S',0,0), // transparent
-    f(13961,8,11,b'm',422,4,255,b'S',0,0), // freebind
-    f(21515,26,12,b'm',435,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21504,11,10,b'm',431,4,255,b'S',0,0), // transparent
+    f(13961,8,11,b'm',431,4,255,b'S',0,0), // freebind
+    f(21515,26,12,b'm',444,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4261,14,13,b'm',143,2,255,b'S',0,0), // socket_options
-    f(21541,24,15,b'm',425,4,255,b'S',0,0), // listener_filters_timeout
+    f(21541,24,15,b'm',434,4,255,b'S',0,0), // listener_filters_timeout
     f(21565,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(21582,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(21618,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
@@ -3506,21 +3528,21 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(21724,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
     f(21821,10,21,b'b',65535,0,255,b'I',21749,72), // reuse_port
     f(4275,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21831,16,24,b'm',435,4,255,b'S',0,0), // tcp_backlog_size
+    f(21831,16,24,b'm',444,4,255,b'S',0,0), // tcp_backlog_size
     f(21847,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
-    f(21867,12,26,b'm',422,4,255,b'S',0,0), // bind_to_port
+    f(21867,12,26,b'm',431,4,255,b'S',0,0), // bind_to_port
     f(22030,17,27,b'm',65535,4,0,b'R',21879,151), // internal_listener
     f(22047,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22058,17,29,b'm',422,4,255,b'S',0,0), // enable_reuse_port
+    f(22058,17,29,b'm',431,4,255,b'S',0,0), // enable_reuse_port
     f(22075,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4352,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22087,20,32,b'm',443,4,255,b'S',0,0), // filter_chain_matcher
+    f(22087,20,32,b'm',452,4,255,b'S',0,0), // filter_chain_matcher
     f(20330,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
-    f(22107,42,34,b'm',435,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22107,42,34,b'm',444,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22149,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22255,11,36,b'm',65535,4,255,b'R',22172,83), // fcds_config
     f(12992,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(10846,44,38,b'm',425,4,255,b'R',22266,112), // per_connection_buffer_high_watermark_timeout
+    f(10846,44,38,b'm',434,4,255,b'R',22266,112), // per_connection_buffer_high_watermark_timeout
     f(10913,13,39,b'm',179,4,255,b'I',10890,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(22435,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
@@ -3528,10 +3550,10 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(22559,20,3,b'm',65535,4,0,b'R',22448,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21867,12,1,b'm',422,4,255,b'S',0,0), // bind_to_port
+    f(21867,12,1,b'm',431,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
     f(22734,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
     f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3539,7 +3561,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(22815,9,2,b'm',175,4,0,b'S',0,0), // and_match
     f(22824,9,3,b'm',174,4,0,b'S',0,0), // not_match
     f(22833,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22842,22,5,b'm',394,4,0,b'S',0,0), // destination_port_range
+    f(22842,22,5,b'm',403,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(22931,5,1,b'm',174,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
@@ -3547,19 +3569,19 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(23105,12,7,b'm',65535,4,255,b'R',23002,103), // quic_options
     f(23162,31,8,b'm',152,4,255,b'R',23117,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12650,5,1,b'm',373,4,255,b'I',6795,36), // match
+    f(12650,5,1,b'm',382,4,255,b'I',6795,36), // match
     f(23240,7,2,b'd',65535,2,255,b'I',6795,36), // buckets
-    f(23247,4,3,b'm',435,4,255,b'I',6795,36), // bins
+    f(23247,4,3,b'm',444,4,255,b'I',6795,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23286,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
-    f(23379,20,2,b'm',422,4,255,b'I',23296,83), // use_all_default_tags
+    f(23379,20,2,b'm',431,4,255,b'I',23296,83), // use_all_default_tags
     f(10913,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
     f(23513,25,4,b'm',177,2,255,b'I',23399,114), // histogram_bucket_settings
-    f(23587,27,5,b'm',422,4,255,b'I',23538,49), // allow_default_tag_overrides
+    f(23587,27,5,b'm',431,4,255,b'I',23538,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(23650,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23660,14,2,b'm',365,4,0,b'S',0,0), // exclusion_list
-    f(23674,14,3,b'm',365,4,0,b'S',0,0), // inclusion_list
+    f(23660,14,2,b'm',374,4,0,b'S',0,0), // exclusion_list
+    f(23674,14,3,b'm',374,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(23724,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(23732,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3572,16 +3594,16 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(23867,8,2,b'm',188,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',421,4,255,b'I',23914,149), // typed_config
+    f(3148,12,3,b'm',430,4,255,b'I',23914,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24103,16,1,b'm',425,4,255,b'S',0,0), // refresh_interval
+    f(24103,16,1,b'm',434,4,255,b'S',0,0), // refresh_interval
     f(24119,17,2,b'm',185,2,255,b'S',0,0), // resource_monitors
     f(8308,7,3,b'm',183,2,255,b'S',0,0), // actions
     f(24212,21,4,b'm',181,4,255,b'I',24136,76), // buffer_factory_config
     f(24233,15,5,b'm',182,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24326,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24343,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3598,14 +3620,14 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(24515,9,1,b'm',191,4,0,b'S',0,0), // and_rules
     f(24524,8,2,b'm',191,4,0,b'S',0,0), // or_rules
     f(24532,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3708,6,4,b'm',203,4,0,b'S',0,0), // header
+    f(3708,6,4,b'm',204,4,0,b'S',0,0), // header
     f(24535,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
     f(21263,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9567,8,7,b'm',366,4,0,b'S',0,0), // metadata
+    f(9567,8,7,b'm',375,4,0,b'S',0,0), // metadata
     f(24549,8,8,b'm',190,4,0,b'S',0,0), // not_rule
-    f(24557,21,9,b'm',373,4,0,b'S',0,0), // requested_server_name
-    f(24578,8,10,b'm',369,4,0,b'S',0,0), // url_path
-    f(22842,22,11,b'm',394,4,0,b'S',0,0), // destination_port_range
+    f(24557,21,9,b'm',382,4,0,b'S',0,0), // requested_server_name
+    f(24578,8,10,b'm',378,4,0,b'S',0,0), // url_path
+    f(22842,22,11,b'm',403,4,0,b'S',0,0), // destination_port_range
     f(24672,7,12,b'm',152,4,0,b'R',24586,86), // matcher
     f(24703,12,13,b'm',152,4,0,b'R',24679,24), // uri_template
     f(24715,16,14,b'm',198,4,0,b'S',0,0), // sourced_metadata
@@ -3614,8 +3636,8 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.config.rbac.v3.Policy
     f(24793,11,1,b'm',190,2,255,b'S',0,0), // permissions
     f(24804,10,2,b'm',193,2,255,b'S',0,0), // principals
-    f(24814,9,3,b'm',403,4,255,b'S',0,0), // condition
-    f(24823,17,4,b'm',399,4,255,b'S',0,0), // checked_condition
+    f(24814,9,3,b'm',412,4,255,b'S',0,0), // condition
+    f(24823,17,4,b'm',408,4,255,b'S',0,0), // checked_condition
     f(24881,10,5,b'm',100,4,255,b'I',24840,41), // cel_config
     // envoy.config.rbac.v3.Principal
     f(24921,7,1,b'm',195,4,0,b'S',0,0), // and_ids
@@ -3623,17 +3645,17 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(24532,3,3,b'b',65535,4,0,b'S',0,0), // any
     f(24934,13,4,b'm',194,4,0,b'S',0,0), // authenticated
     f(24947,9,5,b'm',101,4,0,b'S',0,0), // source_ip
-    f(3708,6,6,b'm',203,4,0,b'S',0,0), // header
-    f(9567,8,7,b'm',366,4,0,b'S',0,0), // metadata
+    f(3708,6,6,b'm',204,4,0,b'S',0,0), // header
+    f(9567,8,7,b'm',375,4,0,b'S',0,0), // metadata
     f(24956,6,8,b'm',193,4,0,b'S',0,0), // not_id
-    f(24578,8,9,b'm',369,4,0,b'S',0,0), // url_path
+    f(24578,8,9,b'm',378,4,0,b'S',0,0), // url_path
     f(24962,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
     f(24978,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
-    f(24987,12,12,b'm',362,4,0,b'S',0,0), // filter_state
+    f(24987,12,12,b'm',371,4,0,b'S',0,0), // filter_state
     f(24715,16,13,b'm',198,4,0,b'S',0,0), // sourced_metadata
     f(24999,6,14,b'm',152,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25049,14,2,b'm',373,4,255,b'S',0,0), // principal_name
+    f(25049,14,2,b'm',382,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
     f(25097,3,1,b'm',193,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
@@ -3644,262 +3666,276 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',192,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25341,16,1,b'm',366,4,255,b'S',0,0), // metadata_matcher
+    f(25341,16,1,b'm',375,4,255,b'S',0,0), // metadata_matcher
     f(25357,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    // envoy.config.route.v3.ClusterSpecifierPlugin
+    f(25416,9,1,b'm',152,4,255,b'S',0,0), // extension
+    f(25425,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25407,12,2,b'm',373,4,255,b'S',0,0), // string_match
-    f(25419,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25471,12,2,b'm',382,4,255,b'S',0,0), // string_match
+    f(25483,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25462,9,1,b's',65535,0,255,b'I',6795,36), // operation
-    f(25471,9,2,b'm',422,4,255,b'I',6795,36), // propagate
+    f(25526,9,1,b's',65535,0,255,b'I',6795,36), // operation
+    f(25535,9,2,b'm',431,4,255,b'I',6795,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25522,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25528,4,2,b'm',104,4,255,b'S',0,0), // body
-    f(25532,11,3,b'm',148,4,255,b'S',0,0), // body_format
+    f(25586,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25592,4,2,b'm',104,4,255,b'S',0,0), // body
+    f(25596,11,3,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7678,6,1,b'm',421,4,255,b'S',0,0), // config
-    f(25577,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7678,6,1,b'm',430,4,255,b'S',0,0), // config
+    f(25425,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14811,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25623,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25634,11,6,b'm',395,4,0,b'S',0,0), // range_match
-    f(25645,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25419,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25658,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25670,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25682,16,11,b'm',371,4,0,b'S',0,0), // safe_regex_match
-    f(25698,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25407,12,13,b'm',373,4,0,b'S',0,0), // string_match
-    f(25712,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25676,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25687,11,6,b'm',404,4,0,b'S',0,0), // range_match
+    f(25698,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25483,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25711,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25723,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25735,16,11,b'm',380,4,0,b'S',0,0), // safe_regex_match
+    f(25751,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25471,12,13,b'm',382,4,0,b'S',0,0), // string_match
+    f(25765,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    // envoy.config.route.v3.InternalRedirectPolicy
+    f(25838,22,1,b'm',444,4,255,b'S',0,0), // max_internal_redirects
+    f(25860,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
+    f(25883,10,3,b'm',152,2,255,b'S',0,0), // predicates
+    f(25893,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
+    f(25920,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25407,12,5,b'm',373,4,0,b'S',0,0), // string_match
-    f(25645,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25471,12,5,b'm',382,4,0,b'S',0,0), // string_match
+    f(25698,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25820,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25833,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25846,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(25859,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25873,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25887,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25898,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25913,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25926,13,9,b'm',370,4,1,b'S',0,0), // regex_rewrite
-    f(25939,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26023,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26036,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26049,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26062,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26076,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26090,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26101,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26116,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26129,13,9,b'm',379,4,1,b'S',0,0), // regex_rewrite
+    f(26142,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12650,5,1,b'm',222,4,255,b'S',0,0), // match
-    f(25978,5,2,b'm',208,4,0,b'S',0,0), // route
-    f(25983,8,3,b'm',205,4,0,b'S',0,0), // redirect
-    f(9567,8,4,b'm',123,4,255,b'I',25991,32), // metadata
-    f(26093,9,5,b'm',200,4,255,b'I',26023,70), // decorator
-    f(26102,15,7,b'm',201,4,0,b'S',0,0), // direct_response
-    f(26117,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26139,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26162,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26188,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26213,23,13,b'm',207,1,255,b'S',0,0), // typed_per_filter_config
+    f(12650,5,1,b'm',225,4,255,b'S',0,0), // match
+    f(26181,5,2,b'm',210,4,0,b'S',0,0), // route
+    f(26186,8,3,b'm',207,4,0,b'S',0,0), // redirect
+    f(9567,8,4,b'm',123,4,255,b'I',26194,32), // metadata
+    f(26296,9,5,b'm',201,4,255,b'I',26226,70), // decorator
+    f(26305,15,7,b'm',202,4,0,b'S',0,0), // direct_response
+    f(26320,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26342,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26365,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26391,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26416,23,13,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4820,7,15,b'm',226,4,255,b'I',26236,35), // tracing
-    f(26354,30,16,b'm',435,4,255,b'I',26271,83), // per_request_buffer_limit_bytes
-    f(26456,13,17,b'm',65535,4,0,b'R',26384,72), // filter_action
-    f(26518,21,18,b'm',65535,4,0,b'R',26469,49), // non_forwarding_action
+    f(4820,7,15,b'm',229,4,255,b'I',26439,35), // tracing
+    f(26474,30,16,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26576,13,17,b'm',65535,4,0,b'R',26504,72), // filter_action
+    f(26638,21,18,b'm',65535,4,0,b'R',26589,49), // non_forwarding_action
     f(22047,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26539,25,20,b'm',436,4,255,b'I',26271,83), // request_body_buffer_limit
-    f(26666,16,21,b'm',152,2,255,b'R',26564,102), // route_specifiers
+    f(26659,25,20,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26786,16,21,b'm',152,2,255,b'R',26684,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',421,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26768,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26782,17,3,b'm',230,4,0,b'S',0,0), // weighted_clusters
-    f(26858,14,4,b'm',123,4,255,b'I',26799,59), // metadata_match
-    f(25873,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26872,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26892,17,7,b'm',422,4,1,b'S',0,0), // auto_host_rewrite
-    f(14983,7,8,b'm',425,4,255,b'S',0,0), // timeout
-    f(15006,12,9,b'm',65535,4,255,b'R',26909,103), // retry_policy
+    f(26888,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26902,17,3,b'm',233,4,0,b'S',0,0), // weighted_clusters
+    f(26978,14,4,b'm',123,4,255,b'I',26919,59), // metadata_match
+    f(26076,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26992,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27012,17,7,b'm',431,4,1,b'S',0,0), // auto_host_rewrite
+    f(14983,7,8,b'm',434,4,255,b'S',0,0), // timeout
+    f(15006,12,9,b'm',65535,4,255,b'R',27029,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27081,11,13,b'm',65535,2,255,b'R',27012,69), // rate_limits
-    f(27135,22,14,b'm',422,4,255,b'I',27092,43), // include_vh_rate_limits
-    f(27157,11,15,b'm',209,2,255,b'S',0,0), // hash_policy
-    f(27257,4,17,b'm',65535,4,255,b'R',27168,89), // cors
-    f(27261,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27292,16,23,b'm',425,4,255,b'S',0,0), // max_grpc_timeout
-    f(17190,12,24,b'm',425,4,255,b'S',0,0), // idle_timeout
-    f(27308,15,25,b'm',217,2,255,b'S',0,0), // upgrade_configs
-    f(27355,24,26,b'e',65535,0,255,b'R',27323,32), // internal_redirect_action
-    f(27453,12,27,b'm',65535,4,255,b'R',27379,74), // hedge_policy
-    f(27465,19,28,b'm',425,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27484,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27503,23,30,b'm',216,2,255,b'S',0,0), // request_mirror_policies
-    f(27526,22,31,b'm',435,4,255,b'R',27323,32), // max_internal_redirects
-    f(25926,13,32,b'm',370,4,255,b'S',0,0), // regex_rewrite
-    f(27583,25,33,b'm',421,4,255,b'R',27548,35), // retry_policy_typed_config
-    f(27608,24,34,b'm',65535,4,255,b'R',27323,32), // internal_redirect_policy
-    f(27632,23,35,b'm',370,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17242,19,36,b'm',215,4,255,b'S',0,0), // max_stream_duration
-    f(27739,24,37,b's',65535,4,0,b'R',27655,84), // cluster_specifier_plugin
-    f(27763,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27786,31,39,b'm',65535,4,0,b'R',27655,84), // inline_cluster_specifier_plugin
-    f(27912,17,40,b'm',152,4,255,b'I',27817,95), // early_data_policy
-    f(27929,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
-    f(28018,13,42,b'm',425,4,255,b'I',27948,70), // flush_timeout
-    f(28031,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25939,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27201,11,13,b'm',65535,2,255,b'R',27132,69), // rate_limits
+    f(27255,22,14,b'm',431,4,255,b'I',27212,43), // include_vh_rate_limits
+    f(27277,11,15,b'm',211,2,255,b'S',0,0), // hash_policy
+    f(27377,4,17,b'm',65535,4,255,b'R',27288,89), // cors
+    f(27381,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27412,16,23,b'm',434,4,255,b'S',0,0), // max_grpc_timeout
+    f(17190,12,24,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(27428,15,25,b'm',220,2,255,b'S',0,0), // upgrade_configs
+    f(27443,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
+    f(27541,12,27,b'm',65535,4,255,b'R',27467,74), // hedge_policy
+    f(27553,19,28,b'm',434,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27572,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27591,23,30,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(25838,22,31,b'm',444,4,255,b'S',0,0), // max_internal_redirects
+    f(26129,13,32,b'm',379,4,255,b'S',0,0), // regex_rewrite
+    f(27649,25,33,b'm',430,4,255,b'R',27614,35), // retry_policy_typed_config
+    f(27674,24,34,b'm',205,4,255,b'S',0,0), // internal_redirect_policy
+    f(27698,23,35,b'm',379,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17242,19,36,b'm',218,4,255,b'S',0,0), // max_stream_duration
+    f(27721,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
+    f(27745,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27768,31,39,b'm',199,4,0,b'S',0,0), // inline_cluster_specifier_plugin
+    f(27894,17,40,b'm',152,4,255,b'I',27799,95), // early_data_policy
+    f(27911,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
+    f(28000,13,42,b'm',434,4,255,b'I',27930,70), // flush_timeout
+    f(28013,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26142,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3708,6,1,b'm',213,4,0,b'S',0,0), // header
-    f(28087,6,2,b'm',211,4,0,b'S',0,0), // cookie
-    f(28093,21,3,b'm',210,4,0,b'S',0,0), // connection_properties
-    f(28114,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28122,15,5,b'm',214,4,0,b'S',0,0), // query_parameter
-    f(24987,12,6,b'm',65535,4,0,b'R',28137,55), // filter_state
+    f(3708,6,1,b'm',216,4,0,b'S',0,0), // header
+    f(28069,6,2,b'm',213,4,0,b'S',0,0), // cookie
+    f(28075,21,3,b'm',212,4,0,b'S',0,0), // connection_properties
+    f(28096,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28104,15,5,b'm',217,4,0,b'S',0,0), // query_parameter
+    f(24987,12,6,b'm',215,4,0,b'S',0,0), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
     f(24947,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28403,3,2,b'm',425,4,255,b'I',28308,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28308,95), // path
-    f(28406,10,4,b'm',212,2,255,b'I',28308,95), // attributes
+    f(28330,3,2,b'm',434,4,255,b'I',28235,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28235,95), // path
+    f(28333,10,4,b'm',214,2,255,b'I',28235,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6795,36), // value
+    // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28527,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25926,13,2,b'm',370,4,255,b'S',0,0), // regex_rewrite
+    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26129,13,2,b'm',379,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17242,19,1,b'm',425,4,255,b'S',0,0), // max_stream_duration
-    f(28648,23,2,b'm',425,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28671,26,3,b'm',425,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17242,19,1,b'm',434,4,255,b'S',0,0), // max_stream_duration
+    f(28631,23,2,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28654,26,3,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28750,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(28766,13,4,b'm',422,4,255,b'I',26236,35), // trace_sampled
-    f(26768,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28779,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28812,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
-    f(26872,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28733,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(28749,13,4,b'm',431,4,255,b'I',26439,35), // trace_sampled
+    f(26888,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28762,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28795,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
+    f(26992,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28884,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28896,7,2,b'm',422,4,255,b'S',0,0), // enabled
-    f(28903,14,3,b'm',218,4,255,b'S',0,0), // connect_config
+    f(28867,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28879,7,2,b'm',431,4,255,b'S',0,0), // enabled
+    f(28886,14,3,b'm',221,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(28978,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
-    f(28999,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(28961,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
+    f(28982,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29049,13,2,b'm',228,2,255,b'S',0,0), // virtual_hosts
-    f(29062,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26139,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26162,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26117,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(29083,17,7,b'm',422,4,255,b'S',0,0), // validate_clusters
-    f(26188,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29196,4,9,b'm',65535,4,255,b'R',29100,96), // vhds
-    f(29200,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29235,35,11,b'm',435,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29270,25,12,b'm',65535,2,255,b'R',27655,84), // cluster_specifier_plugins
-    f(27503,23,13,b'm',216,2,255,b'S',0,0), // request_mirror_policies
-    f(29295,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29323,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26213,23,16,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
-    f(9567,8,17,b'm',123,4,255,b'I',29362,38), // metadata
-    f(29400,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26666,16,19,b'm',152,2,255,b'R',26564,102), // route_specifiers
+    f(29032,13,2,b'm',231,2,255,b'S',0,0), // virtual_hosts
+    f(29045,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26342,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26365,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26320,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(29066,17,7,b'm',431,4,255,b'S',0,0), // validate_clusters
+    f(26391,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29179,4,9,b'm',65535,4,255,b'R',29083,96), // vhds
+    f(29183,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29218,35,11,b'm',444,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29253,25,12,b'm',199,2,255,b'S',0,0), // cluster_specifier_plugins
+    f(27591,23,13,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(29278,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29306,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26416,23,16,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
+    f(9567,8,17,b'm',123,4,255,b'I',29345,38), // metadata
+    f(29383,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26786,16,19,b'm',152,2,255,b'R',26684,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',421,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29509,6,1,b'm',206,2,255,b'S',0,0), // routes
+    f(29492,6,1,b'm',208,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29547,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29530,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29553,14,4,b'm',422,4,255,b'S',0,0), // case_sensitive
-    f(29567,7,6,b'm',203,2,255,b'S',0,0), // headers
-    f(29574,16,7,b'm',204,2,255,b'S',0,0), // query_parameters
-    f(29590,4,8,b'm',224,4,255,b'S',0,0), // grpc
-    f(28750,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(29594,10,10,b'm',371,4,0,b'S',0,0), // safe_regex
-    f(29604,11,11,b'm',225,4,255,b'S',0,0), // tls_context
-    f(29615,15,12,b'm',223,4,0,b'S',0,0), // connect_matcher
-    f(29727,16,13,b'm',366,2,255,b'R',29630,97), // dynamic_metadata
-    f(29743,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29764,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
-    f(24987,12,16,b'm',362,2,255,b'S',0,0), // filter_state
-    f(29781,7,17,b'm',199,2,255,b'S',0,0), // cookies
+    f(29536,14,4,b'm',431,4,255,b'S',0,0), // case_sensitive
+    f(29550,7,6,b'm',204,2,255,b'S',0,0), // headers
+    f(29557,16,7,b'm',206,2,255,b'S',0,0), // query_parameters
+    f(29573,4,8,b'm',227,4,255,b'S',0,0), // grpc
+    f(28733,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(29577,10,10,b'm',380,4,0,b'S',0,0), // safe_regex
+    f(29587,11,11,b'm',228,4,255,b'S',0,0), // tls_context
+    f(29598,15,12,b'm',226,4,0,b'S',0,0), // connect_matcher
+    f(29613,16,13,b'm',375,2,255,b'S',0,0), // dynamic_metadata
+    f(29629,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29650,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
+    f(24987,12,16,b'm',371,2,255,b'S',0,0), // filter_state
+    f(29667,7,17,b'm',200,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29944,9,1,b'm',422,4,255,b'S',0,0), // presented
-    f(29953,9,2,b'm',422,4,255,b'S',0,0), // validated
+    f(29830,9,1,b'm',431,4,255,b'S',0,0), // presented
+    f(29839,9,2,b'm',431,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29991,15,1,b'm',389,4,255,b'I',6795,36), // client_sampling
-    f(30006,15,2,b'm',389,4,255,b'I',6795,36), // random_sampling
-    f(30021,16,3,b'm',389,4,255,b'I',6795,36), // overall_sampling
-    f(30037,11,4,b'm',383,2,255,b'I',6795,36), // custom_tags
-    f(25462,9,5,b's',65535,0,255,b'I',6795,36), // operation
-    f(30048,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
+    f(29877,15,1,b'm',398,4,255,b'I',6795,36), // client_sampling
+    f(29892,15,2,b'm',398,4,255,b'I',6795,36), // random_sampling
+    f(29907,16,3,b'm',398,4,255,b'I',6795,36), // overall_sampling
+    f(29923,11,4,b'm',392,2,255,b'I',6795,36), // custom_tags
+    f(25526,9,5,b's',65535,0,255,b'I',6795,36), // operation
+    f(29934,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29567,7,4,b'm',203,2,255,b'S',0,0), // headers
+    f(29550,7,4,b'm',204,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30135,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29509,6,3,b'm',206,2,255,b'S',0,0), // routes
-    f(30142,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(30153,16,5,b'm',227,2,255,b'S',0,0), // virtual_clusters
-    f(27081,11,6,b'm',65535,2,255,b'R',27012,69), // rate_limits
-    f(26117,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(27257,4,8,b'm',65535,4,255,b'R',27168,89), // cors
-    f(26139,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26162,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26188,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30169,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26213,23,15,b'm',229,1,255,b'S',0,0), // typed_per_filter_config
-    f(15006,12,16,b'm',65535,4,255,b'R',26909,103), // retry_policy
-    f(27453,12,17,b'm',65535,4,255,b'R',27379,74), // hedge_policy
-    f(26354,30,18,b'm',435,4,255,b'I',26271,83), // per_request_buffer_limit_bytes
-    f(30198,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27583,25,20,b'm',421,4,255,b'R',27548,35), // retry_policy_typed_config
-    f(24672,7,21,b'm',443,4,255,b'S',0,0), // matcher
-    f(27503,23,22,b'm',216,2,255,b'S',0,0), // request_mirror_policies
-    f(30293,31,23,b'b',65535,0,255,b'I',30231,62), // include_is_timeout_retry_header
-    f(9567,8,24,b'm',123,4,255,b'I',30324,39), // metadata
-    f(26539,25,25,b'm',436,4,255,b'I',26271,83), // request_body_buffer_limit
-    f(26666,16,26,b'm',152,2,255,b'R',26564,102), // route_specifiers
+    f(30021,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29492,6,3,b'm',208,2,255,b'S',0,0), // routes
+    f(30028,11,4,b'e',34,0,255,b'S',0,0), // require_tls
+    f(30039,16,5,b'm',230,2,255,b'S',0,0), // virtual_clusters
+    f(27201,11,6,b'm',65535,2,255,b'R',27132,69), // rate_limits
+    f(26320,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(27377,4,8,b'm',65535,4,255,b'R',27288,89), // cors
+    f(26342,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26365,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26391,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30055,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26416,23,15,b'm',232,1,255,b'S',0,0), // typed_per_filter_config
+    f(15006,12,16,b'm',65535,4,255,b'R',27029,103), // retry_policy
+    f(27541,12,17,b'm',65535,4,255,b'R',27467,74), // hedge_policy
+    f(26474,30,18,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(30084,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27649,25,20,b'm',430,4,255,b'R',27614,35), // retry_policy_typed_config
+    f(24672,7,21,b'm',452,4,255,b'S',0,0), // matcher
+    f(27591,23,22,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(30179,31,23,b'b',65535,0,255,b'I',30117,62), // include_is_timeout_retry_header
+    f(9567,8,24,b'm',123,4,255,b'I',30210,39), // metadata
+    f(26659,25,25,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26786,16,26,b'm',152,2,255,b'R',26684,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',421,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7189,8,1,b'm',231,2,255,b'S',0,0), // clusters
-    f(30459,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30520,12,3,b'm',435,4,255,b'I',30477,43), // total_weight
-    f(28527,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30532,15,5,b'm',422,4,0,b'S',0,0), // use_hash_policy
+    f(7189,8,1,b'm',234,2,255,b'S',0,0), // clusters
+    f(30345,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30406,12,3,b'm',444,4,255,b'I',30363,43), // total_weight
+    f(28510,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30418,15,5,b'm',431,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',435,4,255,b'S',0,0), // weight
-    f(26858,14,3,b'm',123,4,255,b'I',26799,59), // metadata_match
-    f(26117,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26139,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26162,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26188,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26213,23,10,b'm',65535,1,255,b'R',30598,66), // typed_per_filter_config
-    f(26872,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26768,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',444,4,255,b'S',0,0), // weight
+    f(26978,14,3,b'm',123,4,255,b'I',26919,59), // metadata_match
+    f(26320,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26342,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26365,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26391,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26416,23,10,b'm',235,1,255,b'S',0,0), // typed_per_filter_config
+    f(26992,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26888,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30792,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6718,11,3,b'm',432,4,0,b'S',0,0), // json_format
-    f(30798,17,4,b'm',432,4,0,b'S',0,0), // typed_json_format
+    f(30689,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6718,11,3,b'm',441,4,0,b'S',0,0), // json_format
+    f(30695,17,4,b'm',441,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30878,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(30775,10,1,b's',65535,0,255,b'S',0,0), // expression
     f(24881,10,2,b'm',100,4,255,b'I',24840,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
@@ -3908,328 +3944,332 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.extensions.clusters.aggregate.v3.ClusterConfig
     f(7189,8,1,b's',65535,2,255,b'S',0,0), // clusters
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9225,16,3,b'm',425,4,255,b'S',0,0), // dns_refresh_rate
-    f(10223,24,4,b'm',239,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9225,16,3,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
+    f(10223,24,4,b'm',243,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10709,10,6,b'm',425,4,255,b'S',0,0), // dns_jitter
+    f(10709,10,6,b'm',434,4,255,b'S',0,0), // dns_jitter
     f(5669,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9241,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(31097,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31129,20,10,b'm',425,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9241,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
+    f(30994,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31026,20,10,b'm',434,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12431,13,1,b'm',425,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',425,4,255,b'S',0,0), // max_interval
+    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31272,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(31169,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19559,13,2,b'm',148,4,1,b'S',0,0), // format_string
-    f(31329,9,3,b'b',65535,0,255,b'I',31282,47), // read_only
-    f(31420,20,4,b'e',36,0,255,b'I',31338,82), // shared_with_upstream
-    f(31440,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31453,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31226,9,3,b'b',65535,0,255,b'I',31179,47), // read_only
+    f(31317,20,4,b'e',37,0,255,b'I',31235,82), // shared_with_upstream
+    f(31337,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31350,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31527,9,1,b'm',243,4,255,b'S',0,0), // mutations
-    f(29200,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31424,9,1,b'm',247,4,255,b'S',0,0), // mutations
+    f(29183,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31527,9,1,b'm',243,4,255,b'S',0,0), // mutations
+    f(31424,9,1,b'm',247,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31665,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
-    f(31682,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
-    f(31734,25,3,b'm',65535,2,255,b'R',31700,34), // query_parameter_mutations
-    f(31794,27,4,b'm',92,2,255,b'R',31759,35), // response_trailers_mutations
-    f(31821,26,5,b'm',92,2,255,b'R',31759,35), // request_trailers_mutations
+    f(31562,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
+    f(31579,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
+    f(31631,25,3,b'm',65535,2,255,b'R',31597,34), // query_parameter_mutations
+    f(31691,27,4,b'm',92,2,255,b'R',31656,35), // response_trailers_mutations
+    f(31718,26,5,b'm',92,2,255,b'R',31656,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31949,13,1,b'm',422,4,255,b'I',31893,56), // dynamic_stats
-    f(31962,16,2,b'b',65535,0,255,b'I',26236,35), // start_child_span
-    f(31978,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31990,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32012,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32032,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32085,40,7,b'b',65535,0,255,b'I',32059,26), // suppress_grpc_request_failure_code_stats
-    f(32171,21,8,b'm',266,2,255,b'R',32125,46), // upstream_http_filters
-    f(32253,20,9,b'm',245,4,255,b'I',32192,61), // upstream_log_options
-    f(32273,33,10,b'm',422,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31846,13,1,b'm',431,4,255,b'I',31790,56), // dynamic_stats
+    f(31859,16,2,b'b',65535,0,255,b'I',26439,35), // start_child_span
+    f(31875,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31887,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31909,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31929,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31982,40,7,b'b',65535,0,255,b'I',31956,26), // suppress_grpc_request_failure_code_stats
+    f(32068,21,8,b'm',270,2,255,b'R',32022,46), // upstream_http_filters
+    f(32150,20,9,b'm',249,4,255,b'I',32089,61), // upstream_log_options
+    f(32170,33,10,b'm',431,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32377,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
-    f(32414,27,2,b'm',425,4,255,b'I',6795,36), // upstream_log_flush_interval
+    f(32274,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
+    f(32311,27,2,b'm',434,4,255,b'I',6795,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32497,18,1,b'm',240,2,255,b'S',0,0), // on_request_headers
-    f(32557,17,2,b'b',65535,0,255,b'R',32515,42), // clear_route_cache
+    f(32394,18,1,b'm',244,2,255,b'S',0,0), // on_request_headers
+    f(32454,17,2,b'b',65535,0,255,b'R',32412,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32626,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
-    f(9567,8,3,b'm',248,2,255,b'S',0,0), // metadata
+    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
+    f(9567,8,3,b'm',252,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32626,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32698,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',432,4,255,b'S',0,0), // value
-    f(32752,11,4,b'm',421,4,255,b'R',32713,39), // typed_value
+    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32595,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',441,4,255,b'S',0,0), // value
+    f(32649,11,4,b'm',430,4,255,b'R',32610,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32895,12,2,b'm',398,4,255,b'S',0,0), // token_bucket
-    f(32907,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(32792,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
+    f(32804,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(33121,9,1,b'b',65535,0,255,b'I',33044,77), // bind_port
-    f(33130,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(33018,9,1,b'b',65535,0,255,b'I',32941,77), // bind_port
+    f(33027,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22931,5,1,b'm',255,2,255,b'S',0,0), // rules
-    f(33199,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(22931,5,1,b'm',259,2,255,b'S',0,0), // rules
+    f(33096,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18119,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(33236,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(33133,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22047,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33255,12,6,b'e',38,0,255,b'S',0,0), // tlv_location
+    f(33152,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32626,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12721,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33345,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(33242,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18205,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33436,14,2,b'm',254,4,255,b'S',0,0), // on_tlv_present
+    f(33333,14,2,b'm',258,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33513,25,1,b'm',422,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(33593,24,2,b'm',435,4,255,b'I',33538,55), // initial_read_buffer_size
-    f(33617,25,3,b'm',422,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(33642,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33689,21,5,b'm',435,4,255,b'S',0,0), // max_client_hello_size
+    f(33410,25,1,b'm',431,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(33490,24,2,b'm',444,4,255,b'I',33435,55), // initial_read_buffer_size
+    f(33514,25,3,b'm',431,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(33539,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33586,21,5,b'm',444,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8557,15,2,b'm',436,4,255,b'S',0,0), // max_connections
-    f(33778,5,3,b'm',425,4,255,b'S',0,0), // delay
-    f(32907,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(8557,15,2,b'm',445,4,255,b'S',0,0), // max_connections
+    f(33675,5,3,b'm',434,4,255,b'S',0,0), // delay
+    f(32804,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33841,8,1,b'm',104,4,255,b'S',0,0), // response
+    f(33738,8,1,b'm',104,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33975,10,1,b'e',39,0,255,b'S',0,0), // codec_type
+    f(33872,10,1,b'e',40,0,255,b'S',0,0), // codec_type
     f(22047,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33985,3,3,b'm',268,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',219,4,0,b'S',0,0), // route_config
-    f(33988,12,5,b'm',266,2,255,b'S',0,0), // http_filters
-    f(34000,14,6,b'm',422,4,255,b'S',0,0), // add_user_agent
-    f(4820,7,7,b'm',65535,4,255,b'R',34014,28), // tracing
+    f(33882,3,3,b'm',272,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',222,4,0,b'S',0,0), // route_config
+    f(33885,12,5,b'm',270,2,255,b'S',0,0), // http_filters
+    f(33897,14,6,b'm',431,4,255,b'S',0,0), // add_user_agent
+    f(4820,7,7,b'm',65535,4,255,b'R',33911,28), // tracing
     f(9182,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34042,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34053,13,12,b'm',425,4,255,b'S',0,0), // drain_timeout
+    f(33939,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33950,13,12,b'm',434,4,255,b'S',0,0), // drain_timeout
     f(4275,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34066,18,14,b'm',422,4,255,b'S',0,0), // use_remote_address
-    f(34084,19,15,b'm',422,4,255,b'S',0,0), // generate_request_id
-    f(34103,27,16,b'e',40,0,255,b'S',0,0), // forward_client_cert_details
-    f(34130,31,17,b'm',264,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34161,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34179,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34270,49,20,b'b',65535,0,255,b'I',34199,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34319,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34334,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27308,15,23,b'm',265,2,255,b'S',0,0), // upgrade_configs
-    f(34337,19,24,b'm',425,4,255,b'S',0,0), // stream_idle_timeout
-    f(34356,23,25,b'm',263,4,255,b'S',0,0), // internal_address_config
-    f(34379,21,26,b'm',425,4,255,b'S',0,0), // delayed_close_timeout
-    f(13717,15,28,b'm',425,4,255,b'S',0,0), // request_timeout
-    f(34400,22,29,b'm',435,4,255,b'S',0,0), // max_request_headers_kb
-    f(34422,14,30,b'm',422,4,255,b'S',0,0), // normalize_path
-    f(34474,13,31,b'm',65535,4,0,b'R',34436,38), // scoped_routes
-    f(34487,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34515,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34528,28,34,b'e',43,0,255,b'S',0,0), // server_header_transformation
+    f(33963,18,14,b'm',431,4,255,b'S',0,0), // use_remote_address
+    f(33981,19,15,b'm',431,4,255,b'S',0,0), // generate_request_id
+    f(34000,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34027,31,17,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34058,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34076,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34167,49,20,b'b',65535,0,255,b'I',34096,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34216,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34231,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27428,15,23,b'm',269,2,255,b'S',0,0), // upgrade_configs
+    f(34234,19,24,b'm',434,4,255,b'S',0,0), // stream_idle_timeout
+    f(34253,23,25,b'm',267,4,255,b'S',0,0), // internal_address_config
+    f(34276,21,26,b'm',434,4,255,b'S',0,0), // delayed_close_timeout
+    f(13717,15,28,b'm',434,4,255,b'S',0,0), // request_timeout
+    f(34297,22,29,b'm',444,4,255,b'S',0,0), // max_request_headers_kb
+    f(34319,14,30,b'm',431,4,255,b'S',0,0), // normalize_path
+    f(34371,13,31,b'm',65535,4,0,b'R',34333,38), // scoped_routes
+    f(34384,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34412,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34425,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
     f(9622,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(34556,20,36,b'm',269,4,255,b'S',0,0), // request_id_extension
-    f(34576,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34609,18,38,b'm',267,4,255,b'S',0,0), // local_reply_config
-    f(34627,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34651,36,40,b'm',422,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34687,23,41,b'm',425,4,255,b'S',0,0), // request_headers_timeout
-    f(34710,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34765,26,43,b'm',65535,4,255,b'R',34729,36), // path_normalization_options
-    f(34814,22,44,b'm',65535,4,255,b'R',34791,23), // http3_protocol_options
-    f(34836,32,45,b'e',42,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34868,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34900,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34923,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
-    f(34951,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34970,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
-    f(35000,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35023,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35055,35,53,b'm',422,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35090,25,54,b'm',425,4,255,b'S',0,0), // access_log_flush_interval
-    f(35115,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35146,18,56,b'm',262,4,255,b'S',0,0), // access_log_options
-    f(35164,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35235,34,58,b'b',65535,0,255,b'I',35185,50), // http1_safe_max_connection_duration
-    f(35269,20,59,b'm',425,4,255,b'S',0,0), // stream_flush_timeout
-    f(35289,27,60,b'm',443,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35316,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35336,20,62,b'm',396,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34453,20,36,b'm',273,4,255,b'S',0,0), // request_id_extension
+    f(34473,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34506,18,38,b'm',271,4,255,b'S',0,0), // local_reply_config
+    f(34524,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34548,36,40,b'm',431,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34584,23,41,b'm',434,4,255,b'S',0,0), // request_headers_timeout
+    f(34607,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34662,26,43,b'm',65535,4,255,b'R',34626,36), // path_normalization_options
+    f(34711,22,44,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
+    f(34733,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34765,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34797,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34820,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
+    f(34848,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34867,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
+    f(34897,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34920,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34952,35,53,b'm',431,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34987,25,54,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(35012,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35043,18,56,b'm',266,4,255,b'S',0,0), // access_log_options
+    f(35061,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35132,34,58,b'b',65535,0,255,b'I',35082,50), // http1_safe_max_connection_duration
+    f(35166,20,59,b'm',434,4,255,b'S',0,0), // stream_flush_timeout
+    f(35186,27,60,b'm',452,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35213,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35233,20,62,b'm',405,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34103,27,1,b'e',40,0,255,b'S',0,0), // forward_client_cert_details
-    f(34130,31,2,b'm',264,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34000,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34027,31,2,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35090,25,1,b'm',425,4,255,b'S',0,0), // access_log_flush_interval
-    f(35115,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35562,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(34987,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(35012,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35459,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35709,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35721,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(35606,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35618,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35841,7,1,b'm',422,4,255,b'S',0,0), // subject
-    f(35848,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35738,7,1,b'm',431,4,255,b'S',0,0), // subject
+    f(35745,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35852,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30792,6,7,b'e',41,0,255,b'S',0,0), // format
-    f(35857,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35749,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30689,6,7,b'e',42,0,255,b'S',0,0), // format
+    f(35754,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28884,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3471,7,2,b'm',266,2,255,b'R',35958,61), // filters
-    f(28896,7,3,b'm',422,4,255,b'S',0,0), // enabled
+    f(28867,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3471,7,2,b'm',270,2,255,b'R',35855,61), // filters
+    f(28879,7,3,b'm',431,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',421,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
     f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
-    f(25577,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25425,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14811,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36165,7,1,b'm',270,2,255,b'S',0,0), // mappers
-    f(25532,11,2,b'm',148,4,255,b'S',0,0), // body_format
+    f(36062,7,1,b'm',274,2,255,b'S',0,0), // mappers
+    f(25596,11,2,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36235,13,1,b'm',102,4,255,b'S',0,0), // config_source
-    f(36248,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36132,13,1,b'm',102,4,255,b'S',0,0), // config_source
+    f(36145,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',421,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36417,11,2,b'm',435,4,255,b'S',0,0), // status_code
-    f(25528,4,3,b'm',104,4,255,b'S',0,0), // body
-    f(36428,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
-    f(36448,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(36314,11,2,b'm',444,4,255,b'S',0,0), // status_code
+    f(25592,4,3,b'm',104,4,255,b'S',0,0), // body
+    f(36325,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
+    f(36345,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32895,12,2,b'm',398,4,255,b'S',0,0), // token_bucket
-    f(32907,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
-    f(36528,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32792,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
+    f(32804,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(36425,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
     f(22931,5,1,b'm',196,4,255,b'S',0,0), // rules
-    f(36582,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
+    f(36479,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
     f(22047,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36594,16,4,b'e',44,0,255,b'S',0,0), // enforcement_type
-    f(36610,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24672,7,6,b'm',443,4,255,b'S',0,0), // matcher
-    f(36634,14,7,b'm',443,4,255,b'S',0,0), // shadow_matcher
-    f(36648,10,8,b'm',425,4,255,b'S',0,0), // delay_deny
+    f(36491,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(36507,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24672,7,6,b'm',452,4,255,b'S',0,0), // matcher
+    f(36531,14,7,b'm',452,4,255,b'S',0,0), // shadow_matcher
+    f(36545,10,8,b'm',434,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36717,17,1,b'm',240,2,255,b'S',0,0), // on_new_connection
-    f(36734,27,2,b'm',240,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36761,18,3,b'm',240,2,255,b'S',0,0), // on_downstream_data
+    f(36614,17,1,b'm',244,2,255,b'S',0,0), // on_new_connection
+    f(36631,27,2,b'm',244,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36658,18,3,b'm',244,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36891,23,3,b'm',425,4,255,b'I',20647,34), // downstream_idle_timeout
-    f(36914,21,4,b'm',425,4,255,b'I',20647,34), // upstream_idle_timeout
+    f(36788,23,3,b'm',434,4,255,b'I',20647,34), // downstream_idle_timeout
+    f(36811,21,4,b'm',434,4,255,b'I',20647,34), // upstream_idle_timeout
     f(4275,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36935,20,7,b'm',435,4,255,b'S',0,0), // max_connect_attempts
-    f(17190,12,8,b'm',425,4,255,b'S',0,0), // idle_timeout
-    f(26858,14,9,b'm',123,4,255,b'I',26799,59), // metadata_match
-    f(26782,17,10,b'm',278,4,0,b'S',0,0), // weighted_clusters
-    f(27157,11,11,b'm',390,2,255,b'I',36955,78), // hash_policy
-    f(37033,16,12,b'm',277,4,255,b'S',0,0), // tunneling_config
-    f(37049,34,13,b'm',425,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37182,9,14,b'm',65535,4,255,b'R',37083,99), // on_demand
-    f(35090,25,15,b'm',425,4,255,b'S',0,0), // access_log_flush_interval
-    f(37191,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35146,18,17,b'm',276,4,255,b'S',0,0), // access_log_options
-    f(37220,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
-    f(37322,19,19,b'm',150,2,255,b'R',37235,87), // proxy_protocol_tlvs
-    f(37341,52,20,b'm',396,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37393,21,21,b'e',45,0,255,b'S',0,0), // upstream_connect_mode
-    f(37414,20,22,b'm',435,4,255,b'S',0,0), // max_early_data_bytes
-    f(37478,31,23,b'e',65535,0,255,b'R',37434,44), // proxy_protocol_tlv_merge_policy
-    f(37509,17,24,b'm',422,4,255,b'S',0,0), // check_drain_close
+    f(36832,20,7,b'm',444,4,255,b'S',0,0), // max_connect_attempts
+    f(17190,12,8,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(26978,14,9,b'm',123,4,255,b'I',26919,59), // metadata_match
+    f(26902,17,10,b'm',282,4,0,b'S',0,0), // weighted_clusters
+    f(27277,11,11,b'm',399,2,255,b'I',36852,78), // hash_policy
+    f(36930,16,12,b'm',281,4,255,b'S',0,0), // tunneling_config
+    f(36946,34,13,b'm',434,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37079,9,14,b'm',65535,4,255,b'R',36980,99), // on_demand
+    f(34987,25,15,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(37088,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35043,18,17,b'm',280,4,255,b'S',0,0), // access_log_options
+    f(37117,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
+    f(37219,19,19,b'm',150,2,255,b'R',37132,87), // proxy_protocol_tlvs
+    f(37238,52,20,b'm',405,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37290,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(37311,20,22,b'm',444,4,255,b'S',0,0), // max_early_data_bytes
+    f(37375,31,23,b'e',65535,0,255,b'R',37331,44), // proxy_protocol_tlv_merge_policy
+    f(37406,17,24,b'm',431,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35090,25,1,b'm',425,4,255,b'S',0,0), // access_log_flush_interval
-    f(37191,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37600,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34987,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(37088,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37497,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37695,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36448,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
-    f(37703,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37729,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37738,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34556,20,7,b'm',269,4,255,b'S',0,0), // request_id_extension
-    f(37765,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37782,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19332,10,10,b'm',152,2,255,b'R',37805,76), // formatters
+    f(37592,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36345,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(37600,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37626,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37635,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34453,20,7,b'm',273,4,255,b'S',0,0), // request_id_extension
+    f(37662,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37679,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19332,10,10,b'm',152,2,255,b'R',37702,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7189,8,1,b'm',279,2,255,b'S',0,0), // clusters
+    f(7189,8,1,b'm',283,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26858,14,3,b'm',123,4,255,b'I',26799,59), // metadata_match
+    f(26978,14,3,b'm',123,4,255,b'I',26919,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
     f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17190,12,3,b'm',425,4,255,b'S',0,0), // idle_timeout
-    f(38138,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38157,13,5,b'm',282,2,255,b'I',36955,78), // hash_policies
-    f(38170,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
-    f(38192,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(17190,12,3,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(38035,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38054,13,5,b'm',286,2,255,b'I',36852,78), // hash_policies
+    f(38067,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
+    f(38089,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4275,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(24672,7,9,b'm',443,4,0,b'S',0,0), // matcher
-    f(38221,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38307,15,11,b'm',65535,2,255,b'R',38237,70), // session_filters
-    f(37033,16,12,b'm',65535,4,255,b'R',38322,102), // tunneling_config
-    f(35146,18,13,b'm',65535,4,255,b'R',38424,73), // access_log_options
+    f(24672,7,9,b'm',452,4,0,b'S',0,0), // matcher
+    f(38118,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38204,15,11,b'm',65535,2,255,b'R',38134,70), // session_filters
+    f(36930,16,12,b'm',65535,4,255,b'R',38219,102), // tunneling_config
+    f(35043,18,13,b'm',65535,4,255,b'R',38321,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
     f(24947,9,1,b'b',65535,4,0,b'I',6795,36), // source_ip
     f(12721,3,2,b's',65535,4,0,b'I',6795,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31527,9,1,b'm',92,2,255,b'S',0,0), // mutations
+    f(31424,9,1,b'm',92,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28527,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38830,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38871,18,3,b'm',393,4,255,b'S',0,0), // reject_with_status
+    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38727,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38768,18,3,b'm',402,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34179,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38949,17,2,b'm',288,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34319,15,3,b'm',422,4,255,b'S',0,0), // skip_xff_append
+    f(34076,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38846,17,2,b'm',292,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34216,15,3,b'm',431,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(39032,5,1,b'm',101,2,255,b'S',0,0), // cidrs
+    f(38929,5,1,b'm',101,2,255,b'S',0,0), // cidrs
+    // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    f(39015,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11077,20,1,b'm',292,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11097,27,2,b'm',291,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11077,20,1,b'm',299,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11097,27,2,b'm',298,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',396,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',436,4,255,b'S',0,0), // min_cluster_size
+    f(11783,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
+    f(11798,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
     f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39357,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39386,16,5,b'm',293,4,255,b'S',0,0), // force_local_zone
-    f(39402,14,6,b'e',46,0,255,b'S',0,0), // locality_basis
+    f(39505,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39534,16,5,b'm',300,4,255,b'S',0,0), // force_local_zone
+    f(39550,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39516,8,1,b'm',435,4,255,b'S',0,0), // min_size
+    f(39664,8,1,b'm',444,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12553,17,1,b'm',425,4,255,b'S',0,0), // slow_start_window
+    f(12553,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
     f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',396,4,255,b'S',0,0), // min_weight_percent
+    f(12580,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12006,12,1,b'm',435,4,255,b'S',0,0), // choice_count
+    f(12006,12,1,b'm',444,4,255,b'S',0,0), // choice_count
     f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12037,17,3,b'm',294,4,255,b'S',0,0), // slow_start_config
-    f(39660,18,4,b'm',290,4,255,b'S',0,0), // locality_lb_config
-    f(39678,16,5,b'm',422,4,255,b'S',0,0), // enable_full_scan
-    f(39694,16,6,b'e',47,0,255,b'S',0,0), // selection_method
+    f(12037,17,3,b'm',301,4,255,b'S',0,0), // slow_start_config
+    f(39808,18,4,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(39826,16,5,b'm',431,4,255,b'S',0,0), // enable_full_scan
+    f(39842,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39660,18,1,b'm',290,4,255,b'S',0,0), // locality_lb_config
+    f(39808,18,1,b'm',297,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12037,17,1,b'm',294,4,255,b'S',0,0), // slow_start_config
-    f(39660,18,2,b'm',290,4,255,b'S',0,0), // locality_lb_config
+    f(12037,17,1,b'm',301,4,255,b'S',0,0), // slow_start_config
+    f(39808,18,2,b'm',297,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4238,7 +4278,7 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40255,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(40403,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4248,334 +4288,338 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35721,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
-    f(22047,11,2,b's',65535,0,255,b'I',40819,84), // stat_prefix
+    f(35618,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(22047,11,2,b's',65535,0,255,b'I',40967,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
     f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
-    f(40972,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40997,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41060,15,5,b'm',435,4,255,b'I',41023,37), // udp_max_queries
-    f(41075,21,6,b'm',436,4,255,b'S',0,0), // query_timeout_seconds
-    f(41096,11,7,b'm',435,4,255,b'S',0,0), // query_tries
-    f(41107,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41125,22,9,b'm',435,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41147,24,10,b'm',425,4,255,b'I',41023,37), // max_udp_channel_duration
-    f(41171,25,11,b'b',65535,0,255,b'I',41023,37), // reinit_channel_on_timeout
-    f(41262,14,12,b'm',435,4,255,b'I',41196,66), // qcache_max_ttl
+    f(41120,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(41145,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41208,15,5,b'm',444,4,255,b'I',41171,37), // udp_max_queries
+    f(41223,21,6,b'm',445,4,255,b'S',0,0), // query_timeout_seconds
+    f(41244,11,7,b'm',444,4,255,b'S',0,0), // query_tries
+    f(41255,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41273,22,9,b'm',444,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41295,24,10,b'm',434,4,255,b'I',41171,37), // max_udp_channel_duration
+    f(41319,25,11,b'b',65535,0,255,b'I',41171,37), // reinit_channel_on_timeout
+    f(41410,14,12,b'm',444,4,255,b'I',41344,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18316,11,1,b'm',435,4,255,b'S',0,0), // num_retries
-    f(41388,20,2,b'm',435,4,255,b'I',41357,31), // num_resolver_threads
+    f(18316,11,1,b'm',444,4,255,b'S',0,0), // num_retries
+    f(41536,20,2,b'm',444,4,255,b'I',41505,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(41560,12,2,b'm',65535,4,255,b'R',41481,79), // dns_over_tls
-    f(41653,14,3,b'm',65535,4,255,b'R',41572,81), // dns_over_https
-    f(41719,13,4,b'b',65535,0,255,b'R',41667,52), // enable_dnssec
-    f(41732,10,5,b'm',435,4,255,b'I',41196,66), // cache_size
-    f(41388,20,6,b'm',435,4,255,b'I',41357,31), // num_resolver_threads
-    f(41742,17,7,b'm',422,4,255,b'S',0,0), // use_system_config
-    f(41759,13,8,b'm',425,4,255,b'S',0,0), // query_timeout
-    f(41096,11,9,b'm',435,4,255,b'S',0,0), // query_tries
+    f(41708,12,2,b'm',65535,4,255,b'R',41629,79), // dns_over_tls
+    f(41801,14,3,b'm',65535,4,255,b'R',41720,81), // dns_over_https
+    f(41867,13,4,b'b',65535,0,255,b'R',41815,52), // enable_dnssec
+    f(41880,10,5,b'm',444,4,255,b'I',41344,66), // cache_size
+    f(41536,20,6,b'm',444,4,255,b'I',41505,31), // num_resolver_threads
+    f(41890,17,7,b'm',431,4,255,b'S',0,0), // use_system_config
+    f(41907,13,8,b'm',434,4,255,b'S',0,0), // query_timeout
+    f(41244,11,9,b'm',444,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41838,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41986,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41921,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(42069,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42003,11,1,b'm',334,4,255,b'S',0,0), // san_matcher
-    f(42014,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(42151,11,1,b'm',343,4,255,b'S',0,0), // san_matcher
+    f(42162,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42101,17,1,b'm',422,4,255,b'S',0,0), // pack_trace_reason
-    f(42177,33,2,b'm',422,4,255,b'I',42118,59), // use_request_id_for_trace_sampling
+    f(42249,17,1,b'm',431,4,255,b'S',0,0), // pack_trace_reason
+    f(42325,33,2,b'm',431,4,255,b'I',42266,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42280,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42428,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42384,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42532,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42481,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42523,27,2,b'm',65535,4,255,b'R',42500,23), // max_heap_size_bytes_runtime
+    f(42629,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42671,27,2,b'm',65535,4,255,b'R',42648,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14505,8,1,b's',65535,0,255,b'S',0,0), // filename
+    // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
+    // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    f(42920,15,1,b'm',452,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7678,6,1,b'm',130,4,255,b'S',0,0), // config
     f(9517,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(42795,25,3,b'b',65535,0,255,b'I',42711,84), // allow_unspecified_address
-    f(42884,15,4,b'b',65535,0,255,b'I',42820,64), // tlv_as_pool_key
+    f(43102,25,3,b'b',65535,0,255,b'I',43018,84), // allow_unspecified_address
+    f(43191,15,4,b'b',65535,0,255,b'I',43127,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43027,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
-    f(43037,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43060,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43149,36,6,b'm',422,4,255,b'R',43083,66), // require_signed_certificate_timestamp
-    f(43185,3,7,b'm',104,4,255,b'S',0,0), // crl
-    f(43188,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43213,23,9,b'm',373,2,255,b'S',0,0), // match_subject_alt_names
-    f(43236,24,10,b'e',48,0,255,b'S',0,0), // trust_chain_verification
+    f(43334,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
+    f(43344,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43367,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43456,36,6,b'm',431,4,255,b'R',43390,66), // require_signed_certificate_timestamp
+    f(43492,3,7,b'm',104,4,255,b'S',0,0), // crl
+    f(43495,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43520,23,9,b'm',382,2,255,b'S',0,0), // match_subject_alt_names
+    f(43543,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
     f(14558,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(43260,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
-    f(43341,32,13,b'm',65535,4,255,b'R',43283,58), // ca_certificate_provider_instance
-    f(43373,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43398,29,15,b'm',334,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43427,16,16,b'm',435,4,255,b'S',0,0), // max_verify_depth
-    f(43559,17,17,b'm',65535,4,255,b'R',43443,116), // system_root_certs
-    f(43576,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43567,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
+    f(43648,32,13,b'm',65535,4,255,b'R',43590,58), // ca_certificate_provider_instance
+    f(43680,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43705,29,15,b'm',343,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43734,16,16,b'm',444,4,255,b'S',0,0), // max_verify_depth
+    f(43866,17,17,b'm',65535,4,255,b'R',43750,116), // system_root_certs
+    f(43883,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43657,10,1,b'm',337,4,255,b'S',0,0), // tls_params
-    f(43667,16,2,b'm',335,2,255,b'S',0,0), // tls_certificates
-    f(43683,18,3,b'm',326,4,0,b'S',0,0), // validation_context
-    f(43701,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(43715,34,6,b'm',332,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(43749,36,7,b'm',332,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(43785,27,8,b'm',328,4,0,b'S',0,0), // combined_validation_context
-    f(43906,36,9,b'm',65535,4,255,b'R',43812,94), // tls_certificate_certificate_provider
-    f(44040,39,10,b'm',65535,4,0,b'R',43942,98), // validation_context_certificate_provider
-    f(44079,45,11,b'm',65535,4,255,b'R',43812,94), // tls_certificate_certificate_provider_instance
-    f(44124,48,12,b'm',65535,4,0,b'R',43942,98), // validation_context_certificate_provider_instance
-    f(44266,17,13,b'm',152,4,255,b'R',44172,94), // custom_handshaker
-    f(44283,33,14,b'm',65535,4,255,b'R',43812,94), // tls_certificate_provider_instance
-    f(44316,7,15,b'm',336,4,255,b'S',0,0), // key_log
-    f(44456,31,16,b'm',152,4,255,b'R',44323,133), // custom_tls_certificate_selector
+    f(43964,10,1,b'm',346,4,255,b'S',0,0), // tls_params
+    f(43974,16,2,b'm',344,2,255,b'S',0,0), // tls_certificates
+    f(43990,18,3,b'm',335,4,0,b'S',0,0), // validation_context
+    f(44008,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(44022,34,6,b'm',341,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(44056,36,7,b'm',341,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(44092,27,8,b'm',337,4,0,b'S',0,0), // combined_validation_context
+    f(44213,36,9,b'm',65535,4,255,b'R',44119,94), // tls_certificate_certificate_provider
+    f(44347,39,10,b'm',65535,4,0,b'R',44249,98), // validation_context_certificate_provider
+    f(44386,45,11,b'm',65535,4,255,b'R',44119,94), // tls_certificate_certificate_provider_instance
+    f(44431,48,12,b'm',65535,4,0,b'R',44249,98), // validation_context_certificate_provider_instance
+    f(44573,17,13,b'm',152,4,255,b'R',44479,94), // custom_handshaker
+    f(44590,33,14,b'm',65535,4,255,b'R',44119,94), // tls_certificate_provider_instance
+    f(44623,7,15,b'm',345,4,255,b'S',0,0), // key_log
+    f(44763,31,16,b'm',152,4,255,b'R',44630,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44582,26,1,b'm',326,4,255,b'S',0,0), // default_validation_context
-    f(43749,36,2,b'm',332,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44040,39,3,b'm',65535,4,255,b'R',44608,76), // validation_context_certificate_provider
-    f(44124,48,4,b'm',65535,4,255,b'R',44608,76), // validation_context_certificate_provider_instance
+    f(44889,26,1,b'm',335,4,255,b'S',0,0), // default_validation_context
+    f(44056,36,2,b'm',341,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44347,39,3,b'm',65535,4,255,b'R',44915,76), // validation_context_certificate_provider
+    f(44431,48,4,b'm',65535,4,255,b'R',44915,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(44746,18,1,b'm',327,4,255,b'S',0,0), // common_tls_context
-    f(44764,26,2,b'm',422,4,255,b'S',0,0), // require_client_certificate
-    f(44877,11,3,b'm',422,4,255,b'R',44790,87), // require_sni
-    f(44888,19,4,b'm',338,4,0,b'S',0,0), // session_ticket_keys
-    f(44907,37,5,b'm',332,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44944,15,6,b'm',425,4,255,b'S',0,0), // session_timeout
-    f(44959,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44995,18,8,b'e',49,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45013,31,9,b'm',422,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45044,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45079,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(45053,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
+    f(45071,26,2,b'm',431,4,255,b'S',0,0), // require_client_certificate
+    f(45184,11,3,b'm',431,4,255,b'R',45097,87), // require_sni
+    f(45195,19,4,b'm',347,4,0,b'S',0,0), // session_ticket_keys
+    f(45214,37,5,b'm',341,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(45251,15,6,b'm',434,4,255,b'S',0,0), // session_timeout
+    f(45266,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(45302,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(45320,31,9,b'm',431,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45351,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45386,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45167,13,1,b'm',331,2,255,b'S',0,0), // trust_domains
-    f(45180,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
+    f(45474,13,1,b'm',340,2,255,b'S',0,0), // trust_domains
+    f(45487,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45272,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
-    f(45349,21,3,b's',65535,0,255,b'R',45284,65), // workload_trust_domain
+    f(45579,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
+    f(45656,21,3,b's',65535,0,255,b'R',45591,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45427,10,2,b'm',102,4,255,b'S',0,0), // sds_config
+    f(45734,10,2,b'm',102,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45485,15,2,b'm',335,4,0,b'S',0,0), // tls_certificate
-    f(44888,19,3,b'm',338,4,0,b'S',0,0), // session_ticket_keys
-    f(43683,18,4,b'm',326,4,0,b'S',0,0), // validation_context
-    f(45550,14,5,b'm',65535,4,0,b'R',45500,50), // generic_secret
+    f(45792,15,2,b'm',344,4,0,b'S',0,0), // tls_certificate
+    f(45195,19,3,b'm',347,4,0,b'S',0,0), // session_ticket_keys
+    f(43990,18,4,b'm',335,4,0,b'S',0,0), // validation_context
+    f(45857,14,5,b'm',65535,4,0,b'R',45807,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(45627,8,1,b'e',50,0,255,b'S',0,0), // san_type
-    f(24672,7,2,b'm',373,4,255,b'S',0,0), // matcher
-    f(45635,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(45934,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(24672,7,2,b'm',382,4,255,b'S',0,0), // matcher
+    f(45942,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(45694,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
-    f(45711,11,2,b'm',104,12,255,b'S',0,0), // private_key
-    f(45722,8,3,b'm',104,12,255,b'S',0,0), // password
-    f(45730,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
-    f(45832,28,5,b'm',104,2,255,b'R',45741,91), // signed_certificate_timestamp
-    f(45930,20,6,b'm',65535,4,255,b'R',45860,70), // private_key_provider
+    f(46001,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
+    f(46018,11,2,b'm',104,12,255,b'S',0,0), // private_key
+    f(46029,8,3,b'm',104,12,255,b'S',0,0), // password
+    f(46037,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
+    f(46139,28,5,b'm',104,2,255,b'R',46048,91), // signed_certificate_timestamp
+    f(46237,20,6,b'm',65535,4,255,b'R',46167,70), // private_key_provider
     f(14558,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(46127,6,8,b'm',104,12,255,b'R',45950,177), // pkcs12
-    f(43657,10,9,b'm',337,4,255,b'R',46133,118), // tls_params
+    f(46434,6,8,b'm',104,12,255,b'R',46257,177), // pkcs12
+    f(43964,10,9,b'm',346,4,255,b'R',46440,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46302,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
-    f(46321,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
+    f(46609,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
+    f(46628,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46396,28,1,b'e',51,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46424,28,2,b'e',51,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46452,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46465,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46476,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46607,19,6,b'e',65535,2,255,b'R',46496,111), // compliance_policies
+    f(46703,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46731,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46759,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46772,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46783,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46914,19,6,b'e',65535,2,255,b'R',46803,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46688,4,1,b'm',104,10,255,b'S',0,0), // keys
+    f(46995,4,1,b'm',104,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(44746,18,1,b'm',327,4,255,b'S',0,0), // common_tls_context
-    f(46752,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46840,19,3,b'b',65535,0,255,b'R',46755,85), // allow_renegotiation
-    f(46859,16,4,b'm',435,4,255,b'S',0,0), // max_session_keys
-    f(46965,21,5,b'm',422,4,255,b'I',46875,90), // enforce_rsa_key_usage
-    f(46986,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46999,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(45053,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
+    f(47059,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(47147,19,3,b'b',65535,0,255,b'R',47062,85), // allow_renegotiation
+    f(47166,16,4,b'm',444,4,255,b'S',0,0), // max_session_keys
+    f(47272,21,5,b'm',431,4,255,b'I',47182,90), // enforce_rsa_key_usage
+    f(47293,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(47306,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9622,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
     f(10247,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47076,20,3,b'm',342,4,0,b'S',0,0), // explicit_http_config
-    f(47096,30,4,b'm',343,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47126,11,5,b'm',341,4,0,b'S',0,0), // auto_config
-    f(33988,12,6,b'm',266,2,255,b'R',47137,82), // http_filters
-    f(47219,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
+    f(47383,20,3,b'm',351,4,0,b'S',0,0), // explicit_http_config
+    f(47403,30,4,b'm',352,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47433,11,5,b'm',350,4,0,b'S',0,0), // auto_config
+    f(33885,12,6,b'm',270,2,255,b'R',47444,82), // http_filters
+    f(47526,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
     f(7335,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27503,23,9,b'm',216,2,255,b'R',0,0), // request_mirror_policies
-    f(27157,11,10,b'm',209,2,255,b'R',0,0), // hash_policy
+    f(27591,23,9,b'm',219,2,255,b'R',0,0), // request_mirror_policies
+    f(27277,11,10,b'm',211,2,255,b'R',0,0), // hash_policy
     f(15006,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34814,22,3,b'm',65535,4,255,b'R',34791,23), // http3_protocol_options
-    f(47312,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34711,22,3,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
+    f(47619,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9182,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
-    f(34814,22,3,b'm',65535,4,0,b'R',34791,23), // http3_protocol_options
+    f(34711,22,3,b'm',65535,4,0,b'R',34688,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
     f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34814,22,3,b'm',65535,4,255,b'R',34791,23), // http3_protocol_options
+    f(34711,22,3,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(47544,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47552,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47576,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47602,25,5,b'm',345,1,255,b'S',0,0), // initial_resource_versions
-    f(47627,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47641,12,7,b'm',438,4,255,b'S',0,0), // error_detail
-    f(47653,27,8,b'm',356,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47680,29,9,b'm',356,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47851,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47859,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47883,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47909,25,5,b'm',354,1,255,b'S',0,0), // initial_resource_versions
+    f(47934,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47948,12,7,b'm',447,4,255,b'S',0,0), // error_detail
+    f(47960,27,8,b'm',365,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47987,29,9,b'm',365,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47835,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47854,9,2,b'm',353,2,255,b'S',0,0), // resources
-    f(47544,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47863,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47868,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47885,13,7,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47898,22,8,b'm',358,2,255,b'S',0,0), // removed_resource_names
-    f(47920,15,9,b'm',355,2,255,b'S',0,0), // resource_errors
+    f(48142,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(48161,9,2,b'm',362,2,255,b'S',0,0), // resources
+    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48170,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48175,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(48192,13,7,b'm',103,4,255,b'S',0,0), // control_plane
+    f(48205,22,8,b'm',367,2,255,b'S',0,0), // removed_resource_names
+    f(48227,15,9,b'm',364,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
-    f(47978,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47544,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47627,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47641,12,6,b'm',438,4,255,b'S',0,0), // error_detail
-    f(47992,17,7,b'm',356,2,255,b'S',0,0), // resource_locators
+    f(48285,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47934,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47948,12,6,b'm',447,4,255,b'S',0,0), // error_detail
+    f(48299,17,7,b'm',365,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47854,9,2,b'm',421,2,255,b'S',0,0), // resources
-    f(48053,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47544,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47863,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47885,13,6,b'm',103,4,255,b'S',0,0), // control_plane
-    f(47920,15,7,b'm',355,2,255,b'S',0,0), // resource_errors
+    f(48161,9,2,b'm',430,2,255,b'S',0,0), // resources
+    f(48360,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48170,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48192,13,6,b'm',103,4,255,b'S',0,0), // control_plane
+    f(48227,15,7,b'm',364,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48113,10,1,b'm',351,4,0,b'S',0,0), // constraint
-    f(48123,14,2,b'm',350,4,0,b'S',0,0), // or_constraints
-    f(48137,15,3,b'm',350,4,0,b'S',0,0), // and_constraints
-    f(48152,15,4,b'm',349,4,0,b'S',0,0), // not_constraints
+    f(48420,10,1,b'm',360,4,0,b'S',0,0), // constraint
+    f(48430,14,2,b'm',359,4,0,b'S',0,0), // or_constraints
+    f(48444,15,3,b'm',359,4,0,b'S',0,0), // and_constraints
+    f(48459,15,4,b'm',358,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48236,11,1,b'm',349,2,255,b'S',0,0), // constraints
+    f(48543,11,1,b'm',358,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48318,6,3,b'm',352,4,0,b'S',0,0), // exists
+    f(48625,6,3,b'm',361,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48437,8,2,b'm',421,4,255,b'S',0,0), // resource
+    f(48744,8,2,b'm',430,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48445,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28403,3,6,b'm',425,4,255,b'S',0,0), // ttl
-    f(48452,13,7,b'm',354,4,255,b'S',0,0), // cache_control
-    f(48465,13,8,b'm',358,4,255,b'S',0,0), // resource_name
+    f(48752,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28330,3,6,b'm',434,4,255,b'S',0,0), // ttl
+    f(48759,13,7,b'm',363,4,255,b'S',0,0), // cache_control
+    f(48772,13,8,b'm',367,4,255,b'S',0,0), // resource_name
     f(9567,8,9,b'm',123,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48526,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48833,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48465,13,1,b'm',358,4,255,b'S',0,0), // resource_name
-    f(47641,12,2,b'm',438,4,255,b'S',0,0), // error_detail
+    f(48772,13,1,b'm',367,4,255,b'S',0,0), // resource_name
+    f(47948,12,2,b'm',447,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17938,18,2,b'm',357,1,255,b'S',0,0), // dynamic_parameters
+    f(17938,18,2,b'm',366,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48724,29,2,b'm',349,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(49031,29,2,b'm',358,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48785,5,2,b'm',432,4,255,b'S',0,0), // layer
+    f(49092,5,2,b'm',441,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(48826,6,1,b'm',439,2,255,b'S',0,0), // ranges
-    f(25419,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(49133,6,1,b'm',448,2,255,b'S',0,0), // ranges
+    f(25483,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48867,5,1,b'm',388,4,0,b'S',0,0), // range
-    f(48872,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(49174,5,1,b'm',397,4,0,b'S',0,0), // range
+    f(49179,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25407,12,2,b'm',373,4,0,b'S',0,0), // string_match
-    f(48917,13,3,b'm',360,4,0,b'S',0,0), // address_match
+    f(25471,12,2,b'm',382,4,0,b'S',0,0), // string_match
+    f(49224,13,3,b'm',369,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28527,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49012,6,1,b'm',374,4,0,b'S',0,0), // one_of
+    f(49319,6,1,b'm',383,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49057,8,1,b'm',373,2,255,b'S',0,0), // patterns
+    f(49364,8,1,b'm',382,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',367,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',374,4,255,b'S',0,0), // value
-    f(49102,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',376,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',383,4,255,b'S',0,0), // value
+    f(49409,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12721,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49188,14,1,b'm',374,2,255,b'S',0,0), // value_matchers
+    f(49495,14,1,b'm',383,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',373,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',382,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49280,7,1,b'm',371,4,255,b'S',0,0), // pattern
-    f(49287,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49587,7,1,b'm',380,4,255,b'S',0,0), // pattern
+    f(49594,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49397,10,1,b'm',372,4,0,b'I',49333,64), // google_re2
+    f(49704,10,1,b'm',381,4,0,b'I',49640,64), // google_re2
     f(23732,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49451,16,1,b'm',435,4,255,b'I',6795,36), // max_program_size
+    f(49758,16,1,b'm',444,4,255,b'I',6795,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48872,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29547,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49502,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29594,10,5,b'm',371,4,0,b'S',0,0), // safe_regex
-    f(49508,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49519,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24999,6,8,b'm',442,4,0,b'R',49527,52), // custom
+    f(49179,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29530,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49809,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29577,10,5,b'm',380,4,0,b'S',0,0), // safe_regex
+    f(49815,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49826,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24999,6,8,b'm',451,4,0,b'R',49834,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49613,10,1,b'm',375,4,0,b'S',0,0), // null_match
-    f(49623,12,2,b'm',361,4,0,b'S',0,0), // double_match
-    f(25407,12,3,b'm',373,4,0,b'S',0,0), // string_match
-    f(49635,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25645,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49645,10,6,b'm',364,4,0,b'S',0,0), // list_match
-    f(22807,8,7,b'm',368,4,0,b'S',0,0), // or_match
+    f(49920,10,1,b'm',384,4,0,b'S',0,0), // null_match
+    f(49930,12,2,b'm',370,4,0,b'S',0,0), // double_match
+    f(25471,12,3,b'm',382,4,0,b'S',0,0), // string_match
+    f(49942,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25698,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(49952,10,6,b'm',373,4,0,b'S',0,0), // list_match
+    f(22807,8,7,b'm',377,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
-    f(131,4,2,b'm',377,2,255,b'I',6795,36), // path
+    f(131,4,2,b'm',386,2,255,b'I',6795,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12721,3,1,b's',65535,4,0,b'I',6795,36), // key
-    f(49779,5,2,b'u',65535,4,0,b'I',6795,36), // index
+    f(50086,5,2,b'u',65535,4,0,b'I',6795,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49819,7,1,b'm',381,4,0,b'I',6795,36), // request
-    f(25978,5,2,b'm',382,4,0,b'I',6795,36), // route
-    f(694,7,3,b'm',379,4,0,b'I',6795,36), // cluster
-    f(49826,4,4,b'm',380,4,0,b'I',6795,36), // host
+    f(50126,7,1,b'm',390,4,0,b'I',6795,36), // request
+    f(26181,5,2,b'm',391,4,0,b'I',6795,36), // route
+    f(694,7,3,b'm',388,4,0,b'I',6795,36), // cluster
+    f(50133,4,4,b'm',389,4,0,b'I',6795,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50028,3,1,b's',65535,0,255,b'I',6795,36), // tag
-    f(50031,7,2,b'm',386,4,0,b'I',6795,36), // literal
-    f(50038,11,3,b'm',384,4,0,b'I',6795,36), // environment
-    f(50049,14,4,b'm',385,4,0,b'I',6795,36), // request_header
-    f(9567,8,5,b'm',387,4,0,b'I',6795,36), // metadata
+    f(50335,3,1,b's',65535,0,255,b'I',6795,36), // tag
+    f(50338,7,2,b'm',395,4,0,b'I',6795,36), // literal
+    f(50345,11,3,b'm',393,4,0,b'I',6795,36), // environment
+    f(50356,14,4,b'm',394,4,0,b'I',6795,36), // request_header
+    f(9567,8,5,b'm',396,4,0,b'I',6795,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
@@ -4586,143 +4630,143 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6795,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50223,4,1,b'm',378,4,255,b'I',6795,36), // kind
-    f(12245,12,2,b'm',376,4,255,b'I',6795,36), // metadata_key
+    f(50530,4,1,b'm',387,4,255,b'I',6795,36), // kind
+    f(12245,12,2,b'm',385,4,255,b'I',6795,36), // metadata_key
     f(18533,13,3,b's',65535,0,255,b'I',6795,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50252,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50257,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50559,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50564,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50291,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50300,11,2,b'e',52,0,255,b'S',0,0), // denominator
+    f(50598,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50607,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24947,9,1,b'm',392,4,0,b'I',6795,36), // source_ip
-    f(24987,12,2,b'm',391,4,0,b'I',6795,36), // filter_state
+    f(24947,9,1,b'm',401,4,0,b'I',6795,36), // source_ip
+    f(24987,12,2,b'm',400,4,0,b'I',6795,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50428,4,1,b'e',53,0,255,b'S',0,0), // code
+    f(50735,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50252,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50257,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50559,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50564,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50252,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50257,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50559,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50564,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50530,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50542,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50554,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50837,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50849,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50861,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18251,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50584,15,2,b'm',435,4,255,b'S',0,0), // tokens_per_fill
-    f(50599,13,3,b'm',425,4,255,b'S',0,0), // fill_interval
+    f(50891,15,2,b'm',444,4,255,b'S',0,0), // tokens_per_fill
+    f(50906,13,3,b'm',434,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(50710,13,2,b'm',400,1,255,b'I',50648,62), // reference_map
-    f(50771,8,3,b'm',401,1,255,b'I',50723,48), // type_map
-    f(50779,4,4,b'm',403,4,255,b'S',0,0), // expr
-    f(50841,11,5,b'm',411,4,255,b'I',50783,58), // source_info
-    f(50911,12,6,b's',65535,0,255,b'I',50852,59), // expr_version
+    f(51017,13,2,b'm',409,1,255,b'I',50955,62), // reference_map
+    f(51078,8,3,b'm',410,1,255,b'I',51030,48), // type_map
+    f(51086,4,4,b'm',412,4,255,b'S',0,0), // expr
+    f(51148,11,5,b'm',420,4,255,b'I',51090,58), // source_info
+    f(51218,12,6,b's',65535,0,255,b'I',51159,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',410,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',416,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',425,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51059,10,1,b'e',57,4,0,b'S',0,0), // null_value
-    f(51069,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51079,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51090,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51102,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51114,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51126,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51137,14,8,b'm',425,4,0,b'S',0,0), // duration_value
-    f(51151,15,9,b'm',434,4,0,b'S',0,0), // timestamp_value
+    f(51366,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(51376,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51386,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51397,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51409,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51421,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51433,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51444,14,8,b'm',434,4,0,b'S',0,0), // duration_value
+    f(51458,15,9,b'm',443,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(17835,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51195,10,3,b'm',402,4,0,b'S',0,0), // const_expr
-    f(51205,10,4,b'm',408,4,0,b'S',0,0), // ident_expr
-    f(51215,11,5,b'm',409,4,0,b'S',0,0), // select_expr
-    f(51226,9,6,b'm',404,4,0,b'S',0,0), // call_expr
-    f(51235,9,7,b'm',405,4,0,b'S',0,0), // list_expr
-    f(51244,11,8,b'm',406,4,0,b'S',0,0), // struct_expr
-    f(51320,18,9,b'm',65535,4,0,b'R',51255,65), // comprehension_expr
+    f(51502,10,3,b'm',411,4,0,b'S',0,0), // const_expr
+    f(51512,10,4,b'm',417,4,0,b'S',0,0), // ident_expr
+    f(51522,11,5,b'm',418,4,0,b'S',0,0), // select_expr
+    f(51533,9,6,b'm',413,4,0,b'S',0,0), // call_expr
+    f(51542,9,7,b'm',414,4,0,b'S',0,0), // list_expr
+    f(51551,11,8,b'm',415,4,0,b'S',0,0), // struct_expr
+    f(51627,18,9,b'm',65535,4,0,b'R',51562,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51372,6,1,b'm',403,4,255,b'S',0,0), // target
-    f(51378,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51386,4,3,b'm',403,2,255,b'S',0,0), // args
+    f(51679,6,1,b'm',412,4,255,b'S',0,0), // target
+    f(51685,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51693,4,3,b'm',412,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51430,8,1,b'm',403,2,255,b'S',0,0), // elements
-    f(51438,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51737,8,1,b'm',412,2,255,b'S',0,0), // elements
+    f(51745,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51496,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51508,7,2,b'm',407,2,255,b'S',0,0), // entries
+    f(51803,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51815,7,2,b'm',416,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(17835,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51563,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(51572,7,3,b'm',403,4,0,b'S',0,0), // map_key
-    f(2972,5,4,b'm',403,4,255,b'S',0,0), // value
-    f(51579,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(51870,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(51879,7,3,b'm',412,4,0,b'S',0,0), // map_key
+    f(2972,5,4,b'm',412,4,255,b'S',0,0), // value
+    f(51886,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(51664,7,1,b'm',403,4,255,b'S',0,0), // operand
-    f(40255,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(51671,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(51971,7,1,b'm',412,4,255,b'S',0,0), // operand
+    f(40403,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(51978,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(51714,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
-    f(2972,5,4,b'm',402,4,255,b'I',6795,36), // value
+    f(52021,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
+    f(2972,5,4,b'm',411,4,255,b'I',6795,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(51760,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
-    f(51774,8,2,b's',65535,0,255,b'I',6795,36), // location
-    f(51782,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
-    f(51794,9,4,b'm',415,1,255,b'I',6795,36), // positions
-    f(51803,11,5,b'm',414,1,255,b'I',6795,36), // macro_calls
-    f(17894,10,6,b'm',412,2,255,b'I',6795,36), // extensions
+    f(52067,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
+    f(52081,8,2,b's',65535,0,255,b'I',6795,36), // location
+    f(52089,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
+    f(52101,9,4,b'm',424,1,255,b'I',6795,36), // positions
+    f(52110,11,5,b'm',423,1,255,b'I',6795,36), // macro_calls
+    f(17894,10,6,b'm',421,2,255,b'I',6795,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(17835,2,1,b's',65535,0,255,b'I',6795,36), // id
-    f(51859,19,2,b'e',54,2,255,b'I',6795,36), // affected_components
-    f(2825,7,3,b'm',413,4,255,b'I',6795,36), // version
+    f(52166,19,2,b'e',55,2,255,b'I',6795,36), // affected_components
+    f(2825,7,3,b'm',422,4,255,b'I',6795,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(51931,5,1,b'l',65535,0,255,b'I',6795,36), // major
-    f(51936,5,2,b'l',65535,0,255,b'I',6795,36), // minor
+    f(52238,5,1,b'l',65535,0,255,b'I',6795,36), // major
+    f(52243,5,2,b'l',65535,0,255,b'I',6795,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',403,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',412,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
     f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52071,3,1,b'm',426,4,0,b'I',6795,36), // dyn
-    f(52074,4,2,b'e',57,4,0,b'I',6795,36), // null
-    f(52078,9,3,b'e',55,4,0,b'I',6795,36), // primitive
-    f(52087,7,4,b'e',55,4,0,b'I',6795,36), // wrapper
-    f(52094,10,5,b'e',56,4,0,b'I',6795,36), // well_known
-    f(52104,9,6,b'm',419,4,0,b'I',6795,36), // list_type
-    f(52113,8,7,b'm',420,4,0,b'I',6795,36), // map_type
-    f(51378,8,8,b'm',418,4,0,b'I',6795,36), // function
-    f(52121,12,9,b's',65535,4,0,b'I',6795,36), // message_type
-    f(52133,10,10,b's',65535,4,0,b'I',6795,36), // type_param
-    f(2968,4,11,b'm',416,4,0,b'I',6795,36), // type
-    f(52143,5,12,b'm',426,4,0,b'I',6795,36), // error
-    f(52148,13,14,b'm',417,4,0,b'I',6795,36), // abstract_type
+    f(52378,3,1,b'm',435,4,0,b'I',6795,36), // dyn
+    f(52381,4,2,b'e',58,4,0,b'I',6795,36), // null
+    f(52385,9,3,b'e',56,4,0,b'I',6795,36), // primitive
+    f(52394,7,4,b'e',56,4,0,b'I',6795,36), // wrapper
+    f(52401,10,5,b'e',57,4,0,b'I',6795,36), // well_known
+    f(52411,9,6,b'm',428,4,0,b'I',6795,36), // list_type
+    f(52420,8,7,b'm',429,4,0,b'I',6795,36), // map_type
+    f(51685,8,8,b'm',427,4,0,b'I',6795,36), // function
+    f(52428,12,9,b's',65535,4,0,b'I',6795,36), // message_type
+    f(52440,10,10,b's',65535,4,0,b'I',6795,36), // type_param
+    f(2968,4,11,b'm',425,4,0,b'I',6795,36), // type
+    f(52450,5,12,b'm',435,4,0,b'I',6795,36), // error
+    f(52455,13,14,b'm',426,4,0,b'I',6795,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(52203,15,2,b'm',416,2,255,b'I',6795,36), // parameter_types
+    f(52510,15,2,b'm',425,2,255,b'I',6795,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52260,11,1,b'm',416,4,255,b'I',6795,36), // result_type
-    f(52271,9,2,b'm',416,2,255,b'I',6795,36), // arg_types
+    f(52567,11,1,b'm',425,4,255,b'I',6795,36), // result_type
+    f(52578,9,2,b'm',425,2,255,b'I',6795,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52318,9,1,b'm',416,4,255,b'I',6795,36), // elem_type
+    f(52625,9,1,b'm',425,4,255,b'I',6795,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52364,8,1,b'm',416,4,255,b'I',6795,36), // key_type
-    f(52372,10,2,b'm',416,4,255,b'I',6795,36), // value_type
+    f(52671,8,1,b'm',425,4,255,b'I',6795,36), // key_type
+    f(52679,10,2,b'm',425,4,255,b'I',6795,36), // value_type
     // google.protobuf.Any
-    f(47544,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47851,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4731,8 +4775,8 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52503,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52510,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52810,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52817,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4741,492 +4785,496 @@ pub(crate) static FIELDS: [FieldRow; 1741] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(52639,6,1,b'm',437,2,255,b'S',0,0), // values
+    f(52946,6,1,b'm',446,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(52694,6,1,b'm',433,1,255,b'S',0,0), // fields
+    f(53001,6,1,b'm',442,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',446,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52503,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52510,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52810,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52817,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51059,10,1,b'e',57,4,0,b'S',0,0), // null_value
-    f(52834,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51114,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51069,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(52846,12,5,b'm',432,4,0,b'S',0,0), // struct_value
-    f(52858,10,6,b'm',430,4,0,b'S',0,0), // list_value
+    f(51366,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53141,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51421,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51376,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53153,12,5,b'm',441,4,0,b'S',0,0), // struct_value
+    f(53165,10,6,b'm',439,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50428,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(52885,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',421,2,255,b'S',0,0), // details
+    f(50735,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(53192,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',430,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',435,4,255,b'S',0,0), // prefix_len
+    f(14294,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(52938,6,1,b'm',441,1,255,b'S',0,0), // params
+    f(53245,6,1,b'm',450,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',421,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53040,12,1,b'm',444,4,0,b'S',0,0), // matcher_list
-    f(53052,12,2,b'm',449,4,0,b'S',0,0), // matcher_tree
-    f(53064,11,3,b'm',452,4,255,b'S',0,0), // on_no_match
+    f(53347,12,1,b'm',453,4,0,b'S',0,0), // matcher_list
+    f(53359,12,2,b'm',458,4,0,b'S',0,0), // matcher_tree
+    f(53371,11,3,b'm',461,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53114,8,1,b'm',445,2,255,b'S',0,0), // matchers
+    f(53421,8,1,b'm',454,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53174,9,1,b'm',446,4,255,b'S',0,0), // predicate
-    f(53183,8,2,b'm',452,4,255,b'S',0,0), // on_match
+    f(53481,9,1,b'm',455,4,255,b'S',0,0), // predicate
+    f(53490,8,2,b'm',461,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53240,16,1,b'm',448,4,0,b'S',0,0), // single_predicate
-    f(53256,10,2,b'm',447,4,0,b'S',0,0), // or_matcher
-    f(53266,11,3,b'm',447,4,0,b'S',0,0), // and_matcher
-    f(53277,11,4,b'm',446,4,0,b'S',0,0), // not_matcher
+    f(53547,16,1,b'm',457,4,0,b'S',0,0), // single_predicate
+    f(53563,10,2,b'm',456,4,0,b'S',0,0), // or_matcher
+    f(53573,11,3,b'm',456,4,0,b'S',0,0), // and_matcher
+    f(53584,11,4,b'm',455,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53174,9,1,b'm',446,2,255,b'S',0,0), // predicate
+    f(53481,9,1,b'm',455,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53416,5,1,b'm',442,4,255,b'S',0,0), // input
-    f(53421,11,2,b'm',455,4,0,b'S',0,0), // value_match
-    f(53432,12,3,b'm',442,4,0,b'S',0,0), // custom_match
+    f(53723,5,1,b'm',451,4,255,b'S',0,0), // input
+    f(53728,11,2,b'm',464,4,0,b'S',0,0), // value_match
+    f(53739,12,3,b'm',451,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53416,5,1,b'm',442,4,255,b'S',0,0), // input
-    f(53483,15,2,b'm',450,4,0,b'S',0,0), // exact_match_map
-    f(53498,16,3,b'm',450,4,0,b'S',0,0), // prefix_match_map
-    f(53432,12,4,b'm',442,4,0,b'R',53514,55), // custom_match
+    f(53723,5,1,b'm',451,4,255,b'S',0,0), // input
+    f(53790,15,2,b'm',459,4,0,b'S',0,0), // exact_match_map
+    f(53805,16,3,b'm',459,4,0,b'S',0,0), // prefix_match_map
+    f(53739,12,4,b'm',451,4,0,b'R',53821,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(53617,3,1,b'm',451,1,255,b'S',0,0), // map
+    f(53924,3,1,b'm',460,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',452,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',461,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24672,7,1,b'm',443,4,0,b'S',0,0), // matcher
-    f(24478,6,2,b'm',442,4,0,b'S',0,0), // action
-    f(53750,13,3,b'b',65535,0,255,b'R',53712,38), // keep_matching
+    f(24672,7,1,b'm',452,4,0,b'S',0,0), // matcher
+    f(24478,6,2,b'm',451,4,0,b'S',0,0), // action
+    f(54057,13,3,b'b',65535,0,255,b'R',54019,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49397,10,1,b'm',454,4,0,b'S',0,0), // google_re2
+    f(49704,10,1,b'm',463,4,0,b'S',0,0), // google_re2
     f(23732,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48872,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29547,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49502,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29594,10,5,b'm',453,4,0,b'S',0,0), // safe_regex
-    f(49508,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49519,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24999,6,8,b'm',442,4,0,b'R',49527,52), // custom
+    f(49179,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29530,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49809,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29577,10,5,b'm',462,4,0,b'S',0,0), // safe_regex
+    f(49815,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49826,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(24999,6,8,b'm',451,4,0,b'R',49834,52), // custom
 ];
 
-pub(crate) static ENUMS: [EnumRow; 58] = [
-    e(53870,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(53967,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54030,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54077,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54136,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54207,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54251,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54304,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54548,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(54669,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(54757,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(54859,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(54946,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55026,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55155,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55245,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55380,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55415,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55553,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(55610,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(55709,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(55759,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(55844,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(55884,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(55933,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56055,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56139,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56202,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56294,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56348,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56395,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56434,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56558,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(56659,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(56728,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57015,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57070,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57171,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57289,77,161,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(57394,91,163,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(57500,106,167,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(57671,105,172,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(57784,110,174,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(57980,108,179,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58125,61,182,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58218,65,184,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58337,99,187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(58473,86,189,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(58577,93,191,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(58704,79,193,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(58825,71,196,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(58947,67,202,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(59050,47,207,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59123,24,210,57), // envoy.type.v3.StatusCode
-    e(59941,55,267,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(60072,43,271,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60173,43,278,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60260,25,282,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 59] = [
+    e(54177,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(54274,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54337,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54384,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54443,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54514,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54558,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54611,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54855,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(54976,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(55064,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(55166,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(55253,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55333,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55462,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55552,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55687,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55722,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55860,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(55917,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(56016,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(56066,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(56151,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(56191,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(56240,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56362,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56446,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56509,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56601,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56655,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56702,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56741,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56865,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(56966,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(57076,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(57145,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57432,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57487,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57588,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57706,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(57811,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(57917,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(58088,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(58201,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(58397,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58542,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58635,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58754,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(58890,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(58994,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(59121,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(59242,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(59364,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(59467,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59540,24,212,57), // envoy.type.v3.StatusCode
+    e(60358,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(60489,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60590,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60677,25,284,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 283] = [
+pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(53905,7,0), // UNKNOWN
-    v(53912,9,1), // REQUESTED
-    v(53921,14,2), // DOES_NOT_EXIST
-    v(53935,5,3), // ACKED
-    v(53940,6,4), // NACKED
-    v(53946,14,5), // RECEIVED_ERROR
-    v(53960,7,6), // TIMEOUT
+    v(54212,7,0), // UNKNOWN
+    v(54219,9,1), // REQUESTED
+    v(54228,14,2), // DOES_NOT_EXIST
+    v(54242,5,3), // ACKED
+    v(54247,6,4), // NACKED
+    v(54253,14,5), // RECEIVED_ERROR
+    v(54267,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54014,7,0), // Gradual
-    v(54021,9,1), // Immediate
+    v(54321,7,0), // Gradual
+    v(54328,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54073,2,0), // v4
-    v(54075,2,1), // v6
+    v(54380,2,0), // v4
+    v(54382,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54115,5,0), // Serve
-    v(54120,8,1), // Validate
-    v(54128,8,2), // InitOnly
+    v(54422,5,0), // Serve
+    v(54427,8,1), // Validate
+    v(54435,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54167,4,0), // LIVE
-    v(54171,8,1), // DRAINING
-    v(54179,16,2), // PRE_INITIALIZING
-    v(54195,12,3), // INITIALIZING
+    v(54474,4,0), // LIVE
+    v(54478,8,1), // DRAINING
+    v(54486,16,2), // PRE_INITIALIZING
+    v(54502,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54239,7,0), // COUNTER
-    v(54246,5,1), // GAUGE
+    v(54546,7,0), // COUNTER
+    v(54553,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54296,2,0), // EQ
-    v(54298,2,1), // GE
-    v(54300,2,2), // LE
-    v(54302,2,3), // NE
+    v(54603,2,0), // EQ
+    v(54605,2,1), // GE
+    v(54607,2,2), // LE
+    v(54609,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54353,2,0), // OK
-    v(54355,8,1), // CANCELED
-    v(53905,7,2), // UNKNOWN
-    v(54363,16,3), // INVALID_ARGUMENT
-    v(54379,17,4), // DEADLINE_EXCEEDED
-    v(54396,9,5), // NOT_FOUND
-    v(54405,14,6), // ALREADY_EXISTS
-    v(54419,17,7), // PERMISSION_DENIED
-    v(54436,18,8), // RESOURCE_EXHAUSTED
-    v(54454,19,9), // FAILED_PRECONDITION
-    v(54473,7,10), // ABORTED
-    v(54480,12,11), // OUT_OF_RANGE
-    v(54492,13,12), // UNIMPLEMENTED
-    v(54505,8,13), // INTERNAL
-    v(54513,11,14), // UNAVAILABLE
-    v(54524,9,15), // DATA_LOSS
-    v(54533,15,16), // UNAUTHENTICATED
+    v(54660,2,0), // OK
+    v(54662,8,1), // CANCELED
+    v(54212,7,2), // UNKNOWN
+    v(54670,16,3), // INVALID_ARGUMENT
+    v(54686,17,4), // DEADLINE_EXCEEDED
+    v(54703,9,5), // NOT_FOUND
+    v(54712,14,6), // ALREADY_EXISTS
+    v(54726,17,7), // PERMISSION_DENIED
+    v(54743,18,8), // RESOURCE_EXHAUSTED
+    v(54761,19,9), // FAILED_PRECONDITION
+    v(54780,7,10), // ABORTED
+    v(54787,12,11), // OUT_OF_RANGE
+    v(54799,13,12), // UNIMPLEMENTED
+    v(54812,8,13), // INTERNAL
+    v(54820,11,14), // UNAVAILABLE
+    v(54831,9,15), // DATA_LOSS
+    v(54840,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(54609,14,0), // REQUEST_HEADER
-    v(54623,15,1), // REQUEST_TRAILER
-    v(54638,15,2), // RESPONSE_HEADER
-    v(54653,16,3), // RESPONSE_TRAILER
+    v(54916,14,0), // REQUEST_HEADER
+    v(54930,15,1), // REQUEST_TRAILER
+    v(54945,15,2), // RESPONSE_HEADER
+    v(54960,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(53905,7,0), // UNKNOWN
-    v(54732,4,1), // KILL
-    v(54736,9,2), // MULTIKILL
-    v(54745,8,3), // MEGAMISS
-    v(54753,4,4), // MISS
+    v(54212,7,0), // UNKNOWN
+    v(55039,4,1), // KILL
+    v(55043,9,2), // MULTIKILL
+    v(55052,8,3), // MEGAMISS
+    v(55060,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(54813,23,0), // USE_CONFIGURED_PROTOCOL
-    v(54836,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(55120,23,0), // USE_CONFIGURED_PROTOCOL
+    v(55143,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(54904,6,0), // STATIC
-    v(54910,10,1), // STRICT_DNS
-    v(54920,11,2), // LOGICAL_DNS
-    v(54931,3,3), // EDS
-    v(54934,12,4), // ORIGINAL_DST
+    v(55211,6,0), // STATIC
+    v(55217,10,1), // STRICT_DNS
+    v(55227,11,2), // LOGICAL_DNS
+    v(55238,3,3), // EDS
+    v(55241,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(54993,4,0), // AUTO
-    v(54997,7,1), // V4_ONLY
-    v(55004,7,2), // V6_ONLY
-    v(55011,12,3), // V4_PREFERRED
-    v(55023,3,4), // ALL
+    v(55300,4,0), // AUTO
+    v(55304,7,1), // V4_ONLY
+    v(55311,7,2), // V6_ONLY
+    v(55318,12,3), // V4_PREFERRED
+    v(55330,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55066,11,0), // ROUND_ROBIN
-    v(55077,13,1), // LEAST_REQUEST
-    v(55090,9,2), // RING_HASH
-    v(55099,6,3), // RANDOM
-    v(55105,6,5), // MAGLEV
-    v(55111,16,6), // CLUSTER_PROVIDED
-    v(55127,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55373,11,0), // ROUND_ROBIN
+    v(55384,13,1), // LEAST_REQUEST
+    v(55397,9,2), // RING_HASH
+    v(55406,6,3), // RANDOM
+    v(55412,6,5), // MAGLEV
+    v(55418,16,6), // CLUSTER_PROVIDED
+    v(55434,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55230,7,0), // DEFAULT
-    v(55237,2,1), // V4
-    v(55239,2,2), // V6
-    v(55241,4,3), // PIPE
-    v(54505,8,4), // INTERNAL
+    v(55537,7,0), // DEFAULT
+    v(55544,2,1), // V4
+    v(55546,2,2), // V6
+    v(55548,4,3), // PIPE
+    v(54812,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55289,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55326,4,1), // REST
-    v(55330,4,2), // GRPC
-    v(55334,10,3), // DELTA_GRPC
-    v(55344,15,5), // AGGREGATED_GRPC
-    v(55359,21,6), // AGGREGATED_DELTA_GRPC
+    v(55596,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55633,4,1), // REST
+    v(55637,4,2), // GRPC
+    v(55641,10,3), // DELTA_GRPC
+    v(55651,15,5), // AGGREGATED_GRPC
+    v(55666,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(54993,4,0), // AUTO
-    v(55411,2,1), // V2
-    v(55413,2,2), // V3
+    v(55300,4,0), // AUTO
+    v(55718,2,1), // V2
+    v(55720,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55472,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55495,13,1), // ADD_IF_ABSENT
-    v(55508,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55534,19,3), // OVERWRITE_IF_EXISTS
+    v(55779,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55802,13,1), // ADD_IF_ABSENT
+    v(55815,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55841,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(53905,7,0), // UNKNOWN
-    v(55586,7,1), // HEALTHY
-    v(55593,9,2), // UNHEALTHY
-    v(54171,8,3), // DRAINING
-    v(53960,7,4), // TIMEOUT
-    v(55602,8,5), // DEGRADED
+    v(54212,7,0), // UNKNOWN
+    v(55893,7,1), // HEALTHY
+    v(55900,9,2), // UNHEALTHY
+    v(54478,8,3), // DRAINING
+    v(54267,7,4), // TIMEOUT
+    v(55909,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(55679,5,0), // ALLOW
-    v(55684,14,1), // REJECT_REQUEST
-    v(55698,11,2), // DROP_HEADER
+    v(55986,5,0), // ALLOW
+    v(55991,14,1), // REJECT_REQUEST
+    v(56005,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(55757,2,0), // V1
-    v(55411,2,1), // V2
+    v(56064,2,0), // V1
+    v(55718,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(55826,11,0), // INCLUDE_ALL
-    v(55837,7,1), // INCLUDE
+    v(56133,11,0), // INCLUDE_ALL
+    v(56144,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55230,7,0), // DEFAULT
-    v(55880,4,1), // HIGH
+    v(55537,7,0), // DEFAULT
+    v(56187,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(55927,3,0), // TCP
-    v(55930,3,1), // UDP
+    v(56234,3,0), // TCP
+    v(56237,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(55982,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56011,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56033,22,2), // SOCKET_IP_VERSION_IPV6
+    v(56289,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56318,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56340,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56100,13,0), // STATE_PREBIND
-    v(56113,11,1), // STATE_BOUND
-    v(56124,15,2), // STATE_LISTENING
+    v(56407,13,0), // STATE_PREBIND
+    v(56420,11,1), // STATE_BOUND
+    v(56431,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56176,11,0), // UNSPECIFIED
-    v(56187,7,1), // INBOUND
-    v(56194,8,2), // OUTBOUND
+    v(56483,11,0), // UNSPECIFIED
+    v(56494,7,1), // INBOUND
+    v(56501,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56264,3,0), // ANY
-    v(56267,19,1), // SAME_IP_OR_LOOPBACK
-    v(56286,8,2), // EXTERNAL
+    v(56571,3,0), // ANY
+    v(56574,19,1), // SAME_IP_OR_LOOPBACK
+    v(56593,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55230,7,0), // DEFAULT
-    v(56337,11,1), // MODIFY_ONLY
+    v(55537,7,0), // DEFAULT
+    v(56644,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56383,7,0), // DYNAMIC
-    v(56390,5,1), // ROUTE
+    v(56690,7,0), // DYNAMIC
+    v(56697,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(55679,5,0), // ALLOW
-    v(56427,4,1), // DENY
-    v(56431,3,2), // LOG
+    v(55986,5,0), // ALLOW
+    v(56734,4,1), // DENY
+    v(56738,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56491,17,0), // MOVED_PERMANENTLY
-    v(56508,5,1), // FOUND
-    v(56513,9,2), // SEE_OTHER
-    v(56522,18,3), // TEMPORARY_REDIRECT
-    v(56540,18,4), // PERMANENT_REDIRECT
+    v(56798,17,0), // MOVED_PERMANENTLY
+    v(56815,5,1), // FOUND
+    v(56820,9,2), // SEE_OTHER
+    v(56829,18,3), // TEMPORARY_REDIRECT
+    v(56847,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(56619,19,0), // SERVICE_UNAVAILABLE
-    v(54396,9,1), // NOT_FOUND
-    v(56638,21,2), // INTERNAL_SERVER_ERROR
+    v(56926,19,0), // SERVICE_UNAVAILABLE
+    v(54703,9,1), // NOT_FOUND
+    v(56945,21,2), // INTERNAL_SERVER_ERROR
+    // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    v(57022,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(57052,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(56711,4,0), // NONE
-    v(56715,13,1), // EXTERNAL_ONLY
-    v(55023,3,2), // ALL
+    v(57128,4,0), // NONE
+    v(57132,13,1), // EXTERNAL_ONLY
+    v(55330,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(56765,6,0), // NotSet
-    v(56771,20,1), // TcpUpstreamConnected
-    v(56791,11,2), // TcpPeriodic
-    v(56802,16,3), // TcpConnectionEnd
-    v(56818,15,4), // DownstreamStart
-    v(56833,18,5), // DownstreamPeriodic
-    v(56851,13,6), // DownstreamEnd
-    v(56864,17,7), // UpstreamPoolReady
-    v(56881,16,8), // UpstreamPeriodic
-    v(56897,11,9), // UpstreamEnd
-    v(56908,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(56947,26,11), // UdpTunnelUpstreamConnected
-    v(56973,11,12), // UdpPeriodic
-    v(56984,13,13), // UdpSessionEnd
-    v(56997,18,14), // TcpConnectionStart
+    v(57182,6,0), // NotSet
+    v(57188,20,1), // TcpUpstreamConnected
+    v(57208,11,2), // TcpPeriodic
+    v(57219,16,3), // TcpConnectionEnd
+    v(57235,15,4), // DownstreamStart
+    v(57250,18,5), // DownstreamPeriodic
+    v(57268,13,6), // DownstreamEnd
+    v(57281,17,7), // UpstreamPoolReady
+    v(57298,16,8), // UpstreamPeriodic
+    v(57314,11,9), // UpstreamEnd
+    v(57325,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(57364,26,11), // UdpTunnelUpstreamConnected
+    v(57390,11,12), // UdpPeriodic
+    v(57401,13,13), // UdpSessionEnd
+    v(57414,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56176,11,0), // UNSPECIFIED
-    v(54993,4,1), // AUTO
-    v(54997,7,2), // V4_ONLY
-    v(55004,7,3), // V6_ONLY
-    v(55011,12,4), // V4_PREFERRED
-    v(55023,3,5), // ALL
+    v(56483,11,0), // UNSPECIFIED
+    v(55300,4,1), // AUTO
+    v(55304,7,2), // V4_ONLY
+    v(55311,7,3), // V6_ONLY
+    v(55318,12,4), // V4_PREFERRED
+    v(55330,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(56711,4,0), // NONE
-    v(57157,4,1), // ONCE
-    v(57161,10,2), // TRANSITIVE
+    v(57128,4,0), // NONE
+    v(57574,4,1), // ONCE
+    v(57578,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56176,11,0), // UNSPECIFIED
-    v(57269,14,1), // SANITIZED_UTF8
-    v(57283,6,2), // BASE64
+    v(56483,11,0), // UNSPECIFIED
+    v(57686,14,1), // SANITIZED_UTF8
+    v(57700,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(57366,16,0), // DYNAMIC_METADATA
-    v(57382,12,1), // FILTER_STATE
+    v(57783,16,0), // DYNAMIC_METADATA
+    v(57799,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(54993,4,0), // AUTO
-    v(57485,5,1), // HTTP1
-    v(57490,5,2), // HTTP2
-    v(57495,5,3), // HTTP3
+    v(55300,4,0), // AUTO
+    v(57902,5,1), // HTTP1
+    v(57907,5,2), // HTTP2
+    v(57912,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(57606,8,0), // SANITIZE
-    v(57614,12,1), // FORWARD_ONLY
-    v(57626,14,2), // APPEND_FORWARD
-    v(57640,12,3), // SANITIZE_SET
-    v(57652,19,4), // ALWAYS_FORWARD_ONLY
+    v(58023,8,0), // SANITIZE
+    v(58031,12,1), // FORWARD_ONLY
+    v(58043,14,2), // APPEND_FORWARD
+    v(58057,12,3), // SANITIZE_SET
+    v(58069,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(57776,4,0), // TEXT
-    v(57780,4,1), // JSON
+    v(58193,4,0), // TEXT
+    v(58197,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(57894,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(57925,14,1), // KEEP_UNCHANGED
-    v(55684,14,2), // REJECT_REQUEST
-    v(57939,21,3), // UNESCAPE_AND_REDIRECT
-    v(57960,20,4), // UNESCAPE_AND_FORWARD
+    v(58311,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(58342,14,1), // KEEP_UNCHANGED
+    v(55991,14,2), // REJECT_REQUEST
+    v(58356,21,3), // UNESCAPE_AND_REDIRECT
+    v(58377,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(58088,9,0), // OVERWRITE
-    v(58097,16,1), // APPEND_IF_ABSENT
-    v(58113,12,2), // PASS_THROUGH
+    v(58505,9,0), // OVERWRITE
+    v(58514,16,1), // APPEND_IF_ABSENT
+    v(58530,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58186,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58208,10,1), // CONTINUOUS
+    v(58603,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58625,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58283,9,0), // IMMEDIATE
-    v(58292,18,1), // ON_DOWNSTREAM_DATA
-    v(58310,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58700,9,0), // IMMEDIATE
+    v(58709,18,1), // ON_DOWNSTREAM_DATA
+    v(58727,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58436,17,0), // HEALTHY_HOSTS_NUM
-    v(58453,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58853,17,0), // HEALTHY_HOSTS_NUM
+    v(58870,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(58559,9,0), // N_CHOICES
-    v(58568,9,1), // FULL_SCAN
+    v(58976,9,0), // N_CHOICES
+    v(58985,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(58670,18,0), // VERIFY_TRUST_CHAIN
-    v(58688,16,1), // ACCEPT_UNTRUSTED
+    v(59087,18,0), // VERIFY_TRUST_CHAIN
+    v(59105,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(58783,16,0), // LENIENT_STAPLING
-    v(58799,15,1), // STRICT_STAPLING
-    v(58814,11,2), // MUST_STAPLE
+    v(59200,16,0), // LENIENT_STAPLING
+    v(59216,15,1), // STRICT_STAPLING
+    v(59231,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(58896,20,0), // SAN_TYPE_UNSPECIFIED
-    v(58916,5,1), // EMAIL
-    v(58921,3,2), // DNS
-    v(58924,3,3), // URI
-    v(58927,10,4), // IP_ADDRESS
-    v(58937,10,5), // OTHER_NAME
+    v(59313,20,0), // SAN_TYPE_UNSPECIFIED
+    v(59333,5,1), // EMAIL
+    v(59338,3,2), // DNS
+    v(59341,3,3), // URI
+    v(59344,10,4), // IP_ADDRESS
+    v(59354,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(59014,8,0), // TLS_AUTO
-    v(59022,7,1), // TLSv1_0
-    v(59029,7,2), // TLSv1_1
-    v(59036,7,3), // TLSv1_2
-    v(59043,7,4), // TLSv1_3
+    v(59431,8,0), // TLS_AUTO
+    v(59439,7,1), // TLSv1_0
+    v(59446,7,2), // TLSv1_1
+    v(59453,7,3), // TLSv1_2
+    v(59460,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59097,7,0), // HUNDRED
-    v(59104,12,1), // TEN_THOUSAND
-    v(59116,7,2), // MILLION
+    v(59514,7,0), // HUNDRED
+    v(59521,12,1), // TEN_THOUSAND
+    v(59533,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59147,5,0), // Empty
-    v(59152,8,100), // Continue
-    v(54353,2,200), // OK
-    v(59160,7,201), // Created
-    v(59167,8,202), // Accepted
-    v(59175,27,203), // NonAuthoritativeInformation
-    v(59202,9,204), // NoContent
-    v(59211,12,205), // ResetContent
-    v(59223,14,206), // PartialContent
-    v(59237,11,207), // MultiStatus
-    v(59248,15,208), // AlreadyReported
-    v(59263,6,226), // IMUsed
-    v(59269,15,300), // MultipleChoices
-    v(59284,16,301), // MovedPermanently
-    v(59300,5,302), // Found
-    v(59305,8,303), // SeeOther
-    v(59313,11,304), // NotModified
-    v(59324,8,305), // UseProxy
-    v(59332,17,307), // TemporaryRedirect
-    v(59349,17,308), // PermanentRedirect
-    v(59366,10,400), // BadRequest
-    v(59376,12,401), // Unauthorized
-    v(59388,15,402), // PaymentRequired
-    v(59403,9,403), // Forbidden
-    v(59412,8,404), // NotFound
-    v(59420,16,405), // MethodNotAllowed
-    v(59436,13,406), // NotAcceptable
-    v(59449,27,407), // ProxyAuthenticationRequired
-    v(59476,14,408), // RequestTimeout
-    v(59490,8,409), // Conflict
-    v(59498,4,410), // Gone
-    v(59502,14,411), // LengthRequired
-    v(59516,18,412), // PreconditionFailed
-    v(59534,15,413), // PayloadTooLarge
-    v(59549,10,414), // URITooLong
-    v(59559,20,415), // UnsupportedMediaType
-    v(59579,19,416), // RangeNotSatisfiable
-    v(59598,17,417), // ExpectationFailed
-    v(59615,18,421), // MisdirectedRequest
-    v(59633,19,422), // UnprocessableEntity
-    v(59652,6,423), // Locked
-    v(59658,16,424), // FailedDependency
-    v(59674,15,426), // UpgradeRequired
-    v(59689,20,428), // PreconditionRequired
-    v(59709,15,429), // TooManyRequests
-    v(59724,27,431), // RequestHeaderFieldsTooLarge
-    v(59751,19,500), // InternalServerError
-    v(59770,14,501), // NotImplemented
-    v(59784,10,502), // BadGateway
-    v(59794,18,503), // ServiceUnavailable
-    v(59812,14,504), // GatewayTimeout
-    v(59826,23,505), // HTTPVersionNotSupported
-    v(59849,21,506), // VariantAlsoNegotiates
-    v(59870,19,507), // InsufficientStorage
-    v(59889,12,508), // LoopDetected
-    v(59901,11,510), // NotExtended
-    v(59912,29,511), // NetworkAuthenticationRequired
+    v(59564,5,0), // Empty
+    v(59569,8,100), // Continue
+    v(54660,2,200), // OK
+    v(59577,7,201), // Created
+    v(59584,8,202), // Accepted
+    v(59592,27,203), // NonAuthoritativeInformation
+    v(59619,9,204), // NoContent
+    v(59628,12,205), // ResetContent
+    v(59640,14,206), // PartialContent
+    v(59654,11,207), // MultiStatus
+    v(59665,15,208), // AlreadyReported
+    v(59680,6,226), // IMUsed
+    v(59686,15,300), // MultipleChoices
+    v(59701,16,301), // MovedPermanently
+    v(59717,5,302), // Found
+    v(59722,8,303), // SeeOther
+    v(59730,11,304), // NotModified
+    v(59741,8,305), // UseProxy
+    v(59749,17,307), // TemporaryRedirect
+    v(59766,17,308), // PermanentRedirect
+    v(59783,10,400), // BadRequest
+    v(59793,12,401), // Unauthorized
+    v(59805,15,402), // PaymentRequired
+    v(59820,9,403), // Forbidden
+    v(59829,8,404), // NotFound
+    v(59837,16,405), // MethodNotAllowed
+    v(59853,13,406), // NotAcceptable
+    v(59866,27,407), // ProxyAuthenticationRequired
+    v(59893,14,408), // RequestTimeout
+    v(59907,8,409), // Conflict
+    v(59915,4,410), // Gone
+    v(59919,14,411), // LengthRequired
+    v(59933,18,412), // PreconditionFailed
+    v(59951,15,413), // PayloadTooLarge
+    v(59966,10,414), // URITooLong
+    v(59976,20,415), // UnsupportedMediaType
+    v(59996,19,416), // RangeNotSatisfiable
+    v(60015,17,417), // ExpectationFailed
+    v(60032,18,421), // MisdirectedRequest
+    v(60050,19,422), // UnprocessableEntity
+    v(60069,6,423), // Locked
+    v(60075,16,424), // FailedDependency
+    v(60091,15,426), // UpgradeRequired
+    v(60106,20,428), // PreconditionRequired
+    v(60126,15,429), // TooManyRequests
+    v(60141,27,431), // RequestHeaderFieldsTooLarge
+    v(60168,19,500), // InternalServerError
+    v(60187,14,501), // NotImplemented
+    v(60201,10,502), // BadGateway
+    v(60211,18,503), // ServiceUnavailable
+    v(60229,14,504), // GatewayTimeout
+    v(60243,23,505), // HTTPVersionNotSupported
+    v(60266,21,506), // VariantAlsoNegotiates
+    v(60287,19,507), // InsufficientStorage
+    v(60306,12,508), // LoopDetected
+    v(60318,11,510), // NotExtended
+    v(60329,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(59996,21,0), // COMPONENT_UNSPECIFIED
-    v(60017,16,1), // COMPONENT_PARSER
-    v(60033,22,2), // COMPONENT_TYPE_CHECKER
-    v(60055,17,3), // COMPONENT_RUNTIME
+    v(60413,21,0), // COMPONENT_UNSPECIFIED
+    v(60434,16,1), // COMPONENT_PARSER
+    v(60450,22,2), // COMPONENT_TYPE_CHECKER
+    v(60472,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60115,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60141,4,1), // BOOL
-    v(60145,5,2), // INT64
-    v(60150,6,3), // UINT64
-    v(60156,6,4), // DOUBLE
-    v(60162,6,5), // STRING
-    v(60168,5,6), // BYTES
+    v(60532,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60558,4,1), // BOOL
+    v(60562,5,2), // INT64
+    v(60567,6,3), // UINT64
+    v(60573,6,4), // DOUBLE
+    v(60579,6,5), // STRING
+    v(60585,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60216,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56264,3,1), // ANY
-    v(60243,9,2), // TIMESTAMP
-    v(60252,8,3), // DURATION
+    v(60633,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56571,3,1), // ANY
+    v(60660,9,2), // TIMESTAMP
+    v(60669,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60285,10,0), // NULL_VALUE
+    v(60702,10,0), // NULL_VALUE
 ];
