@@ -7,19 +7,19 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use outrider_identity::verify::unix_time;
 use outrider_identity::{CertificateDetails, PeerRole, TrustBundle, verify_chain};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
+use outrider_testkit::tls::AnyServer;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 
 /// The certificate that the server on a port of loopback shows, which must be good at this moment
 /// and lead to `root`, in PEM.
 pub fn shown(port: u16, root: &[u8]) -> Result<CertificateDetails> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+    let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_custom_certificate_verifier(AnyServer::new())
         .with_no_client_auth();
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut socket = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
@@ -35,44 +35,4 @@ pub fn shown(port: u16, root: &[u8]) -> Result<CertificateDetails> {
     let now = unix_time(SystemTime::now());
     verify_chain(bundle.anchors(), leaf, intermediates, PeerRole::Server, now)?;
     Ok(CertificateDetails::parse(leaf)?)
-}
-
-/// Takes any certificate; what it is is looked at afterwards.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

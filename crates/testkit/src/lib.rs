@@ -17,6 +17,7 @@ pub mod process;
 pub mod proxy;
 pub mod servers;
 pub mod sniffer;
+pub mod tls;
 
 pub use poll::{eventually, eventually_async};
 pub use process::Process;

@@ -8,6 +8,7 @@ use outrider_testkit::certs::Authority;
 use outrider_testkit::clients::http1::Client;
 use outrider_testkit::eventually;
 use outrider_testkit::mesh::Sidecar;
+use outrider_testkit::tls::AnyServer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -43,7 +44,7 @@ fn strangers(pair: Pair) {
             .with_safe_default_protocol_versions()
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(trusting::Anybody(Arc::clone(&provider))))
+            .with_custom_certificate_verifier(AnyServer::new())
     };
     let nobody = builder().with_no_client_auth();
     let liar = builder()
@@ -100,53 +101,5 @@ fn another_identity(pair: Pair) {
     assert_eq!(client.get(HOST, "/").unwrap().status().unwrap(), 503);
     if pair.sidecars[1] == Sidecar::Outrider {
         assert_eq!(app.accepted(), before);
-    }
-}
-
-/// A stranger that does not care who answers.
-mod trusting {
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::CryptoProvider;
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-
-    #[derive(Debug)]
-    pub(super) struct Anybody(pub(super) Arc<CryptoProvider>);
-
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            self.0.signature_verification_algorithms.supported_schemes()
-        }
     }
 }

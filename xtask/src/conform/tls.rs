@@ -8,21 +8,18 @@ use anyhow::{Context as _, Result, bail};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use outrider_testkit::tls::AnyServer;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
     RevokedCertParams, SanType,
 };
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
-    SupportedProtocolVersion,
-};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::file::{Certificate, ClientTls, ServerTls};
 
@@ -275,11 +272,13 @@ impl Certificates {
     /// # Errors
     /// When its certificate is unknown.
     pub(super) fn client(&self, tls: &ClientTls) -> Result<Arc<ClientConfig>> {
+        let kind = tls.verifies.as_ref().map(|kind| kind.to_ascii_uppercase());
+        let kind = kind.as_deref();
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&versions(tls.version.as_deref())?)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer {
-                verifies: tls.verifies.clone(),
+            .with_custom_certificate_verifier(AnyServer::that_verifies(|scheme| {
+                kind.is_none_or(|kind| format!("{scheme:?}").starts_with(kind))
             }));
         let mut config = match &tls.certificate {
             None => builder.with_no_client_auth(),
@@ -342,52 +341,4 @@ fn versions(version: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersi
         Some("TLSv1.3") => vec![&rustls::version::TLS13],
         Some(other) => bail!("version {other:?}: TLSv1.2 or TLSv1.3"),
     })
-}
-
-/// The proxies are what is judged; which certificate they show is compared.
-#[derive(Debug)]
-struct AnyServer {
-    verifies: Option<String>,
-}
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = provider()
-            .signature_verification_algorithms
-            .supported_schemes();
-        if let Some(kind) = &self.verifies {
-            let kind = kind.to_ascii_uppercase();
-            schemes.retain(|scheme| format!("{scheme:?}").starts_with(&kind));
-        }
-        schemes
-    }
 }
