@@ -26,6 +26,7 @@ mod retry;
 mod routes;
 mod secrets;
 mod sessions;
+mod stat_names;
 mod testapp;
 mod tls;
 mod upgrades;

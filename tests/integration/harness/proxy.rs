@@ -72,6 +72,12 @@ impl Proxy {
         self.listeners[0].1
     }
 
+    /// The address of the listener of that name.
+    pub fn listener_named(&self, name: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(known, _)| known == name);
+        found.unwrap_or(&self.listeners[0]).1
+    }
+
     /// A connection to the first listener.
     pub fn client(&self) -> Client {
         Client::connect(self.listener()).unwrap()
