@@ -354,7 +354,12 @@ async fn serve(
         clusters: bootstrap.cds.as_ref().map(collection),
         listeners: bootstrap.lds.as_ref().map(collection),
     };
-    let mut streams = Streams::new(manager, sources, everything, DiscoveryStats::new(&stats));
+    let mut streams = Streams::new(
+        manager,
+        sources,
+        everything,
+        DiscoveryStats::new(&stats, bootstrap.cds.is_some(), bootstrap.lds.is_some()),
+    );
     if let Some(folder) = state {
         let (disk, saved) = DiskCopy::open(folder);
         streams.restore(disk, saved);

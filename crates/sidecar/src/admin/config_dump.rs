@@ -80,7 +80,11 @@ pub fn page(dump: &Dump, query: &Query<'_>) -> Page {
             return respond(StatusCode::BAD_REQUEST, "text/plain", reason);
         }
     }
-    page_of(&json!({ "configs": configs }))
+    // An empty list is left out, as of any message.
+    page_of(&match configs.as_slice() {
+        [] => json!({}),
+        _ => json!({ "configs": configs }),
+    })
 }
 
 fn is_section(section: &Value, kind: &str) -> bool {

@@ -216,9 +216,26 @@ impl Dump {
                     .map(|(name, entry)| shown(kind, name, entry))
                     .collect::<Vec<_>>()
             };
+            let mut fixed = render(State::Static);
+            let holder = match kind {
+                Kind::Routes => Some(Kind::Listener),
+                Kind::Endpoints => Some(Kind::Cluster),
+                Kind::Cluster | Kind::Listener | Kind::Secret => None,
+            };
+            // What lies within others is dumped apart too, where these are in force.
+            for ((_, name), entry) in entries
+                .iter()
+                .filter(|((of, _), entry)| Some(*of) == holder && entry.state != State::Warming)
+            {
+                let resource = match holder {
+                    Some(Kind::Listener) => inline_routes(entry),
+                    _ => inline_endpoints(name, entry),
+                };
+                fixed.extend(resource);
+            }
             configs.push(section(
                 kind,
-                render(State::Static),
+                fixed,
                 render(State::Active),
                 render(State::Warming),
                 refused.collect(),
@@ -233,12 +250,48 @@ fn message(type_name: &str, bytes: &[u8]) -> Value {
         .unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
-fn shown(kind: Kind, name: &str, entry: &Entry) -> Value {
-    let mut resource = message(kind.type_name(), &entry.bytes);
+/// The route tables within the connection managers of a listener.
+fn inline_routes(entry: &Entry) -> Vec<Value> {
+    let listener = message(Kind::Listener.type_name(), &entry.bytes);
+    let chains = listener["filter_chains"].as_array().into_iter().flatten();
+    let chains = chains.chain(listener.get("default_filter_chain"));
+    let filters = chains.flat_map(|chain| chain["filters"].as_array().into_iter().flatten());
+    filters
+        .filter_map(|filter| filter["typed_config"].get("route_config"))
+        .map(|routes| {
+            json!({
+                "route_config": with_type(Kind::Routes, routes.clone()),
+                "last_updated": rfc3339(entry.updated),
+            })
+        })
+        .collect()
+}
+
+/// The endpoints within a cluster, which has their name unless they have one.
+fn inline_endpoints(name: &str, entry: &Entry) -> Vec<Value> {
+    let cluster = message(Kind::Cluster.type_name(), &entry.bytes);
+    let assignment = cluster.get("load_assignment").cloned();
+    let shown = assignment.map(|mut assignment| {
+        assignment["cluster_name"] = name.into();
+        json!({
+            "endpoint_config": with_type(Kind::Endpoints, assignment),
+            "last_updated": rfc3339(entry.updated),
+        })
+    });
+    shown.into_iter().collect()
+}
+
+/// A resource with its type, which stands within an `Any` in Envoy's dump.
+fn with_type(kind: Kind, mut resource: Value) -> Value {
     if let Value::Object(fields) = &mut resource {
         let url = format!("type.googleapis.com/{}", kind.type_name());
         fields.insert("@type".into(), url.into());
     }
+    resource
+}
+
+fn shown(kind: Kind, name: &str, entry: &Entry) -> Value {
+    let resource = with_type(kind, message(kind.type_name(), &entry.bytes));
     let (version, updated) = (&*entry.version, rfc3339(entry.updated));
     match kind {
         Kind::Cluster => {

@@ -21,8 +21,9 @@ type Key = (OriginKey, ResourceType, Arc<str>);
 pub struct DiscoveryStats {
     stats: Stats,
     connected: Gauge,
-    clusters: Updates,
-    listeners: Updates,
+    /// Of all there is of a kind, where a source is asked for that.
+    clusters: Option<Updates>,
+    listeners: Option<Updates>,
     /// Of what is asked for by name, each with those that refer to it.
     named: BTreeMap<Key, Vec<(Subject, Updates)>>,
     _scope: Scope,
@@ -132,14 +133,16 @@ pub struct Outcome<'a> {
 }
 
 impl DiscoveryStats {
-    /// Resolves the handles.
-    pub fn new(stats: &Stats) -> Self {
+    /// Resolves the handles; `clusters` and `listeners` say whether all of them are asked for.
+    pub fn new(stats: &Stats, clusters: bool, listeners: bool) -> Self {
         let control_plane = stats.scope(Family::ControlPlane, "");
-        let of = |family, names| Updates::new(stats.scope(family, ""), names);
+        let of = |asked: bool, family, names| {
+            asked.then(|| Updates::new(stats.scope(family, ""), names))
+        };
         DiscoveryStats {
             connected: control_plane.gauge("connected_state"),
-            clusters: of(Family::ClusterManager, &CDS),
-            listeners: of(Family::ListenerManager, &LDS),
+            clusters: of(clusters, Family::ClusterManager, &CDS),
+            listeners: of(listeners, Family::ListenerManager, &LDS),
             named: BTreeMap::new(),
             stats: stats.clone(),
             _scope: control_plane,
@@ -185,8 +188,8 @@ impl DiscoveryStats {
     /// What is counted of a kind as a whole, or of one name.
     fn each(&self, origin: OriginKey, kind: ResourceType, name: &str, act: impl Fn(&Updates)) {
         match kind {
-            ResourceType::Cluster => act(&self.clusters),
-            ResourceType::Listener => act(&self.listeners),
+            ResourceType::Cluster => self.clusters.iter().for_each(act),
+            ResourceType::Listener => self.listeners.iter().for_each(act),
             _ => {
                 let updates = self.named.get(&(origin, kind, Arc::from(name)));
                 updates.into_iter().flatten().for_each(|(_, of)| act(of));
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn a_subscription_is_counted_where_it_is_used_and_goes_with_its_name() {
         let registry = Registry::default();
-        let mut stats = DiscoveryStats::new(&registry.thread());
+        let mut stats = DiscoveryStats::new(&registry.thread(), true, false);
         let names = BTreeSet::from([Arc::from("local")]);
         let subject: Subject = (Family::HttpRoutes, "in.rds.local".into());
         let subjects = BTreeMap::from([(Arc::from("local"), BTreeSet::from([subject]))]);
