@@ -329,6 +329,7 @@ async fn serve(
                 node: bootstrap.node.encode_to_vec(),
             },
             started,
+            allow_paths: std::mem::take(&mut bootstrap.admin.allow_paths),
             stats: ServerStats::new(
                 &stats,
                 workers,

@@ -22,6 +22,7 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use tokio::sync::watch;
 
 use crate::bootstrap::options::DrainStrategy;
+use crate::config::matcher::StringMatcher;
 use crate::discovery::dump::Dump;
 use crate::runtime::drain::DrainControl;
 use crate::runtime::http_server::Page;
@@ -53,6 +54,8 @@ pub struct Admin {
     pub options: server_info::Options,
     /// `server.*`, brought up to date when they are read.
     pub stats: ServerStats,
+    /// `allow_paths`
+    pub allow_paths: Vec<StringMatcher>,
     /// When the process began.
     pub started: SystemTime,
 }
@@ -76,6 +79,12 @@ impl Admin {
         let query = Query(asked.form.filter(|_| query.is_empty()).unwrap_or(query));
         if !origin::same_origin(asked.headers) {
             let reason = "admin: the Host is not this machine's loopback\n";
+            return text(StatusCode::FORBIDDEN, reason);
+        }
+        let whole = asked.uri.path_and_query().map_or(path, |all| all.as_str());
+        let mut allowed = self.allow_paths.iter();
+        if !self.allow_paths.is_empty() && !allowed.any(|each| each.matches(whole.as_bytes())) {
+            let reason = format!("request to path {whole} not allowed");
             return text(StatusCode::FORBIDDEN, reason);
         }
         let Some(known) = paths::find(path) else {

@@ -148,8 +148,11 @@ fn collection(source: &ConfigSource, has_ads: bool) -> Result<ResourceSource> {
 
 fn admin(proto: &proto::Admin, options: &Options) -> Result<Admin> {
     let address = proto.address.as_ref().map(|a| admin_address(a, options));
+    let paths = fields::each("allow_paths", &proto.allow_paths, build::matcher::string);
+    let (address, allow_paths) = (address.transpose().within("address"), paths).together()?;
     Ok(Admin {
-        address: address.transpose().within("address")?,
+        address,
+        allow_paths,
     })
 }
 

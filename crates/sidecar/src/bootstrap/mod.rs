@@ -17,6 +17,7 @@ use crate::config::address::Address;
 use crate::config::cluster::BindConfig;
 use crate::config::dns::LookupSettings;
 use crate::config::error::Problems;
+use crate::config::matcher::StringMatcher;
 use crate::config::source::{GrpcSource, ResourceSource};
 use crate::runtime::overload::OverloadConfig;
 use crate::runtime_layer::layers::LayerSource;
@@ -113,6 +114,8 @@ pub struct Bootstrap {
 pub struct Admin {
     /// `address`; `None` opens no admin API.
     pub address: Option<Address>,
+    /// `allow_paths`: only paths that one of these matches are answered; none: all.
+    pub allow_paths: Vec<StringMatcher>,
 }
 
 /// Reads and checks the file that the options name, or else the environment, looked up by `variable`.

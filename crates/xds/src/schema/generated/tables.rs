@@ -207,7 +207,7 @@ requests to the admin port are not logged\
 access_log_path\
 the profiler is not part of the admin interface\
 profile_path\
-socket options of the admin listener are not supported\
+the admin listener is for this machine alone, and takes none; leave them out\
 socket_options\
 access_log\
 connections to the admin port are never counted in the global limit\
@@ -305,6 +305,7 @@ local_cluster_name\
 only outlier detection writes that log, which is rejected where it is set\
 outlier_detection\
 upstream_bind_config\
+loads are not reported to a server; they are scraped from /stats/prometheus\
 load_stats_config\
 a cluster\'s per-worker state is always made on first use\
 enable_deferred_cluster_creation\
@@ -2230,422 +2231,422 @@ pub(crate) static MESSAGES: [MessageRow; 465] = [
     m(3978,42,190,1), // envoy.config.accesslog.v3.StatusCodeFilter
     m(4020,41,191,0), // envoy.config.accesslog.v3.TraceableFilter
     m(4061,31,191,7), // envoy.config.bootstrap.v3.Admin
-    m(4387,35,198,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(6596,56,239,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(6652,66,240,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6740,55,242,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6861,52,243,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(7035,64,248,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(7129,51,249,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(7204,40,252,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7477,57,257,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7561,44,259,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7641,37,261,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7684,40,262,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7730,48,263,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(7892,38,268,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(7973,49,273,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8022,48,273,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8116,48,276,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(8175,34,278,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8315,49,285,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8369,35,287,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8439,39,289,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8507,50,291,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8722,62,299,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(8911,31,302,57), // envoy.config.cluster.v3.Cluster
-    m(11008,46,359,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11533,72,367,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11648,71,369,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11719,64,369,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(11835,49,372,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(11884,48,374,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(11954,52,376,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12054,51,379,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12257,48,383,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12388,43,386,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12456,50,388,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12506,47,389,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    m(12598,52,392,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12655,66,395,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12724,43,397,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12775,50,398,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(12847,41,399,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(12943,49,402,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13119,69,405,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13242,52,407,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13321,66,410,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13398,28,411,3), // envoy.config.core.v3.Address
-    m(13502,43,414,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13545,36,414,9), // envoy.config.core.v3.ApiConfigSource
-    m(13880,36,423,2), // envoy.config.core.v3.BackoffStrategy
-    m(13916,31,425,7), // envoy.config.core.v3.BindConfig
-    m(14110,33,432,2), // envoy.config.core.v3.BuildVersion
-    m(14143,40,434,3), // envoy.config.core.v3.CelExpressionConfig
-    m(14250,30,437,2), // envoy.config.core.v3.CidrRange
-    m(14304,33,439,8), // envoy.config.core.v3.ConfigSource
-    m(14431,33,447,1), // envoy.config.core.v3.ControlPlane
-    m(14474,31,448,5), // envoy.config.core.v3.DataSource
-    m(14575,40,453,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14644,39,455,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14707,39,457,1), // envoy.config.core.v3.EventServiceConfig
-    m(14758,30,458,6), // envoy.config.core.v3.Extension
-    m(14828,39,464,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(14867,32,466,5), // envoy.config.core.v3.GrpcService
-    m(15018,42,471,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15226,32,476,3), // envoy.config.core.v3.HeaderValue
-    m(15267,38,479,4), // envoy.config.core.v3.HeaderValueOption
-    m(15334,36,483,1), // envoy.config.core.v3.HealthStatusSet
-    m(15370,41,484,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15782,57,495,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(15919,73,497,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(15992,41,497,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17150,40,519,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17363,38,527,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17416,38,528,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17561,29,532,3), // envoy.config.core.v3.Locality
-    m(17608,29,535,2), // envoy.config.core.v3.Metadata
-    m(17707,49,537,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17756,54,539,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17810,25,541,11), // envoy.config.core.v3.Node
-    m(17956,48,552,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18004,37,554,3), // envoy.config.core.v3.PathConfigSource
-    m(18054,25,557,2), // envoy.config.core.v3.Pipe
-    m(18079,40,559,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18146,49,562,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18213,38,564,2), // envoy.config.core.v3.RateLimitSettings
-    m(18270,32,566,6), // envoy.config.core.v3.RetryPolicy
-    m(18402,51,572,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18453,46,574,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18499,34,576,2), // envoy.config.core.v3.RuntimeDouble
-    m(18546,39,578,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18585,45,580,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18630,34,582,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18664,47,584,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18744,37,586,1), // envoy.config.core.v3.SelfConfigSource
-    m(18781,34,587,7), // envoy.config.core.v3.SocketAddress
-    m(18959,33,594,8), // envoy.config.core.v3.SocketOption
-    m(19036,44,602,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19094,53,604,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19147,51,604,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19198,42,604,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19240,45,605,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19397,33,612,3), // envoy.config.core.v3.TcpKeepalive
-    m(19478,29,615,3), // envoy.config.core.v3.TlvEntry
-    m(19572,36,618,2), // envoy.config.core.v3.TransportSocket
-    m(19608,41,620,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19649,36,622,2), // envoy.config.core.v3.UdpSocketConfig
-    m(19715,48,624,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(19872,37,627,2), // envoy.config.core.v3.WatchedDirectory
-    m(19921,46,629,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(19997,66,633,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20063,53,635,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20197,66,639,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20278,33,641,5), // envoy.config.endpoint.v3.Endpoint
-    m(20385,51,646,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20436,51,647,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20514,35,651,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20591,44,656,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20843,42,664,3), // envoy.config.listener.v3.AdditionalAddress
-    m(20885,31,667,3), // envoy.config.listener.v3.Filter
-    m(20975,36,670,7), // envoy.config.listener.v3.FilterChain
-    m(21153,41,677,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21368,33,688,37), // envoy.config.listener.v3.Listener
-    m(22378,57,725,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22579,70,728,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22649,46,728,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22695,39,729,4), // envoy.config.listener.v3.ListenerFilter
-    m(22749,58,733,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22864,67,738,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(22936,42,739,3), // envoy.config.listener.v3.UdpListenerConfig
-    m(23193,47,742,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23251,35,745,5), // envoy.config.metrics.v3.StatsConfig
-    m(23614,36,750,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23688,36,753,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23748,44,756,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23829,38,757,2), // envoy.config.overload.v3.LoadShedPoint
-    m(23875,39,759,3), // envoy.config.overload.v3.OverloadAction
-    m(24063,40,762,5), // envoy.config.overload.v3.OverloadManager
-    m(24248,40,767,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24288,38,769,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24363,41,771,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24404,32,772,3), // envoy.config.overload.v3.Trigger
-    m(24451,27,775,2), // envoy.config.rbac.v3.Action
-    m(24484,31,777,14), // envoy.config.rbac.v3.Permission
-    m(24731,35,791,1), // envoy.config.rbac.v3.Permission.Set
-    m(24766,27,792,5), // envoy.config.rbac.v3.Policy
-    m(24891,30,797,14), // envoy.config.rbac.v3.Principal
-    m(25005,44,811,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25063,34,812,1), // envoy.config.rbac.v3.Principal.Set
-    m(25100,25,813,3), // envoy.config.rbac.v3.RBAC
-    m(25266,39,816,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25305,36,818,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25372,44,820,2), // envoy.config.route.v3.ClusterSpecifierPlugin
-    m(25436,35,822,3), // envoy.config.route.v3.CookieMatcher
-    m(25495,31,825,2), // envoy.config.route.v3.Decorator
-    m(25544,42,827,3), // envoy.config.route.v3.DirectResponseAction
-    m(25607,34,830,3), // envoy.config.route.v3.FilterConfig
-    m(25641,35,833,11), // envoy.config.route.v3.HeaderMatcher
-    m(25794,44,844,5), // envoy.config.route.v3.InternalRedirectPolicy
-    m(25944,43,849,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25987,36,852,10), // envoy.config.route.v3.RedirectAction
-    m(26154,27,862,19), // envoy.config.route.v3.Route
-    m(26802,53,881,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26855,33,883,37), // envoy.config.route.v3.RouteAction
-    m(28025,44,920,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28119,65,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28184,51,927,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28343,60,931,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28403,56,933,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(28459,51,934,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28521,59,936,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28580,51,937,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28680,53,940,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28820,47,947,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28900,61,950,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(28992,40,952,19), // envoy.config.route.v3.RouteConfiguration
-    m(29395,66,971,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29461,31,973,1), // envoy.config.route.v3.RouteList
-    m(29498,32,974,15), // envoy.config.route.v3.RouteMatch
-    m(29674,47,989,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29721,54,989,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29775,55,989,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29848,29,991,6), // envoy.config.route.v3.Tracing
-    m(29952,36,997,2), // envoy.config.route.v3.VirtualCluster
-    m(29988,33,999,24), // envoy.config.route.v3.VirtualHost
-    m(30249,59,1023,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30308,37,1025,5), // envoy.config.route.v3.WeightedCluster
-    m(30433,51,1030,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30484,77,1040,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30561,75,1042,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30636,53,1042,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30712,63,1047,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(30785,57,1049,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30842,57,1050,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30899,52,1051,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    m(30951,43,1052,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31046,55,1060,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31101,68,1062,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31361,63,1068,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31433,71,1070,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31504,58,1071,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31744,46,1076,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32203,71,1086,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32338,56,1088,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32471,52,1090,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32541,54,1093,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32660,65,1097,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32725,67,1097,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32819,61,1100,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32880,61,1100,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(33031,65,1102,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33164,78,1108,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33263,70,1111,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33347,63,1113,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33607,68,1118,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33680,58,1122,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33746,45,1123,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33791,81,1123,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35253,105,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35358,101,1185,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35503,103,1188,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35629,109,1190,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35760,95,1197,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35916,70,1200,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35986,76,1205,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36069,63,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36162,78,1209,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36240,74,1210,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36359,66,1215,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36434,45,1219,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36555,59,1227,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36676,58,1230,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36734,54,1230,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37423,74,1253,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37522,70,1256,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37778,70,1266,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37848,84,1267,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37932,47,1270,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(37979,56,1271,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38394,67,1284,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38461,47,1286,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38508,63,1286,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38571,77,1286,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38648,79,1287,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38786,60,1290,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38863,66,1293,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38934,81,1294,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(39034,74,1295,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(39108,77,1295,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(39185,76,1295,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39261,67,1295,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39328,92,1297,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39420,85,1297,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39564,100,1303,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39672,66,1304,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39738,70,1307,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39858,57,1313,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39915,66,1314,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39981,70,1316,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(40051,75,1317,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(40126,69,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40195,71,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40266,70,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40336,67,1317,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40408,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40474,64,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40538,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40604,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40670,73,1319,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40743,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40801,59,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40860,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40918,49,1319,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(41051,69,1321,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41424,81,1333,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41556,73,1335,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41920,66,1344,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41999,70,1345,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(42090,61,1346,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42194,55,1348,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42358,70,1350,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42444,88,1351,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42565,64,1352,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42698,78,1354,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42776,67,1355,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(42843,77,1356,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(42935,83,1357,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(43206,58,1361,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(43264,70,1361,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(43906,58,1377,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44794,95,1392,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44991,62,1396,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45407,67,1407,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45500,79,1409,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45677,57,1412,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45744,48,1414,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45871,63,1419,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(45945,56,1422,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46558,51,1431,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46648,55,1434,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46933,62,1440,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46999,60,1441,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47329,54,1448,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47550,69,1459,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47652,73,1463,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47725,78,1466,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47803,48,1469,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(48016,77,1478,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(48093,49,1480,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(48242,43,1488,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48316,44,1495,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48366,54,1502,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48474,69,1506,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48554,71,1507,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48631,78,1510,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48709,35,1510,8), // envoy.service.discovery.v3.Resource
-    m(48785,48,1518,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48845,40,1519,2), // envoy.service.discovery.v3.ResourceError
-    m(48885,42,1521,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48927,65,1523,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48992,39,1525,2), // envoy.service.discovery.v3.ResourceName
-    m(49060,32,1527,2), // envoy.service.runtime.v3.Runtime
-    m(49097,36,1529,2), // envoy.type.matcher.v3.AddressMatcher
-    m(49139,35,1531,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(49184,40,1533,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(49237,49,1536,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(49286,33,1537,1), // envoy.type.matcher.v3.ListMatcher
-    m(49325,39,1538,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49372,37,1539,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49415,49,1543,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49464,31,1544,1), // envoy.type.matcher.v3.OrMatcher
-    m(49509,33,1545,1), // envoy.type.matcher.v3.PathMatcher
-    m(49542,45,1546,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49606,34,1548,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49714,44,1550,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49774,35,1551,7), // envoy.type.matcher.v3.StringMatcher
-    m(49886,34,1558,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49962,44,1565,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(50006,34,1565,2), // envoy.type.metadata.v3.MetadataKey
-    m(50040,46,1567,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(50091,35,1569,4), // envoy.type.metadata.v3.MetadataKind
-    m(50137,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(50180,40,1573,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(50220,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(50263,41,1573,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(50304,31,1573,6), // envoy.type.tracing.v3.CustomTag
-    m(50370,43,1579,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50413,38,1581,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50451,39,1583,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50490,40,1584,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50534,25,1587,2), // envoy.type.v3.DoubleRange
-    m(50567,31,1589,2), // envoy.type.v3.FractionalPercent
-    m(50618,24,1591,2), // envoy.type.v3.HashPolicy
-    m(50642,36,1593,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50678,33,1594,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50711,24,1594,1), // envoy.type.v3.HttpStatus
-    m(50739,24,1595,2), // envoy.type.v3.Int32Range
-    m(50763,24,1597,2), // envoy.type.v3.Int64Range
-    m(50787,21,1599,1), // envoy.type.v3.Percent
-    m(50808,29,1600,3), // envoy.type.v3.SemanticVersion
-    m(50866,25,1603,3), // envoy.type.v3.TokenBucket
-    m(50919,36,1606,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(51230,54,1611,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(51284,49,1613,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51333,33,1615,9), // google.api.expr.v1alpha1.Constant
-    m(51473,29,1624,8), // google.api.expr.v1alpha1.Expr
-    m(51645,34,1632,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51697,40,1635,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51761,42,1637,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51822,48,1639,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(51900,35,1644,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(51935,36,1645,3), // google.api.expr.v1alpha1.Expr.Select
-    m(51987,34,1648,3), // google.api.expr.v1alpha1.Reference
-    m(52032,35,1651,6), // google.api.expr.v1alpha1.SourceInfo
-    m(52121,45,1657,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(52185,53,1660,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(52248,51,1662,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(52299,50,1664,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52349,29,1666,13), // google.api.expr.v1alpha1.Type
-    m(52468,42,1679,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52525,42,1681,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52587,38,1683,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52634,37,1684,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52689,19,1686,2), // google.protobuf.Any
-    m(52708,25,1688,1), // google.protobuf.BoolValue
-    m(52733,26,1689,1), // google.protobuf.BytesValue
-    m(52759,27,1690,1), // google.protobuf.DoubleValue
-    m(52786,24,1691,2), // google.protobuf.Duration
-    m(52822,21,1693,0), // google.protobuf.Empty
-    m(52843,26,1693,1), // google.protobuf.FloatValue
-    m(52869,26,1694,1), // google.protobuf.Int32Value
-    m(52895,26,1695,1), // google.protobuf.Int64Value
-    m(52921,25,1696,1), // google.protobuf.ListValue
-    m(52952,27,1697,1), // google.protobuf.StringValue
-    m(52979,22,1698,1), // google.protobuf.Struct
-    m(53007,34,1699,2), // google.protobuf.Struct.FieldsEntry
-    m(53041,25,1701,2), // google.protobuf.Timestamp
-    m(53066,27,1703,1), // google.protobuf.UInt32Value
-    m(53093,27,1704,1), // google.protobuf.UInt64Value
-    m(53120,21,1705,6), // google.protobuf.Value
-    m(53175,17,1711,3), // google.rpc.Status
-    m(53199,21,1714,2), // xds.core.v3.CidrRange
-    m(53220,25,1716,1), // xds.core.v3.ContextParams
-    m(53251,37,1717,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(53288,32,1719,2), // xds.core.v3.TypedExtensionConfig
-    m(53320,27,1721,3), // xds.type.matcher.v3.Matcher
-    m(53382,39,1724,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53429,52,1725,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53498,49,1727,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53595,63,1731,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53658,65,1732,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53751,39,1735,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(53876,48,1739,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(53927,57,1740,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(53984,35,1742,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(54070,32,1745,2), // xds.type.matcher.v3.RegexMatcher
-    m(54102,42,1747,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(54144,33,1747,7), // xds.type.matcher.v3.StringMatcher
+    m(4409,35,198,41), // envoy.config.bootstrap.v3.Bootstrap
+    m(6618,56,239,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6674,66,240,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6762,55,242,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6883,52,243,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7057,64,248,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7151,51,249,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7226,40,252,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7574,57,257,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7658,44,259,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7738,37,261,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7781,40,262,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7827,48,263,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(7989,38,268,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8070,49,273,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8119,48,273,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8213,48,276,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(8272,34,278,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8412,49,285,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8466,35,287,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8536,39,289,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8604,50,291,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8819,62,299,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9008,31,302,57), // envoy.config.cluster.v3.Cluster
+    m(11105,46,359,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11630,72,367,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11745,71,369,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11816,64,369,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11932,49,372,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(11981,48,374,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12051,52,376,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12151,51,379,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12354,48,383,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12485,43,386,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12553,50,388,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12603,47,389,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12695,52,392,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12752,66,395,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12821,43,397,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12872,50,398,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12944,41,399,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13040,49,402,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13216,69,405,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13339,52,407,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13418,66,410,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13495,28,411,3), // envoy.config.core.v3.Address
+    m(13599,43,414,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13642,36,414,9), // envoy.config.core.v3.ApiConfigSource
+    m(13977,36,423,2), // envoy.config.core.v3.BackoffStrategy
+    m(14013,31,425,7), // envoy.config.core.v3.BindConfig
+    m(14207,33,432,2), // envoy.config.core.v3.BuildVersion
+    m(14240,40,434,3), // envoy.config.core.v3.CelExpressionConfig
+    m(14347,30,437,2), // envoy.config.core.v3.CidrRange
+    m(14401,33,439,8), // envoy.config.core.v3.ConfigSource
+    m(14528,33,447,1), // envoy.config.core.v3.ControlPlane
+    m(14571,31,448,5), // envoy.config.core.v3.DataSource
+    m(14672,40,453,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14741,39,455,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14804,39,457,1), // envoy.config.core.v3.EventServiceConfig
+    m(14855,30,458,6), // envoy.config.core.v3.Extension
+    m(14925,39,464,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(14964,32,466,5), // envoy.config.core.v3.GrpcService
+    m(15115,42,471,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15323,32,476,3), // envoy.config.core.v3.HeaderValue
+    m(15364,38,479,4), // envoy.config.core.v3.HeaderValueOption
+    m(15431,36,483,1), // envoy.config.core.v3.HealthStatusSet
+    m(15467,41,484,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15879,57,495,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16016,73,497,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16089,41,497,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17247,40,519,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17460,38,527,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17513,38,528,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17658,29,532,3), // envoy.config.core.v3.Locality
+    m(17705,29,535,2), // envoy.config.core.v3.Metadata
+    m(17804,49,537,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17853,54,539,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17907,25,541,11), // envoy.config.core.v3.Node
+    m(18053,48,552,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18101,37,554,3), // envoy.config.core.v3.PathConfigSource
+    m(18151,25,557,2), // envoy.config.core.v3.Pipe
+    m(18176,40,559,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18243,49,562,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18310,38,564,2), // envoy.config.core.v3.RateLimitSettings
+    m(18367,32,566,6), // envoy.config.core.v3.RetryPolicy
+    m(18499,51,572,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18550,46,574,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18596,34,576,2), // envoy.config.core.v3.RuntimeDouble
+    m(18643,39,578,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18682,45,580,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18727,34,582,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18761,47,584,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18841,37,586,1), // envoy.config.core.v3.SelfConfigSource
+    m(18878,34,587,7), // envoy.config.core.v3.SocketAddress
+    m(19056,33,594,8), // envoy.config.core.v3.SocketOption
+    m(19133,44,602,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19191,53,604,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19244,51,604,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19295,42,604,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19337,45,605,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19494,33,612,3), // envoy.config.core.v3.TcpKeepalive
+    m(19575,29,615,3), // envoy.config.core.v3.TlvEntry
+    m(19669,36,618,2), // envoy.config.core.v3.TransportSocket
+    m(19705,41,620,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19746,36,622,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19812,48,624,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19969,37,627,2), // envoy.config.core.v3.WatchedDirectory
+    m(20018,46,629,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20094,66,633,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20160,53,635,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20294,66,639,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20375,33,641,5), // envoy.config.endpoint.v3.Endpoint
+    m(20482,51,646,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20533,51,647,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20611,35,651,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20688,44,656,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20940,42,664,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20982,31,667,3), // envoy.config.listener.v3.Filter
+    m(21072,36,670,7), // envoy.config.listener.v3.FilterChain
+    m(21250,41,677,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21465,33,688,37), // envoy.config.listener.v3.Listener
+    m(22475,57,725,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22676,70,728,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22746,46,728,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22792,39,729,4), // envoy.config.listener.v3.ListenerFilter
+    m(22846,58,733,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22961,67,738,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23033,42,739,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23290,47,742,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23348,35,745,5), // envoy.config.metrics.v3.StatsConfig
+    m(23711,36,750,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23785,36,753,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23845,44,756,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23926,38,757,2), // envoy.config.overload.v3.LoadShedPoint
+    m(23972,39,759,3), // envoy.config.overload.v3.OverloadAction
+    m(24160,40,762,5), // envoy.config.overload.v3.OverloadManager
+    m(24345,40,767,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24385,38,769,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24460,41,771,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24501,32,772,3), // envoy.config.overload.v3.Trigger
+    m(24548,27,775,2), // envoy.config.rbac.v3.Action
+    m(24581,31,777,14), // envoy.config.rbac.v3.Permission
+    m(24828,35,791,1), // envoy.config.rbac.v3.Permission.Set
+    m(24863,27,792,5), // envoy.config.rbac.v3.Policy
+    m(24988,30,797,14), // envoy.config.rbac.v3.Principal
+    m(25102,44,811,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25160,34,812,1), // envoy.config.rbac.v3.Principal.Set
+    m(25197,25,813,3), // envoy.config.rbac.v3.RBAC
+    m(25363,39,816,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25402,36,818,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25469,44,820,2), // envoy.config.route.v3.ClusterSpecifierPlugin
+    m(25533,35,822,3), // envoy.config.route.v3.CookieMatcher
+    m(25592,31,825,2), // envoy.config.route.v3.Decorator
+    m(25641,42,827,3), // envoy.config.route.v3.DirectResponseAction
+    m(25704,34,830,3), // envoy.config.route.v3.FilterConfig
+    m(25738,35,833,11), // envoy.config.route.v3.HeaderMatcher
+    m(25891,44,844,5), // envoy.config.route.v3.InternalRedirectPolicy
+    m(26041,43,849,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26084,36,852,10), // envoy.config.route.v3.RedirectAction
+    m(26251,27,862,19), // envoy.config.route.v3.Route
+    m(26899,53,881,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26952,33,883,37), // envoy.config.route.v3.RouteAction
+    m(28122,44,920,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28216,65,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28281,51,927,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28440,60,931,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28500,56,933,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(28556,51,934,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28618,59,936,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28677,51,937,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28777,53,940,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28917,47,947,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28997,61,950,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29089,40,952,19), // envoy.config.route.v3.RouteConfiguration
+    m(29492,66,971,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29558,31,973,1), // envoy.config.route.v3.RouteList
+    m(29595,32,974,15), // envoy.config.route.v3.RouteMatch
+    m(29771,47,989,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29818,54,989,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29872,55,989,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29945,29,991,6), // envoy.config.route.v3.Tracing
+    m(30049,36,997,2), // envoy.config.route.v3.VirtualCluster
+    m(30085,33,999,24), // envoy.config.route.v3.VirtualHost
+    m(30346,59,1023,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30405,37,1025,5), // envoy.config.route.v3.WeightedCluster
+    m(30530,51,1030,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30581,77,1040,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30658,75,1042,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30733,53,1042,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30809,63,1047,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(30882,57,1049,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30939,57,1050,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30996,52,1051,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
+    m(31048,43,1052,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31143,55,1060,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31198,68,1062,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31458,63,1068,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31530,71,1070,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31601,58,1071,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31841,46,1076,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32300,71,1086,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32435,56,1088,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32568,52,1090,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32638,54,1093,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32757,65,1097,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32822,67,1097,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32916,61,1100,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32977,61,1100,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(33128,65,1102,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33261,78,1108,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33360,70,1111,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33444,63,1113,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33704,68,1118,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33777,58,1122,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33843,45,1123,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33888,81,1123,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35350,105,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35455,101,1185,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35600,103,1188,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35726,109,1190,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35857,95,1197,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36013,70,1200,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36083,76,1205,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36166,63,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36259,78,1209,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36337,74,1210,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36456,66,1215,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36531,45,1219,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36652,59,1227,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36773,58,1230,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36831,54,1230,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37520,74,1253,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37619,70,1256,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37875,70,1266,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37945,84,1267,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38029,47,1270,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(38076,56,1271,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38491,67,1284,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38558,47,1286,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38605,63,1286,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38668,77,1286,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38745,79,1287,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38883,60,1290,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38960,66,1293,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(39031,81,1294,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(39131,74,1295,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(39205,77,1295,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(39282,76,1295,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39358,67,1295,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39425,92,1297,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39517,85,1297,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39661,100,1303,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39769,66,1304,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39835,70,1307,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39955,57,1313,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(40012,66,1314,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(40078,70,1316,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(40148,75,1317,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(40223,69,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40292,71,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40363,70,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40433,67,1317,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40505,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40571,64,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40635,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40701,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40767,73,1319,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40840,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40898,59,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40957,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(41015,49,1319,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(41148,69,1321,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41521,81,1333,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41653,73,1335,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(42017,66,1344,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(42096,70,1345,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(42187,61,1346,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42291,55,1348,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42455,70,1350,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42541,88,1351,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42662,64,1352,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42795,78,1354,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42873,67,1355,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(42940,77,1356,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(43032,83,1357,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(43303,58,1361,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(43361,70,1361,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(44003,58,1377,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44891,95,1392,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(45088,62,1396,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45504,67,1407,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45597,79,1409,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45774,57,1412,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45841,48,1414,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45968,63,1419,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(46042,56,1422,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46655,51,1431,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46745,55,1434,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(47030,62,1440,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(47096,60,1441,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47426,54,1448,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47647,69,1459,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47749,73,1463,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47822,78,1466,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47900,48,1469,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(48113,77,1478,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(48190,49,1480,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(48339,43,1488,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48413,44,1495,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48463,54,1502,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48571,69,1506,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48651,71,1507,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48728,78,1510,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48806,35,1510,8), // envoy.service.discovery.v3.Resource
+    m(48882,48,1518,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48942,40,1519,2), // envoy.service.discovery.v3.ResourceError
+    m(48982,42,1521,2), // envoy.service.discovery.v3.ResourceLocator
+    m(49024,65,1523,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(49089,39,1525,2), // envoy.service.discovery.v3.ResourceName
+    m(49157,32,1527,2), // envoy.service.runtime.v3.Runtime
+    m(49194,36,1529,2), // envoy.type.matcher.v3.AddressMatcher
+    m(49236,35,1531,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(49281,40,1533,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(49334,49,1536,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(49383,33,1537,1), // envoy.type.matcher.v3.ListMatcher
+    m(49422,39,1538,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49469,37,1539,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49512,49,1543,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49561,31,1544,1), // envoy.type.matcher.v3.OrMatcher
+    m(49606,33,1545,1), // envoy.type.matcher.v3.PathMatcher
+    m(49639,45,1546,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49703,34,1548,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49811,44,1550,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49871,35,1551,7), // envoy.type.matcher.v3.StringMatcher
+    m(49983,34,1558,7), // envoy.type.matcher.v3.ValueMatcher
+    m(50059,44,1565,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(50103,34,1565,2), // envoy.type.metadata.v3.MetadataKey
+    m(50137,46,1567,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(50188,35,1569,4), // envoy.type.metadata.v3.MetadataKind
+    m(50234,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(50277,40,1573,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(50317,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(50360,41,1573,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(50401,31,1573,6), // envoy.type.tracing.v3.CustomTag
+    m(50467,43,1579,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50510,38,1581,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50548,39,1583,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50587,40,1584,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50631,25,1587,2), // envoy.type.v3.DoubleRange
+    m(50664,31,1589,2), // envoy.type.v3.FractionalPercent
+    m(50715,24,1591,2), // envoy.type.v3.HashPolicy
+    m(50739,36,1593,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50775,33,1594,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50808,24,1594,1), // envoy.type.v3.HttpStatus
+    m(50836,24,1595,2), // envoy.type.v3.Int32Range
+    m(50860,24,1597,2), // envoy.type.v3.Int64Range
+    m(50884,21,1599,1), // envoy.type.v3.Percent
+    m(50905,29,1600,3), // envoy.type.v3.SemanticVersion
+    m(50963,25,1603,3), // envoy.type.v3.TokenBucket
+    m(51016,36,1606,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(51327,54,1611,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(51381,49,1613,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51430,33,1615,9), // google.api.expr.v1alpha1.Constant
+    m(51570,29,1624,8), // google.api.expr.v1alpha1.Expr
+    m(51742,34,1632,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51794,40,1635,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51858,42,1637,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51919,48,1639,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(51997,35,1644,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(52032,36,1645,3), // google.api.expr.v1alpha1.Expr.Select
+    m(52084,34,1648,3), // google.api.expr.v1alpha1.Reference
+    m(52129,35,1651,6), // google.api.expr.v1alpha1.SourceInfo
+    m(52218,45,1657,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(52282,53,1660,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(52345,51,1662,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(52396,50,1664,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52446,29,1666,13), // google.api.expr.v1alpha1.Type
+    m(52565,42,1679,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52622,42,1681,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52684,38,1683,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52731,37,1684,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52786,19,1686,2), // google.protobuf.Any
+    m(52805,25,1688,1), // google.protobuf.BoolValue
+    m(52830,26,1689,1), // google.protobuf.BytesValue
+    m(52856,27,1690,1), // google.protobuf.DoubleValue
+    m(52883,24,1691,2), // google.protobuf.Duration
+    m(52919,21,1693,0), // google.protobuf.Empty
+    m(52940,26,1693,1), // google.protobuf.FloatValue
+    m(52966,26,1694,1), // google.protobuf.Int32Value
+    m(52992,26,1695,1), // google.protobuf.Int64Value
+    m(53018,25,1696,1), // google.protobuf.ListValue
+    m(53049,27,1697,1), // google.protobuf.StringValue
+    m(53076,22,1698,1), // google.protobuf.Struct
+    m(53104,34,1699,2), // google.protobuf.Struct.FieldsEntry
+    m(53138,25,1701,2), // google.protobuf.Timestamp
+    m(53163,27,1703,1), // google.protobuf.UInt32Value
+    m(53190,27,1704,1), // google.protobuf.UInt64Value
+    m(53217,21,1705,6), // google.protobuf.Value
+    m(53272,17,1711,3), // google.rpc.Status
+    m(53296,21,1714,2), // xds.core.v3.CidrRange
+    m(53317,25,1716,1), // xds.core.v3.ContextParams
+    m(53348,37,1717,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(53385,32,1719,2), // xds.core.v3.TypedExtensionConfig
+    m(53417,27,1721,3), // xds.type.matcher.v3.Matcher
+    m(53479,39,1724,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53526,52,1725,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53595,49,1727,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53692,63,1731,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53755,65,1732,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53848,39,1735,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(53973,48,1739,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(54024,57,1740,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(54081,35,1742,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(54167,32,1745,2), // xds.type.matcher.v3.RegexMatcher
+    m(54199,42,1747,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(54241,33,1747,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1754] = [
@@ -2892,532 +2893,532 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(4133,15,1,b's',65535,0,255,b'I',4092,41), // access_log_path
     f(4195,12,2,b's',65535,0,255,b'I',4148,47), // profile_path
     f(1960,7,3,b'm',94,4,255,b'S',0,0), // address
-    f(4261,14,4,b'm',143,2,255,b'R',4207,54), // socket_options
-    f(4275,10,5,b'm',33,2,255,b'I',4092,41), // access_log
-    f(4352,24,6,b'b',65535,0,255,b'I',4285,67), // ignore_global_conn_limit
-    f(4376,11,7,b'm',382,2,255,b'R',0,0), // allow_paths
+    f(4283,14,4,b'm',143,2,255,b'R',4207,76), // socket_options
+    f(4297,10,5,b'm',33,2,255,b'I',4092,41), // access_log
+    f(4374,24,6,b'b',65535,0,255,b'I',4307,67), // ignore_global_conn_limit
+    f(4398,11,7,b'm',382,2,255,b'S',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(4422,16,2,b'm',55,4,255,b'S',0,0), // static_resources
-    f(4438,17,3,b'm',53,4,255,b'S',0,0), // dynamic_resources
-    f(4455,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
-    f(4541,10,5,b's',65535,0,255,b'I',4470,71), // flags_path
-    f(4596,11,6,b'm',65535,2,255,b'R',4551,45), // stats_sinks
-    f(4677,20,7,b'm',434,4,255,b'I',4607,70), // stats_flush_interval
-    f(4765,8,8,b'm',66,4,255,b'I',4697,68), // watchdog
-    f(4820,7,9,b'm',65535,4,255,b'R',4773,47), // tracing
-    f(4827,5,12,b'm',48,4,255,b'S',0,0), // admin
-    f(4832,12,13,b'm',178,4,255,b'S',0,0), // stats_config
-    f(4889,10,14,b'm',96,4,255,b'R',4844,45), // hds_config
-    f(4899,16,15,b'm',184,4,255,b'S',0,0), // overload_manager
-    f(4961,23,16,b'b',65535,0,255,b'I',4915,46), // enable_dispatcher_stats
-    f(4984,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
-    f(5027,13,18,b's',65535,0,255,b'R',4999,28), // header_prefix
-    f(5040,29,19,b'm',445,4,255,b'S',0,0), // stats_server_version_override
-    f(5069,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5127,20,21,b'm',152,2,255,b'R',5092,35), // bootstrap_extensions
-    f(5220,14,22,b'm',102,2,255,b'R',5147,73), // config_sources
-    f(5266,21,23,b'm',102,4,255,b'R',5234,32), // default_config_source
-    f(5321,24,24,b's',65535,0,255,b'I',5287,34), // default_socket_interface
-    f(5408,30,25,b'm',65535,1,255,b'R',5345,63), // certificate_provider_instances
-    f(5501,19,26,b's',65535,2,255,b'I',5438,63), // node_context_params
-    f(5520,9,27,b'm',68,4,255,b'I',4697,68), // watchdogs
-    f(5615,13,28,b'm',59,2,255,b'I',5529,86), // fatal_actions
-    f(5628,20,29,b'b',65535,4,0,b'I',4607,70), // stats_flush_on_admin
-    f(5648,21,30,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(5669,25,31,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(5753,14,32,b'm',58,2,255,b'I',5694,59), // inline_headers
-    f(5826,22,33,b's',65535,0,255,b'I',5767,59), // perf_tracing_file_path
-    f(5942,20,34,b'm',152,4,255,b'I',5848,94), // default_regex_engine
-    f(6014,22,35,b'm',152,4,255,b'R',5962,52), // xds_delegate_extension
-    f(6094,28,36,b'm',152,4,255,b'R',6036,58), // xds_config_tracker_extension
-    f(6185,16,37,b'm',152,4,255,b'R',6122,63), // listener_manager
-    f(6201,22,38,b'm',50,4,255,b'S',0,0), // application_log_config
-    f(6265,21,39,b'm',52,4,255,b'I',6223,42), // deferred_stat_options
-    f(6327,32,40,b'm',54,4,255,b'I',6286,41), // grpc_async_client_manager_config
-    f(6409,24,41,b'm',61,4,255,b'I',6359,50), // memory_allocator_manager
-    f(6515,23,42,b'm',434,4,1,b'I',6433,82), // stats_eviction_interval
-    f(6570,26,43,b'b',65535,0,255,b'I',6538,32), // enable_worker_cpu_affinity
+    f(4444,16,2,b'm',55,4,255,b'S',0,0), // static_resources
+    f(4460,17,3,b'm',53,4,255,b'S',0,0), // dynamic_resources
+    f(4477,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
+    f(4563,10,5,b's',65535,0,255,b'I',4492,71), // flags_path
+    f(4618,11,6,b'm',65535,2,255,b'R',4573,45), // stats_sinks
+    f(4699,20,7,b'm',434,4,255,b'I',4629,70), // stats_flush_interval
+    f(4787,8,8,b'm',66,4,255,b'I',4719,68), // watchdog
+    f(4842,7,9,b'm',65535,4,255,b'R',4795,47), // tracing
+    f(4849,5,12,b'm',48,4,255,b'S',0,0), // admin
+    f(4854,12,13,b'm',178,4,255,b'S',0,0), // stats_config
+    f(4911,10,14,b'm',96,4,255,b'R',4866,45), // hds_config
+    f(4921,16,15,b'm',184,4,255,b'S',0,0), // overload_manager
+    f(4983,23,16,b'b',65535,0,255,b'I',4937,46), // enable_dispatcher_stats
+    f(5006,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
+    f(5049,13,18,b's',65535,0,255,b'R',5021,28), // header_prefix
+    f(5062,29,19,b'm',445,4,255,b'S',0,0), // stats_server_version_override
+    f(5091,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5149,20,21,b'm',152,2,255,b'R',5114,35), // bootstrap_extensions
+    f(5242,14,22,b'm',102,2,255,b'R',5169,73), // config_sources
+    f(5288,21,23,b'm',102,4,255,b'R',5256,32), // default_config_source
+    f(5343,24,24,b's',65535,0,255,b'I',5309,34), // default_socket_interface
+    f(5430,30,25,b'm',65535,1,255,b'R',5367,63), // certificate_provider_instances
+    f(5523,19,26,b's',65535,2,255,b'I',5460,63), // node_context_params
+    f(5542,9,27,b'm',68,4,255,b'I',4719,68), // watchdogs
+    f(5637,13,28,b'm',59,2,255,b'I',5551,86), // fatal_actions
+    f(5650,20,29,b'b',65535,4,0,b'I',4629,70), // stats_flush_on_admin
+    f(5670,21,30,b'm',105,4,255,b'S',0,0), // dns_resolution_config
+    f(5691,25,31,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5775,14,32,b'm',58,2,255,b'I',5716,59), // inline_headers
+    f(5848,22,33,b's',65535,0,255,b'I',5789,59), // perf_tracing_file_path
+    f(5964,20,34,b'm',152,4,255,b'I',5870,94), // default_regex_engine
+    f(6036,22,35,b'm',152,4,255,b'R',5984,52), // xds_delegate_extension
+    f(6116,28,36,b'm',152,4,255,b'R',6058,58), // xds_config_tracker_extension
+    f(6207,16,37,b'm',152,4,255,b'R',6144,63), // listener_manager
+    f(6223,22,38,b'm',50,4,255,b'S',0,0), // application_log_config
+    f(6287,21,39,b'm',52,4,255,b'I',6245,42), // deferred_stat_options
+    f(6349,32,40,b'm',54,4,255,b'I',6308,41), // grpc_async_client_manager_config
+    f(6431,24,41,b'm',61,4,255,b'I',6381,50), // memory_allocator_manager
+    f(6537,23,42,b'm',434,4,1,b'I',6455,82), // stats_eviction_interval
+    f(6592,26,43,b'b',65535,0,255,b'I',6560,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',51,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6718,11,1,b'm',441,4,0,b'S',0,0), // json_format
-    f(6729,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6740,11,1,b'm',441,4,0,b'S',0,0), // json_format
+    f(6751,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6831,30,1,b'b',65535,0,255,b'I',6795,36), // enable_deferred_creation_stats
+    f(6853,30,1,b'b',65535,0,255,b'I',6817,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6913,10,1,b'm',102,4,255,b'S',0,0), // lds_config
-    f(6923,10,2,b'm',102,4,255,b'S',0,0), // cds_config
-    f(6933,10,3,b'm',96,4,255,b'S',0,0), // ads_config
-    f(6993,21,5,b's',65535,0,255,b'R',6943,50), // lds_resources_locator
-    f(7014,21,6,b's',65535,0,255,b'R',6943,50), // cds_resources_locator
+    f(6935,10,1,b'm',102,4,255,b'S',0,0), // lds_config
+    f(6945,10,2,b'm',102,4,255,b'S',0,0), // cds_config
+    f(6955,10,3,b'm',96,4,255,b'S',0,0), // ads_config
+    f(7015,21,5,b's',65535,0,255,b'R',6965,50), // lds_resources_locator
+    f(7036,21,6,b's',65535,0,255,b'R',6965,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7099,30,1,b'm',434,4,255,b'I',6795,36), // max_cached_entry_idle_duration
+    f(7121,30,1,b'm',434,4,255,b'I',6817,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7180,9,1,b'm',169,2,255,b'S',0,0), // listeners
-    f(7189,8,2,b'm',72,2,255,b'S',0,0), // clusters
-    f(7197,7,3,b'm',342,2,255,b'S',0,0), // secrets
+    f(7202,9,1,b'm',169,2,255,b'S',0,0), // listeners
+    f(7211,8,2,b'm',72,2,255,b'S',0,0), // clusters
+    f(7219,7,3,b'm',342,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7244,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
-    f(7335,17,2,b'm',57,4,255,b'I',7262,73), // outlier_detection
-    f(7352,20,3,b'm',98,4,255,b'S',0,0), // upstream_bind_config
-    f(7372,17,4,b'm',96,4,255,b'R',0,0), // load_stats_config
-    f(7445,32,5,b'b',65535,0,255,b'I',7389,56), // enable_deferred_cluster_creation
+    f(7266,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
+    f(7357,17,2,b'm',57,4,255,b'I',7284,73), // outlier_detection
+    f(7374,20,3,b'm',98,4,255,b'S',0,0), // upstream_bind_config
+    f(7469,17,4,b'm',96,4,255,b'R',7394,75), // load_stats_config
+    f(7542,32,5,b'b',65535,0,255,b'I',7486,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7534,14,1,b's',65535,0,255,b'I',6795,36), // event_log_path
-    f(7548,13,2,b'm',107,4,255,b'I',6795,36), // event_service
+    f(7631,14,1,b's',65535,0,255,b'I',6817,36), // event_log_path
+    f(7645,13,2,b'm',107,4,255,b'I',6817,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7605,18,1,b's',65535,0,255,b'I',6795,36), // inline_header_name
-    f(7623,18,2,b'e',8,0,255,b'I',6795,36), // inline_header_type
+    f(7702,18,1,b's',65535,0,255,b'I',6817,36), // inline_header_name
+    f(7720,18,2,b'e',8,0,255,b'I',6817,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
+    f(7775,6,1,b'm',152,4,255,b'I',6817,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7724,6,1,b'm',62,2,255,b'S',0,0), // layers
+    f(7821,6,1,b'm',62,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7778,16,1,b'w',65535,0,255,b'I',6795,36), // bytes_to_release
-    f(7794,23,2,b'm',434,4,255,b'I',6795,36), // memory_release_interval
-    f(7817,23,3,b'm',445,4,255,b'I',6795,36), // soft_memory_limit_bytes
-    f(7840,28,4,b'm',444,4,255,b'I',6795,36), // max_per_cpu_cache_size_bytes
-    f(7868,24,5,b'w',65535,0,255,b'I',6795,36), // max_unfreed_memory_bytes
+    f(7875,16,1,b'w',65535,0,255,b'I',6817,36), // bytes_to_release
+    f(7891,23,2,b'm',434,4,255,b'I',6817,36), // memory_release_interval
+    f(7914,23,3,b'm',445,4,255,b'I',6817,36), // soft_memory_limit_bytes
+    f(7937,28,4,b'm',444,4,255,b'I',6817,36), // max_per_cpu_cache_size_bytes
+    f(7965,24,5,b'w',65535,0,255,b'I',6817,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7930,12,2,b'm',441,4,0,b'S',0,0), // static_layer
-    f(7942,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
-    f(7952,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
-    f(7963,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
+    f(8027,12,2,b'm',441,4,0,b'S',0,0), // static_layer
+    f(8039,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
+    f(8049,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
+    f(8060,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8070,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8082,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8104,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8167,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8179,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8201,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8164,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
+    f(8261,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8209,12,1,b'm',434,4,255,b'I',6795,36), // miss_timeout
-    f(8221,16,2,b'm',434,4,255,b'I',6795,36), // megamiss_timeout
-    f(8237,12,3,b'm',434,4,255,b'I',6795,36), // kill_timeout
-    f(8249,17,4,b'm',434,4,255,b'I',6795,36), // multikill_timeout
-    f(8266,19,5,b'm',405,4,255,b'I',6795,36), // multikill_threshold
-    f(8285,23,6,b'm',434,4,255,b'I',6795,36), // max_kill_timeout_jitter
-    f(8308,7,7,b'm',67,2,255,b'I',6795,36), // actions
+    f(8306,12,1,b'm',434,4,255,b'I',6817,36), // miss_timeout
+    f(8318,16,2,b'm',434,4,255,b'I',6817,36), // megamiss_timeout
+    f(8334,12,3,b'm',434,4,255,b'I',6817,36), // kill_timeout
+    f(8346,17,4,b'm',434,4,255,b'I',6817,36), // multikill_timeout
+    f(8363,19,5,b'm',405,4,255,b'I',6817,36), // multikill_threshold
+    f(8382,23,6,b'm',434,4,255,b'I',6817,36), // max_kill_timeout_jitter
+    f(8405,7,7,b'm',67,2,255,b'I',6817,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7678,6,1,b'm',152,4,255,b'I',6795,36), // config
-    f(8364,5,2,b'e',9,0,255,b'I',6795,36), // event
+    f(7775,6,1,b'm',152,4,255,b'I',6817,36), // config
+    f(8461,5,2,b'e',9,0,255,b'I',6817,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8404,20,1,b'm',66,4,255,b'I',6795,36), // main_thread_watchdog
-    f(8424,15,2,b'm',66,4,255,b'I',6795,36), // worker_watchdog
+    f(8501,20,1,b'm',66,4,255,b'I',6817,36), // main_thread_watchdog
+    f(8521,15,2,b'm',66,4,255,b'I',6817,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8478,10,1,b'm',70,2,255,b'S',0,0), // thresholds
-    f(8488,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
+    f(8575,10,1,b'm',70,2,255,b'S',0,0), // thresholds
+    f(8585,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8557,15,2,b'm',444,4,255,b'S',0,0), // max_connections
-    f(8572,20,3,b'm',444,4,255,b'S',0,0), // max_pending_requests
-    f(8592,12,4,b'm',444,4,255,b'S',0,0), // max_requests
-    f(8604,11,5,b'm',444,4,255,b'S',0,0), // max_retries
-    f(8615,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8690,20,7,b'm',444,4,255,b'I',8630,60), // max_connection_pools
-    f(8710,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
+    f(8654,15,2,b'm',444,4,255,b'S',0,0), // max_connections
+    f(8669,20,3,b'm',444,4,255,b'S',0,0), // max_pending_requests
+    f(8689,12,4,b'm',444,4,255,b'S',0,0), // max_requests
+    f(8701,11,5,b'm',444,4,255,b'S',0,0), // max_retries
+    f(8712,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8787,20,7,b'm',444,4,255,b'I',8727,60), // max_connection_pools
+    f(8807,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8784,14,1,b'm',405,4,255,b'S',0,0), // budget_percent
-    f(8798,21,2,b'm',444,4,255,b'S',0,0), // min_retry_concurrency
-    f(8896,15,3,b'm',434,4,255,b'R',8819,77), // budget_interval
+    f(8881,14,1,b'm',405,4,255,b'S',0,0), // budget_percent
+    f(8895,21,2,b'm',444,4,255,b'S',0,0), // min_retry_concurrency
+    f(8993,15,3,b'm',434,4,255,b'R',8916,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(8942,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
-    f(8960,15,4,b'm',434,4,255,b'S',0,0), // connect_timeout
-    f(9043,33,5,b'm',444,4,255,b'I',8975,68), // per_connection_buffer_limit_bytes
-    f(9076,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9142,13,8,b'm',65535,2,255,b'R',9085,57), // health_checks
-    f(9155,27,9,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
+    f(9039,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
+    f(9057,15,4,b'm',434,4,255,b'S',0,0), // connect_timeout
+    f(9140,33,5,b'm',444,4,255,b'I',9072,68), // per_connection_buffer_limit_bytes
+    f(9173,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9239,13,8,b'm',65535,2,255,b'R',9182,57), // health_checks
+    f(9252,27,9,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',69,4,255,b'S',0,0), // circuit_breakers
-    f(9182,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9203,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(9225,16,16,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
-    f(9241,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9258,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
-    f(7335,17,19,b'm',65535,4,255,b'R',9271,58), // outlier_detection
-    f(9329,16,20,b'm',434,4,255,b'S',0,0), // cleanup_interval
-    f(7352,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
-    f(9414,16,22,b'm',65535,4,255,b'R',9345,69), // lb_subset_config
-    f(9498,19,23,b'm',65535,4,1,b'R',9430,68), // ring_hash_lb_config
-    f(9517,16,24,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(9567,8,25,b'm',123,4,255,b'I',9533,34), // metadata
-    f(9575,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9593,16,27,b'm',73,4,255,b'S',0,0), // common_lb_config
-    f(9609,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9622,28,29,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(9650,27,30,b'm',90,4,255,b'S',0,0), // upstream_connection_options
-    f(9784,40,31,b'b',65535,0,255,b'I',9677,107), // close_connections_on_host_health_failure
-    f(9887,29,32,b'b',65535,0,255,b'I',9824,63), // ignore_health_on_host_removal
-    f(9916,15,33,b'm',156,4,255,b'S',0,0), // load_assignment
-    f(9931,22,34,b'm',80,4,1,b'S',0,0), // original_dst_lb_config
-    f(9953,32,36,b'm',86,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(9985,23,37,b'm',79,4,1,b'S',0,0), // least_request_lb_config
-    f(10008,12,38,b'm',77,4,0,b'S',0,0), // cluster_type
-    f(10020,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3471,7,40,b'm',65535,2,255,b'R',10035,75), // filters
-    f(10110,21,41,b'm',87,4,255,b'S',0,0), // load_balancing_policy
-    f(10189,10,42,b'm',102,4,255,b'R',10131,58), // lrs_server
-    f(10199,24,43,b'm',85,2,255,b'S',0,0), // transport_socket_matches
-    f(10223,24,44,b'm',82,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(5069,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10247,30,46,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10303,21,47,b'b',65535,0,255,b'I',10277,26), // track_timeout_budgets
-    f(10393,15,48,b'm',152,4,255,b'R',10324,69), // upstream_config
-    f(10437,19,49,b'm',89,4,255,b'I',10408,29), // track_cluster_stats
-    f(10501,17,50,b'm',81,4,255,b'I',10456,45), // preconnect_policy
-    f(10518,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10624,16,52,b'm',65535,4,1,b'R',10559,65), // maglev_lb_config
-    f(5648,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(10640,21,54,b'm',431,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5669,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10661,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
-    f(10682,27,57,b's',65535,2,255,b'R',10131,58), // lrs_report_endpoint_metrics
-    f(10709,10,58,b'm',434,4,255,b'S',0,0), // dns_jitter
-    f(10747,24,59,b'm',452,4,255,b'R',10719,28), // transport_socket_matcher
-    f(10846,44,60,b'm',434,4,255,b'R',10771,75), // per_connection_buffer_high_watermark_timeout
-    f(10913,13,61,b'm',179,4,255,b'I',10890,23), // stats_matcher
-    f(10992,16,62,b'm',65535,4,255,b'R',10926,66), // queuing_policies
+    f(9279,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9300,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(9322,16,16,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
+    f(9338,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9355,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
+    f(7357,17,19,b'm',65535,4,255,b'R',9368,58), // outlier_detection
+    f(9426,16,20,b'm',434,4,255,b'S',0,0), // cleanup_interval
+    f(7374,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
+    f(9511,16,22,b'm',65535,4,255,b'R',9442,69), // lb_subset_config
+    f(9595,19,23,b'm',65535,4,1,b'R',9527,68), // ring_hash_lb_config
+    f(9614,16,24,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(9664,8,25,b'm',123,4,255,b'I',9630,34), // metadata
+    f(9672,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9690,16,27,b'm',73,4,255,b'S',0,0), // common_lb_config
+    f(9706,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9719,28,29,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(9747,27,30,b'm',90,4,255,b'S',0,0), // upstream_connection_options
+    f(9881,40,31,b'b',65535,0,255,b'I',9774,107), // close_connections_on_host_health_failure
+    f(9984,29,32,b'b',65535,0,255,b'I',9921,63), // ignore_health_on_host_removal
+    f(10013,15,33,b'm',156,4,255,b'S',0,0), // load_assignment
+    f(10028,22,34,b'm',80,4,1,b'S',0,0), // original_dst_lb_config
+    f(10050,32,36,b'm',86,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10082,23,37,b'm',79,4,1,b'S',0,0), // least_request_lb_config
+    f(10105,12,38,b'm',77,4,0,b'S',0,0), // cluster_type
+    f(10117,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3471,7,40,b'm',65535,2,255,b'R',10132,75), // filters
+    f(10207,21,41,b'm',87,4,255,b'S',0,0), // load_balancing_policy
+    f(10286,10,42,b'm',102,4,255,b'R',10228,58), // lrs_server
+    f(10296,24,43,b'm',85,2,255,b'S',0,0), // transport_socket_matches
+    f(10320,24,44,b'm',82,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5091,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10344,30,46,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10400,21,47,b'b',65535,0,255,b'I',10374,26), // track_timeout_budgets
+    f(10490,15,48,b'm',152,4,255,b'R',10421,69), // upstream_config
+    f(10534,19,49,b'm',89,4,255,b'I',10505,29), // track_cluster_stats
+    f(10598,17,50,b'm',81,4,255,b'I',10553,45), // preconnect_policy
+    f(10615,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10721,16,52,b'm',65535,4,1,b'R',10656,65), // maglev_lb_config
+    f(5670,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
+    f(10737,21,54,b'm',431,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5691,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10758,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
+    f(10779,27,57,b's',65535,2,255,b'R',10228,58), // lrs_report_endpoint_metrics
+    f(10806,10,58,b'm',434,4,255,b'S',0,0), // dns_jitter
+    f(10844,24,59,b'm',452,4,255,b'R',10816,28), // transport_socket_matcher
+    f(10943,44,60,b'm',434,4,255,b'R',10868,75), // per_connection_buffer_high_watermark_timeout
+    f(11010,13,61,b'm',179,4,255,b'I',10987,23), // stats_matcher
+    f(11089,16,62,b'm',65535,4,255,b'R',11023,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11054,23,1,b'm',405,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11077,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11097,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11176,19,4,b'm',434,4,255,b'I',11124,52), // update_merge_window
-    f(11247,31,5,b'b',65535,0,255,b'I',11195,52), // ignore_new_hosts_until_first_hc
-    f(11278,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11386,28,7,b'm',74,4,255,b'I',11314,72), // consistent_hashing_lb_config
-    f(11513,20,8,b'm',114,4,255,b'I',11414,99), // override_host_status
+    f(11151,23,1,b'm',405,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11174,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11194,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11273,19,4,b'm',434,4,255,b'I',11221,52), // update_merge_window
+    f(11344,31,5,b'b',65535,0,255,b'I',11292,52), // ignore_new_hosts_until_first_hc
+    f(11375,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11483,28,7,b'm',74,4,255,b'I',11411,72), // consistent_hashing_lb_config
+    f(11610,20,8,b'm',114,4,255,b'I',11511,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11605,24,1,b'b',65535,0,255,b'I',6795,36), // use_hostname_for_hashing
-    f(11629,19,2,b'm',444,4,255,b'I',6795,36), // hash_balance_factor
+    f(11702,24,1,b'b',65535,0,255,b'I',6817,36), // use_hostname_for_hashing
+    f(11726,19,2,b'm',444,4,255,b'I',6817,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
-    f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11880,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
+    f(11895,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
+    f(11911,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(11932,10,1,b'm',102,4,255,b'S',0,0), // eds_config
-    f(11942,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12029,10,1,b'm',102,4,255,b'S',0,0), // eds_config
+    f(12039,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12006,12,1,b'm',444,4,255,b'S',0,0), // choice_count
-    f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12037,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
+    f(12103,12,1,b'm',444,4,255,b'S',0,0), // choice_count
+    f(12115,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
+    f(12134,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12105,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12120,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12136,22,3,b'm',444,4,255,b'S',0,0), // upstream_port_override
-    f(12245,12,4,b'm',385,4,255,b'R',12158,87), // metadata_key
+    f(12202,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12217,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12233,22,3,b'm',444,4,255,b'S',0,0), // upstream_port_override
+    f(12342,12,4,b'm',385,4,255,b'R',12255,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12305,29,1,b'm',433,4,255,b'I',6795,36), // per_upstream_preconnect_ratio
-    f(12334,27,2,b'm',433,4,255,b'I',6795,36), // predictive_preconnect_ratio
-    f(12361,27,3,b'm',375,4,255,b'I',6795,36), // preconnect_enabled_metadata
+    f(12402,29,1,b'm',433,4,255,b'I',6817,36), // per_upstream_preconnect_ratio
+    f(12431,27,2,b'm',433,4,255,b'I',6817,36), // predictive_preconnect_ratio
+    f(12458,27,3,b'm',375,4,255,b'I',6817,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12037,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
+    f(12134,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12553,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
-    f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
+    f(12650,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
+    f(12667,10,2,b'm',136,4,255,b'S',0,0), // aggression
+    f(12677,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12650,5,2,b'm',441,4,255,b'S',0,0), // match
-    f(9517,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(12747,5,2,b'm',441,4,255,b'S',0,0), // match
+    f(9614,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12767,8,1,b'm',88,2,255,b'S',0,0), // policies
+    f(12864,8,1,b'm',88,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12825,22,4,b'm',152,4,255,b'S',0,0), // typed_extension_config
+    f(12922,22,4,b'm',152,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(12888,15,1,b'b',65535,0,255,b'I',6795,36), // timeout_budgets
-    f(12903,22,2,b'b',65535,0,255,b'I',6795,36), // request_response_sizes
-    f(12925,18,3,b'b',65535,0,255,b'I',6795,36), // per_endpoint_stats
+    f(12985,15,1,b'b',65535,0,255,b'I',6817,36), // timeout_budgets
+    f(13000,22,2,b'b',65535,0,255,b'I',6817,36), // request_response_sizes
+    f(13022,18,3,b'b',65535,0,255,b'I',6817,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(12992,13,1,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(13050,48,2,b'b',65535,0,255,b'I',13005,45), // set_local_interface_name_on_upstream_connections
-    f(13098,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13089,13,1,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(13147,48,2,b'b',65535,0,255,b'I',13102,45), // set_local_interface_name_on_upstream_connections
+    f(13195,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13188,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13216,26,2,b'm',444,4,255,b'S',0,0), // first_address_family_count
+    f(13285,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13313,26,2,b'm',444,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13294,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13300,6,2,b'm',113,4,0,b'S',0,0), // append
-    f(13306,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
+    f(13391,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13397,6,2,b'm',113,4,0,b'S',0,0), // append
+    f(13403,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13387,11,1,b'm',382,4,255,b'S',0,0), // key_matcher
+    f(13484,11,1,b'm',382,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13426,14,1,b'm',142,4,0,b'S',0,0), // socket_address
-    f(13440,4,2,b'm',129,4,0,b'S',0,0), // pipe
-    f(13480,22,3,b'm',65535,4,0,b'R',13444,36), // envoy_internal_address
+    f(13523,14,1,b'm',142,4,0,b'S',0,0), // socket_address
+    f(13537,4,2,b'm',129,4,0,b'S',0,0), // pipe
+    f(13577,22,3,b'm',65535,4,0,b'R',13541,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13581,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13633,13,2,b's',65535,2,255,b'R',13589,44), // cluster_names
-    f(13691,13,3,b'm',434,4,255,b'I',13646,45), // refresh_delay
-    f(13704,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
-    f(13717,15,5,b'm',434,4,255,b'I',13646,45), // request_timeout
-    f(13793,19,6,b'm',132,4,255,b'I',13732,61), // rate_limit_settings
-    f(13812,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(13842,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13863,17,9,b'm',152,2,255,b'R',0,0), // config_validators
+    f(13678,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13730,13,2,b's',65535,2,255,b'R',13686,44), // cluster_names
+    f(13788,13,3,b'm',434,4,255,b'I',13743,45), // refresh_delay
+    f(13801,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
+    f(13814,15,5,b'm',434,4,255,b'I',13743,45), // request_timeout
+    f(13890,19,6,b'm',132,4,255,b'I',13829,61), // rate_limit_settings
+    f(13909,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13939,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13960,17,9,b'm',152,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(13947,14,1,b'm',142,4,255,b'S',0,0), // source_address
-    f(13961,8,2,b'm',431,4,255,b'S',0,0), // freebind
-    f(4261,14,3,b'm',143,2,255,b'S',0,0), // socket_options
-    f(13969,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
-    f(13996,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
-    f(14018,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
-    f(14083,27,7,b'b',65535,0,255,b'R',14040,43), // validate_network_namespaces
+    f(14044,14,1,b'm',142,4,255,b'S',0,0), // source_address
+    f(14058,8,2,b'm',431,4,255,b'S',0,0), // freebind
+    f(4283,14,3,b'm',143,2,255,b'S',0,0), // socket_options
+    f(14066,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
+    f(14093,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
+    f(14115,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
+    f(14180,27,7,b'b',65535,0,255,b'R',14137,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',406,4,255,b'S',0,0), // version
-    f(9567,8,2,b'm',441,4,255,b'S',0,0), // metadata
+    f(9664,8,2,b'm',441,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
-    f(14183,24,1,b'b',65535,0,255,b'I',6795,36), // enable_string_conversion
-    f(14207,20,2,b'b',65535,0,255,b'I',6795,36), // enable_string_concat
-    f(14227,23,3,b'b',65535,0,255,b'I',6795,36), // enable_string_functions
+    f(14280,24,1,b'b',65535,0,255,b'I',6817,36), // enable_string_conversion
+    f(14304,20,2,b'b',65535,0,255,b'I',6817,36), // enable_string_concat
+    f(14324,23,3,b'b',65535,0,255,b'I',6817,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
-    f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
+    f(14377,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14391,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14337,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
-    f(14354,3,3,b'm',95,4,0,b'S',0,0), // ads
-    f(14357,21,4,b'm',434,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14378,4,5,b'm',141,4,0,b'S',0,0), // self
-    f(14382,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14402,11,7,b'm',65535,2,255,b'R',6943,50), // authorities
-    f(14413,18,8,b'm',128,4,0,b'S',0,0), // path_config_source
+    f(14434,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
+    f(14451,3,3,b'm',95,4,0,b'S',0,0), // ads
+    f(14454,21,4,b'm',434,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14475,4,5,b'm',141,4,0,b'S',0,0), // self
+    f(14479,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14499,11,7,b'm',65535,2,255,b'R',6965,50), // authorities
+    f(14510,18,8,b'm',128,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14464,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14561,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14505,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14513,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14525,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14538,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14558,17,5,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(14602,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14610,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14622,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14635,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14655,17,5,b'm',155,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
+    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(14721,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(5069,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14683,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5091,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(14780,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14746,12,1,b'm',110,4,0,b'I',6795,36), // grpc_service
+    f(14843,12,1,b'm',110,4,0,b'I',6817,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14788,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(14796,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(14885,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14893,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',99,4,255,b'S',0,0), // version
-    f(14811,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(14819,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14908,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14916,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',142,4,255,b'S',0,0), // address
-    f(4261,14,2,b'm',147,4,255,b'S',0,0), // socket_options
+    f(4283,14,2,b'm',147,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(14899,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
-    f(14938,11,2,b'm',65535,4,0,b'R',14909,29), // google_grpc
-    f(14983,7,3,b'm',434,4,255,b'I',14949,34), // timeout
-    f(14990,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
-    f(15006,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
+    f(14996,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
+    f(15035,11,2,b'm',65535,4,0,b'R',15006,29), // google_grpc
+    f(15080,7,3,b'm',434,4,255,b'I',15046,34), // timeout
+    f(15087,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
+    f(15103,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15072,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15006,12,3,b'm',133,4,255,b'I',15081,53), // retry_policy
-    f(15134,26,4,b'm',444,4,255,b'S',0,0), // max_receive_message_length
-    f(15208,18,5,b'b',65535,0,255,b'I',15160,48), // skip_envoy_headers
+    f(15157,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15169,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15103,12,3,b'm',133,4,255,b'I',15178,53), // retry_policy
+    f(15231,26,4,b'm',444,4,255,b'S',0,0), // max_receive_message_length
+    f(15305,18,5,b'b',65535,0,255,b'I',15257,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15258,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15355,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3708,6,1,b'm',112,4,255,b'S',0,0), // header
-    f(13300,6,2,b'm',431,4,255,b'S',0,0), // append
-    f(15305,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15318,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13397,6,2,b'm',431,4,255,b'S',0,0), // append
+    f(15402,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15415,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(3655,8,1,b'e',18,2,255,b'I',6795,36), // statuses
+    f(3655,8,1,b'e',18,2,255,b'I',6817,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15411,18,1,b'm',431,4,255,b'S',0,0), // allow_absolute_url
-    f(15429,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15443,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15467,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
-    f(15484,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15557,20,6,b'b',65535,0,255,b'R',15499,58), // allow_chunked_length
-    f(15577,45,7,b'm',431,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15622,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15685,16,9,b'm',431,4,255,b'I',15646,39), // use_balsa_parser
-    f(15701,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15760,22,11,b'm',382,2,255,b'R',15721,39), // ignore_http_11_upgrade
+    f(15508,18,1,b'm',431,4,255,b'S',0,0), // allow_absolute_url
+    f(15526,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15540,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15564,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
+    f(15581,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15654,20,6,b'b',65535,0,255,b'R',15596,58), // allow_chunked_length
+    f(15674,45,7,b'm',431,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15719,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15782,16,9,b'm',431,4,255,b'I',15743,39), // use_balsa_parser
+    f(15798,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15857,22,11,b'm',382,2,255,b'R',15818,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15839,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
-    f(15901,18,8,b'm',152,4,0,b'I',15856,45), // stateful_formatter
+    f(15936,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
+    f(15998,18,8,b'm',152,4,0,b'I',15953,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16033,16,1,b'm',444,4,255,b'S',0,0), // hpack_table_size
-    f(16049,22,2,b'm',444,4,255,b'S',0,0), // max_concurrent_streams
-    f(16071,26,3,b'm',444,4,255,b'S',0,0), // initial_stream_window_size
-    f(16097,30,4,b'm',444,4,255,b'S',0,0), // initial_connection_window_size
-    f(16127,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16195,14,6,b'b',65535,0,255,b'R',16140,55), // allow_metadata
-    f(16243,19,7,b'm',444,4,255,b'I',16209,34), // max_outbound_frames
-    f(16307,27,8,b'm',444,4,255,b'I',16262,45), // max_outbound_control_frames
-    f(16375,49,9,b'm',444,4,255,b'I',16334,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16470,38,10,b'm',444,4,255,b'I',16424,46), // max_inbound_priority_frames_per_stream
-    f(16577,52,11,b'm',444,4,255,b'I',16508,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16669,38,12,b'b',65535,0,255,b'I',16629,40), // stream_error_on_invalid_http_messaging
-    f(16754,26,13,b'm',65535,2,255,b'R',16707,47), // custom_settings_parameters
-    f(15577,45,14,b'm',431,4,255,b'I',16629,40), // override_stream_error_on_invalid_http_message
-    f(16780,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
-    f(16838,17,16,b'm',431,4,255,b'I',16800,38), // use_oghttp2_codec
-    f(16916,17,17,b'm',445,4,255,b'I',16855,61), // max_metadata_size
-    f(16970,23,18,b'm',431,4,255,b'I',16933,37), // enable_huffman_encoding
-    f(16993,24,19,b'm',444,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17056,17,20,b'm',431,4,255,b'I',17017,39), // disallow_obs_text
-    f(17115,18,21,b'm',445,4,255,b'I',17073,42), // stream_reset_burst
-    f(17133,17,22,b'm',445,4,255,b'I',17073,42), // stream_reset_rate
+    f(16130,16,1,b'm',444,4,255,b'S',0,0), // hpack_table_size
+    f(16146,22,2,b'm',444,4,255,b'S',0,0), // max_concurrent_streams
+    f(16168,26,3,b'm',444,4,255,b'S',0,0), // initial_stream_window_size
+    f(16194,30,4,b'm',444,4,255,b'S',0,0), // initial_connection_window_size
+    f(16224,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16292,14,6,b'b',65535,0,255,b'R',16237,55), // allow_metadata
+    f(16340,19,7,b'm',444,4,255,b'I',16306,34), // max_outbound_frames
+    f(16404,27,8,b'm',444,4,255,b'I',16359,45), // max_outbound_control_frames
+    f(16472,49,9,b'm',444,4,255,b'I',16431,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16567,38,10,b'm',444,4,255,b'I',16521,46), // max_inbound_priority_frames_per_stream
+    f(16674,52,11,b'm',444,4,255,b'I',16605,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16766,38,12,b'b',65535,0,255,b'I',16726,40), // stream_error_on_invalid_http_messaging
+    f(16851,26,13,b'm',65535,2,255,b'R',16804,47), // custom_settings_parameters
+    f(15674,45,14,b'm',431,4,255,b'I',16726,40), // override_stream_error_on_invalid_http_message
+    f(16877,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
+    f(16935,17,16,b'm',431,4,255,b'I',16897,38), // use_oghttp2_codec
+    f(17013,17,17,b'm',445,4,255,b'I',16952,61), // max_metadata_size
+    f(17067,23,18,b'm',431,4,255,b'I',17030,37), // enable_huffman_encoding
+    f(17090,24,19,b'm',444,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17153,17,20,b'm',431,4,255,b'I',17114,39), // disallow_obs_text
+    f(17212,18,21,b'm',445,4,255,b'I',17170,42), // stream_reset_burst
+    f(17230,17,22,b'm',445,4,255,b'I',17170,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17190,12,1,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(17202,17,2,b'm',444,4,255,b'S',0,0), // max_headers_count
-    f(17219,23,3,b'm',434,4,255,b'S',0,0), // max_connection_duration
-    f(17242,19,4,b'm',434,4,255,b'S',0,0), // max_stream_duration
-    f(17261,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9155,27,6,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
-    f(17310,23,7,b'm',444,4,255,b'R',17292,18), // max_response_headers_kb
-    f(17333,30,8,b'm',405,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17287,12,1,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(17299,17,2,b'm',444,4,255,b'S',0,0), // max_headers_count
+    f(17316,23,3,b'm',434,4,255,b'S',0,0), // max_connection_duration
+    f(17339,19,4,b'm',434,4,255,b'S',0,0), // max_stream_duration
+    f(17358,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9252,27,6,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
+    f(17407,23,7,b'm',444,4,255,b'R',17389,18), // max_response_headers_kb
+    f(17430,30,8,b'm',405,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17401,15,1,b'b',65535,0,255,b'I',6795,36), // sort_properties
+    f(17498,15,1,b'b',65535,0,255,b'I',6817,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17454,8,1,b'm',434,4,255,b'S',0,0), // interval
-    f(14983,7,2,b'm',434,4,255,b'S',0,0), // timeout
-    f(17462,15,3,b'm',405,4,255,b'S',0,0), // interval_jitter
-    f(17537,24,4,b'm',434,4,255,b'R',17477,60), // connection_idle_interval
+    f(17551,8,1,b'm',434,4,255,b'S',0,0), // interval
+    f(15080,7,2,b'm',434,4,255,b'S',0,0), // timeout
+    f(17559,15,3,b'm',405,4,255,b'S',0,0), // interval_jitter
+    f(17634,24,4,b'm',434,4,255,b'R',17574,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17590,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17596,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17600,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17687,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17693,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17697,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17637,15,1,b'm',124,1,255,b'S',0,0), // filter_metadata
-    f(17686,21,2,b'm',125,1,255,b'I',17652,34), // typed_filter_metadata
+    f(17734,15,1,b'm',124,1,255,b'S',0,0), // filter_metadata
+    f(17783,21,2,b'm',125,1,255,b'I',17749,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17835,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17932,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9567,8,3,b'm',441,4,255,b'S',0,0), // metadata
+    f(9664,8,3,b'm',441,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',122,4,255,b'S',0,0), // locality
-    f(17837,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17852,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(17870,24,8,b'm',99,4,0,b'S',0,0), // user_agent_build_version
-    f(17894,10,9,b'm',108,2,255,b'S',0,0), // extensions
-    f(17904,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(17919,19,11,b'm',94,2,255,b'S',0,0), // listening_addresses
-    f(17938,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
+    f(17934,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17949,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17967,24,8,b'm',99,4,0,b'S',0,0), // user_agent_build_version
+    f(17991,10,9,b'm',108,2,255,b'S',0,0), // extensions
+    f(18001,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18016,19,11,b'm',94,2,255,b'S',0,0), // listening_addresses
+    f(18035,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',449,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14558,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(18041,13,3,b'm',434,4,255,b'R',0,0), // poll_interval
+    f(14655,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(18138,13,3,b'm',434,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18119,17,2,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(18136,10,3,b'm',150,2,255,b'S',0,0), // added_tlvs
+    f(18216,17,2,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
+    f(18233,10,3,b'm',150,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18195,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18205,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18292,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18302,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18251,10,1,b'm',444,4,255,b'I',6795,36), // max_tokens
-    f(18261,9,2,b'm',433,4,255,b'I',6795,36), // fill_rate
+    f(18348,10,1,b'm',444,4,255,b'I',6817,36), // max_tokens
+    f(18358,9,2,b'm',433,4,255,b'I',6817,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18302,14,1,b'm',97,4,255,b'I',6795,36), // retry_back_off
-    f(18316,11,2,b'm',444,4,255,b'I',6795,36), // num_retries
-    f(18327,8,3,b's',65535,0,255,b'I',6795,36), // retry_on
-    f(18335,14,4,b'm',135,4,255,b'I',6795,36), // retry_priority
-    f(18349,20,5,b'm',134,2,255,b'I',6795,36), // retry_host_predicate
-    f(18369,33,6,b'l',65535,0,255,b'I',6795,36), // host_selection_retry_max_attempts
+    f(18399,14,1,b'm',97,4,255,b'I',6817,36), // retry_back_off
+    f(18413,11,2,b'm',444,4,255,b'I',6817,36), // num_retries
+    f(18424,8,3,b's',65535,0,255,b'I',6817,36), // retry_on
+    f(18432,14,4,b'm',135,4,255,b'I',6817,36), // retry_priority
+    f(18446,20,5,b'm',134,2,255,b'I',6817,36), // retry_host_predicate
+    f(18466,33,6,b'l',65535,0,255,b'I',6817,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',430,4,0,b'I',6795,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(3148,12,2,b'm',430,4,0,b'I',6817,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(3148,12,2,b'm',430,4,0,b'I',6795,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(3148,12,2,b'm',430,4,0,b'I',6817,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18533,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18630,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18533,13,1,b'm',431,4,255,b'S',0,0), // default_value
+    f(18630,13,1,b'm',431,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18533,13,1,b'm',398,4,255,b'S',0,0), // default_value
+    f(18630,13,1,b'm',398,4,255,b'S',0,0), // default_value
     f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18533,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18630,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3926,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18711,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18730,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18808,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18827,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(13842,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13939,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18815,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(18912,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18823,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18850,10,4,b's',65535,4,0,b'R',18833,17), // named_port
-    f(18909,13,5,b's',65535,0,255,b'R',18860,49), // resolver_name
-    f(18922,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(18933,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18920,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18947,10,4,b's',65535,4,0,b'R',18930,17), // named_port
+    f(19006,13,5,b's',65535,0,255,b'R',18957,49), // resolver_name
+    f(19019,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19030,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(18992,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19003,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19089,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19100,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19008,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19017,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19105,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19114,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',144,4,255,b'S',0,0), // type
-    f(19026,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19123,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19080,6,1,b'm',146,4,255,b'S',0,0), // stream
-    f(19086,8,2,b'm',145,4,255,b'S',0,0), // datagram
+    f(19177,6,1,b'm',146,4,255,b'S',0,0), // stream
+    f(19183,8,2,b'm',145,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4261,14,1,b'm',143,2,255,b'S',0,0), // socket_options
+    f(4283,14,1,b'm',143,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6729,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6718,11,2,b'm',441,4,0,b'S',0,0), // json_format
-    f(19285,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19302,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19314,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
-    f(19332,10,6,b'm',152,2,255,b'S',0,0), // formatters
-    f(19378,19,7,b'm',120,4,255,b'I',19342,36), // json_format_options
+    f(6751,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6740,11,2,b'm',441,4,0,b'S',0,0), // json_format
+    f(19382,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19399,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19411,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
+    f(19429,10,6,b'm',152,2,255,b'S',0,0), // formatters
+    f(19475,19,7,b'm',120,4,255,b'I',19439,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19430,16,1,b'm',444,4,255,b'S',0,0), // keepalive_probes
-    f(19446,14,2,b'm',444,4,255,b'S',0,0), // keepalive_time
-    f(19460,18,3,b'm',444,4,255,b'S',0,0), // keepalive_interval
+    f(19527,16,1,b'm',444,4,255,b'S',0,0), // keepalive_probes
+    f(19543,14,2,b'm',444,4,255,b'S',0,0), // keepalive_time
+    f(19557,18,3,b'm',444,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19559,13,3,b'm',148,4,255,b'R',19507,52), // format_string
+    f(19656,13,3,b'm',148,4,255,b'R',19604,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
@@ -3425,851 +3426,851 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19685,20,1,b'm',445,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19705,10,2,b'm',431,4,255,b'S',0,0), // prefer_gro
+    f(19782,20,1,b'm',445,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19802,10,2,b'm',431,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19763,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19771,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19848,24,3,b's',65535,0,255,b'I',19790,58), // override_auto_sni_header
+    f(19860,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19868,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19945,24,3,b's',65535,0,255,b'I',19887,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(19909,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20006,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15060,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(19967,9,2,b'm',164,2,255,b'S',0,0), // endpoints
-    f(19976,6,4,b'm',158,4,255,b'S',0,0), // policy
-    f(19982,15,5,b'm',157,1,255,b'S',0,0), // named_endpoints
+    f(15157,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20064,9,2,b'm',164,2,255,b'S',0,0), // endpoints
+    f(20073,6,4,b'm',158,4,255,b'S',0,0), // policy
+    f(20079,15,5,b'm',157,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',160,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20116,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
-    f(20130,23,3,b'm',444,4,255,b'S',0,0), // overprovisioning_factor
-    f(20153,20,4,b'm',434,4,255,b'S',0,0), // endpoint_stale_after
-    f(20173,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20213,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
+    f(20227,23,3,b'm',444,4,255,b'S',0,0), // overprovisioning_factor
+    f(20250,20,4,b'm',434,4,255,b'S',0,0), // endpoint_stale_after
+    f(20270,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(14788,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20263,15,2,b'm',398,4,255,b'S',0,0), // drop_percentage
+    f(14885,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20360,15,2,b'm',398,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
-    f(20311,19,2,b'm',162,4,255,b'I',11195,52), // health_check_config
+    f(20408,19,2,b'm',162,4,255,b'I',11292,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20330,20,4,b'm',161,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20350,35), // observability_name
+    f(20427,20,4,b'm',161,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20447,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18823,10,1,b'u',65535,0,255,b'I',6795,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6795,36), // hostname
-    f(1960,7,3,b'm',94,4,255,b'I',6795,36), // address
-    f(20487,27,4,b'b',65535,0,255,b'I',6795,36), // disable_active_health_check
+    f(18920,10,1,b'u',65535,0,255,b'I',6817,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6817,36), // hostname
+    f(1960,7,3,b'm',94,4,255,b'I',6817,36), // address
+    f(20584,27,4,b'b',65535,0,255,b'I',6817,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20549,8,1,b'm',160,4,0,b'S',0,0), // endpoint
+    f(20646,8,1,b'm',160,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9567,8,3,b'm',123,4,255,b'S',0,0), // metadata
-    f(20557,21,4,b'm',444,4,255,b'S',0,0), // load_balancing_weight
-    f(20578,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9664,8,3,b'm',123,4,255,b'S',0,0), // metadata
+    f(20654,21,4,b'm',444,4,255,b'S',0,0), // load_balancing_weight
+    f(20675,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',122,4,255,b'S',0,0), // locality
-    f(20635,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
-    f(20557,21,3,b'm',444,4,255,b'S',0,0), // load_balancing_weight
+    f(20732,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
+    f(20654,21,3,b'm',444,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20681,9,6,b'm',444,4,255,b'I',20647,34), // proximity
-    f(20706,23,7,b'm',65535,4,0,b'R',20690,16), // load_balancer_endpoints
-    f(20780,28,8,b'm',65535,4,0,b'R',20729,51), // leds_cluster_locality_config
-    f(9567,8,9,b'm',123,4,255,b'I',20808,35), // metadata
+    f(20778,9,6,b'm',444,4,255,b'I',20744,34), // proximity
+    f(20803,23,7,b'm',65535,4,0,b'R',20787,16), // load_balancer_endpoints
+    f(20877,28,8,b'm',65535,4,0,b'R',20826,51), // leds_cluster_locality_config
+    f(9664,8,9,b'm',123,4,255,b'I',20905,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
-    f(4261,14,2,b'm',147,4,255,b'S',0,0), // socket_options
-    f(12992,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(4283,14,2,b'm',147,4,255,b'S',0,0), // socket_options
+    f(13089,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
-    f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
+    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21011,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
+    f(21108,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
     f(3471,7,3,b'm',166,2,255,b'S',0,0), // filters
-    f(21067,15,4,b'm',431,4,255,b'R',21029,38), // use_proxy_proto
-    f(9567,8,5,b'm',123,4,255,b'I',21082,39), // metadata
-    f(9517,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(21164,15,4,b'm',431,4,255,b'R',21126,38), // use_proxy_proto
+    f(9664,8,5,b'm',123,4,255,b'I',21179,39), // metadata
+    f(9614,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21121,32,9,b'm',434,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21218,32,9,b'm',434,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21194,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
-    f(21207,14,4,b's',65535,0,255,b'R',20647,34), // address_suffix
-    f(21221,10,5,b'm',444,4,255,b'R',20647,34), // suffix_len
-    f(21231,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
-    f(21251,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21263,16,8,b'm',444,4,255,b'S',0,0), // destination_port
-    f(21279,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21297,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21318,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21330,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21341,27,13,b'm',101,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21291,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
+    f(21304,14,4,b's',65535,0,255,b'R',20744,34), // address_suffix
+    f(21318,10,5,b'm',444,4,255,b'R',20744,34), // suffix_len
+    f(21328,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
+    f(21348,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21360,16,8,b'm',444,4,255,b'S',0,0), // destination_port
+    f(21376,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21394,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21415,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21427,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21438,27,13,b'm',101,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',94,4,255,b'S',0,0), // address
-    f(21401,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
-    f(21414,16,4,b'm',431,4,255,b'S',0,0), // use_original_dst
-    f(9043,33,5,b'm',444,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9567,8,6,b'm',123,4,255,b'I',21430,35), // metadata
-    f(21465,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
-    f(21478,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21488,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
-    f(21504,11,10,b'm',431,4,255,b'S',0,0), // transparent
-    f(13961,8,11,b'm',431,4,255,b'S',0,0), // freebind
-    f(21515,26,12,b'm',444,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4261,14,13,b'm',143,2,255,b'S',0,0), // socket_options
-    f(21541,24,15,b'm',434,4,255,b'S',0,0), // listener_filters_timeout
-    f(21565,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21582,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21618,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
-    f(21712,12,19,b'm',65535,4,255,b'R',21637,75), // api_listener
-    f(21724,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
-    f(21821,10,21,b'b',65535,0,255,b'I',21749,72), // reuse_port
-    f(4275,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21831,16,24,b'm',444,4,255,b'S',0,0), // tcp_backlog_size
-    f(21847,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
-    f(21867,12,26,b'm',431,4,255,b'S',0,0), // bind_to_port
-    f(22030,17,27,b'm',65535,4,0,b'R',21879,151), // internal_listener
-    f(22047,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22058,17,29,b'm',431,4,255,b'S',0,0), // enable_reuse_port
-    f(22075,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
-    f(4352,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22087,20,32,b'm',452,4,255,b'S',0,0), // filter_chain_matcher
-    f(20330,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
-    f(22107,42,34,b'm',444,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22149,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22255,11,36,b'm',65535,4,255,b'R',22172,83), // fcds_config
-    f(12992,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(10846,44,38,b'm',434,4,255,b'R',22266,112), // per_connection_buffer_high_watermark_timeout
-    f(10913,13,39,b'm',179,4,255,b'I',10890,23), // stats_matcher
+    f(21498,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
+    f(21511,16,4,b'm',431,4,255,b'S',0,0), // use_original_dst
+    f(9140,33,5,b'm',444,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9664,8,6,b'm',123,4,255,b'I',21527,35), // metadata
+    f(21562,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
+    f(21575,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21585,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
+    f(21601,11,10,b'm',431,4,255,b'S',0,0), // transparent
+    f(14058,8,11,b'm',431,4,255,b'S',0,0), // freebind
+    f(21612,26,12,b'm',444,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4283,14,13,b'm',143,2,255,b'S',0,0), // socket_options
+    f(21638,24,15,b'm',434,4,255,b'S',0,0), // listener_filters_timeout
+    f(21662,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21679,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21715,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
+    f(21809,12,19,b'm',65535,4,255,b'R',21734,75), // api_listener
+    f(21821,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
+    f(21918,10,21,b'b',65535,0,255,b'I',21846,72), // reuse_port
+    f(4297,10,22,b'm',33,2,255,b'S',0,0), // access_log
+    f(21928,16,24,b'm',444,4,255,b'S',0,0), // tcp_backlog_size
+    f(21944,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
+    f(21964,12,26,b'm',431,4,255,b'S',0,0), // bind_to_port
+    f(22127,17,27,b'm',65535,4,0,b'R',21976,151), // internal_listener
+    f(22144,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22155,17,29,b'm',431,4,255,b'S',0,0), // enable_reuse_port
+    f(22172,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4374,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
+    f(22184,20,32,b'm',452,4,255,b'S',0,0), // filter_chain_matcher
+    f(20427,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
+    f(22204,42,34,b'm',444,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22246,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22352,11,36,b'm',65535,4,255,b'R',22269,83), // fcds_config
+    f(13089,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(10943,44,38,b'm',434,4,255,b'R',22363,112), // per_connection_buffer_high_watermark_timeout
+    f(11010,13,39,b'm',179,4,255,b'I',10987,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22435,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
-    f(22545,14,2,b'm',152,4,0,b'R',22448,97), // extend_balance
-    f(22559,20,3,b'm',65535,4,0,b'R',22448,97), // cpu_locality_balance
+    f(22532,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
+    f(22642,14,2,b'm',152,4,0,b'R',22545,97), // extend_balance
+    f(22656,20,3,b'm',65535,4,0,b'R',22545,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21867,12,1,b'm',431,4,255,b'S',0,0), // bind_to_port
+    f(21964,12,1,b'm',431,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
-    f(22734,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
-    f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
+    f(22831,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
+    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22807,8,1,b'm',175,4,0,b'S',0,0), // or_match
-    f(22815,9,2,b'm',175,4,0,b'S',0,0), // and_match
-    f(22824,9,3,b'm',174,4,0,b'S',0,0), // not_match
-    f(22833,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22842,22,5,b'm',403,4,0,b'S',0,0), // destination_port_range
+    f(22904,8,1,b'm',175,4,0,b'S',0,0), // or_match
+    f(22912,9,2,b'm',175,4,0,b'S',0,0), // and_match
+    f(22921,9,3,b'm',174,4,0,b'S',0,0), // not_match
+    f(22930,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22939,22,5,b'm',403,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(22931,5,1,b'm',174,2,255,b'S',0,0), // rules
+    f(23028,5,1,b'm',174,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
-    f(22978,24,5,b'm',153,4,255,b'S',0,0), // downstream_socket_config
-    f(23105,12,7,b'm',65535,4,255,b'R',23002,103), // quic_options
-    f(23162,31,8,b'm',152,4,255,b'R',23117,45), // udp_packet_packet_writer_config
+    f(23075,24,5,b'm',153,4,255,b'S',0,0), // downstream_socket_config
+    f(23202,12,7,b'm',65535,4,255,b'R',23099,103), // quic_options
+    f(23259,31,8,b'm',152,4,255,b'R',23214,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12650,5,1,b'm',382,4,255,b'I',6795,36), // match
-    f(23240,7,2,b'd',65535,2,255,b'I',6795,36), // buckets
-    f(23247,4,3,b'm',444,4,255,b'I',6795,36), // bins
+    f(12747,5,1,b'm',382,4,255,b'I',6817,36), // match
+    f(23337,7,2,b'd',65535,2,255,b'I',6817,36), // buckets
+    f(23344,4,3,b'm',444,4,255,b'I',6817,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23286,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
-    f(23379,20,2,b'm',431,4,255,b'I',23296,83), // use_all_default_tags
-    f(10913,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
-    f(23513,25,4,b'm',177,2,255,b'I',23399,114), // histogram_bucket_settings
-    f(23587,27,5,b'm',431,4,255,b'I',23538,49), // allow_default_tag_overrides
+    f(23383,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
+    f(23476,20,2,b'm',431,4,255,b'I',23393,83), // use_all_default_tags
+    f(11010,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
+    f(23610,25,4,b'm',177,2,255,b'I',23496,114), // histogram_bucket_settings
+    f(23684,27,5,b'm',431,4,255,b'I',23635,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23650,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23660,14,2,b'm',374,4,0,b'S',0,0), // exclusion_list
-    f(23674,14,3,b'm',374,4,0,b'S',0,0), // inclusion_list
+    f(23747,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23757,14,2,b'm',374,4,0,b'S',0,0), // exclusion_list
+    f(23771,14,3,b'm',374,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23724,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23732,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23737,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23821,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23829,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23834,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23792,37,1,b'u',65535,0,255,b'I',6795,36), // minimum_account_to_track_power_of_two
+    f(23889,37,1,b'u',65535,0,255,b'I',6817,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23867,8,2,b'm',188,2,255,b'S',0,0), // triggers
+    f(23964,8,2,b'm',188,2,255,b'S',0,0), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23867,8,2,b'm',188,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',430,4,255,b'I',23914,149), // typed_config
+    f(23964,8,2,b'm',188,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',430,4,255,b'I',24011,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24103,16,1,b'm',434,4,255,b'S',0,0), // refresh_interval
-    f(24119,17,2,b'm',185,2,255,b'S',0,0), // resource_monitors
-    f(8308,7,3,b'm',183,2,255,b'S',0,0), // actions
-    f(24212,21,4,b'm',181,4,255,b'I',24136,76), // buffer_factory_config
-    f(24233,15,5,b'm',182,2,255,b'S',0,0), // loadshed_points
+    f(24200,16,1,b'm',434,4,255,b'S',0,0), // refresh_interval
+    f(24216,17,2,b'm',185,2,255,b'S',0,0), // resource_monitors
+    f(8405,7,3,b'm',183,2,255,b'S',0,0), // actions
+    f(24309,21,4,b'm',181,4,255,b'I',24233,76), // buffer_factory_config
+    f(24330,15,5,b'm',182,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24326,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24343,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24423,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24440,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24436,9,2,b'm',187,4,0,b'S',0,0), // threshold
-    f(24445,6,3,b'm',186,4,0,b'S',0,0), // scaled
+    f(24533,9,2,b'm',187,4,0,b'S',0,0), // threshold
+    f(24542,6,3,b'm',186,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24478,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24575,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24515,9,1,b'm',191,4,0,b'S',0,0), // and_rules
-    f(24524,8,2,b'm',191,4,0,b'S',0,0), // or_rules
-    f(24532,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24612,9,1,b'm',191,4,0,b'S',0,0), // and_rules
+    f(24621,8,2,b'm',191,4,0,b'S',0,0), // or_rules
+    f(24629,3,3,b'b',65535,4,0,b'S',0,0), // any
     f(3708,6,4,b'm',204,4,0,b'S',0,0), // header
-    f(24535,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
-    f(21263,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9567,8,7,b'm',375,4,0,b'S',0,0), // metadata
-    f(24549,8,8,b'm',190,4,0,b'S',0,0), // not_rule
-    f(24557,21,9,b'm',382,4,0,b'S',0,0), // requested_server_name
-    f(24578,8,10,b'm',378,4,0,b'S',0,0), // url_path
-    f(22842,22,11,b'm',403,4,0,b'S',0,0), // destination_port_range
-    f(24672,7,12,b'm',152,4,0,b'R',24586,86), // matcher
-    f(24703,12,13,b'm',152,4,0,b'R',24679,24), // uri_template
-    f(24715,16,14,b'm',198,4,0,b'S',0,0), // sourced_metadata
+    f(24632,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
+    f(21360,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9664,8,7,b'm',375,4,0,b'S',0,0), // metadata
+    f(24646,8,8,b'm',190,4,0,b'S',0,0), // not_rule
+    f(24654,21,9,b'm',382,4,0,b'S',0,0), // requested_server_name
+    f(24675,8,10,b'm',378,4,0,b'S',0,0), // url_path
+    f(22939,22,11,b'm',403,4,0,b'S',0,0), // destination_port_range
+    f(24769,7,12,b'm',152,4,0,b'R',24683,86), // matcher
+    f(24800,12,13,b'm',152,4,0,b'R',24776,24), // uri_template
+    f(24812,16,14,b'm',198,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(22931,5,1,b'm',190,2,255,b'S',0,0), // rules
+    f(23028,5,1,b'm',190,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24793,11,1,b'm',190,2,255,b'S',0,0), // permissions
-    f(24804,10,2,b'm',193,2,255,b'S',0,0), // principals
-    f(24814,9,3,b'm',412,4,255,b'S',0,0), // condition
-    f(24823,17,4,b'm',408,4,255,b'S',0,0), // checked_condition
-    f(24881,10,5,b'm',100,4,255,b'I',24840,41), // cel_config
+    f(24890,11,1,b'm',190,2,255,b'S',0,0), // permissions
+    f(24901,10,2,b'm',193,2,255,b'S',0,0), // principals
+    f(24911,9,3,b'm',412,4,255,b'S',0,0), // condition
+    f(24920,17,4,b'm',408,4,255,b'S',0,0), // checked_condition
+    f(24978,10,5,b'm',100,4,255,b'I',24937,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(24921,7,1,b'm',195,4,0,b'S',0,0), // and_ids
-    f(24928,6,2,b'm',195,4,0,b'S',0,0), // or_ids
-    f(24532,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(24934,13,4,b'm',194,4,0,b'S',0,0), // authenticated
-    f(24947,9,5,b'm',101,4,0,b'S',0,0), // source_ip
+    f(25018,7,1,b'm',195,4,0,b'S',0,0), // and_ids
+    f(25025,6,2,b'm',195,4,0,b'S',0,0), // or_ids
+    f(24629,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25031,13,4,b'm',194,4,0,b'S',0,0), // authenticated
+    f(25044,9,5,b'm',101,4,0,b'S',0,0), // source_ip
     f(3708,6,6,b'm',204,4,0,b'S',0,0), // header
-    f(9567,8,7,b'm',375,4,0,b'S',0,0), // metadata
-    f(24956,6,8,b'm',193,4,0,b'S',0,0), // not_id
-    f(24578,8,9,b'm',378,4,0,b'S',0,0), // url_path
-    f(24962,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
-    f(24978,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
-    f(24987,12,12,b'm',371,4,0,b'S',0,0), // filter_state
-    f(24715,16,13,b'm',198,4,0,b'S',0,0), // sourced_metadata
-    f(24999,6,14,b'm',152,4,0,b'S',0,0), // custom
+    f(9664,8,7,b'm',375,4,0,b'S',0,0), // metadata
+    f(25053,6,8,b'm',193,4,0,b'S',0,0), // not_id
+    f(24675,8,9,b'm',378,4,0,b'S',0,0), // url_path
+    f(25059,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
+    f(25075,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
+    f(25084,12,12,b'm',371,4,0,b'S',0,0), // filter_state
+    f(24812,16,13,b'm',198,4,0,b'S',0,0), // sourced_metadata
+    f(25096,6,14,b'm',152,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25049,14,2,b'm',382,4,255,b'S',0,0), // principal_name
+    f(25146,14,2,b'm',382,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25097,3,1,b'm',193,2,255,b'S',0,0), // ids
+    f(25194,3,1,b'm',193,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24478,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12767,8,2,b'm',197,1,255,b'S',0,0), // policies
-    f(25245,21,3,b'm',65535,4,255,b'R',25125,120), // audit_logging_options
+    f(24575,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12864,8,2,b'm',197,1,255,b'S',0,0), // policies
+    f(25342,21,3,b'm',65535,4,255,b'R',25222,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',192,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25341,16,1,b'm',375,4,255,b'S',0,0), // metadata_matcher
-    f(25357,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25438,16,1,b'm',375,4,255,b'S',0,0), // metadata_matcher
+    f(25454,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.ClusterSpecifierPlugin
-    f(25416,9,1,b'm',152,4,255,b'S',0,0), // extension
-    f(25425,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25513,9,1,b'm',152,4,255,b'S',0,0), // extension
+    f(25522,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25471,12,2,b'm',382,4,255,b'S',0,0), // string_match
-    f(25483,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25568,12,2,b'm',382,4,255,b'S',0,0), // string_match
+    f(25580,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25526,9,1,b's',65535,0,255,b'I',6795,36), // operation
-    f(25535,9,2,b'm',431,4,255,b'I',6795,36), // propagate
+    f(25623,9,1,b's',65535,0,255,b'I',6817,36), // operation
+    f(25632,9,2,b'm',431,4,255,b'I',6817,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25586,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25592,4,2,b'm',104,4,255,b'S',0,0), // body
-    f(25596,11,3,b'm',148,4,255,b'S',0,0), // body_format
+    f(25683,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25689,4,2,b'm',104,4,255,b'S',0,0), // body
+    f(25693,11,3,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7678,6,1,b'm',430,4,255,b'S',0,0), // config
-    f(25425,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14811,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7775,6,1,b'm',430,4,255,b'S',0,0), // config
+    f(25522,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14908,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25676,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25687,11,6,b'm',404,4,0,b'S',0,0), // range_match
-    f(25698,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25483,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25711,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25723,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25735,16,11,b'm',380,4,0,b'S',0,0), // safe_regex_match
-    f(25751,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25471,12,13,b'm',382,4,0,b'S',0,0), // string_match
-    f(25765,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25773,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25784,11,6,b'm',404,4,0,b'S',0,0), // range_match
+    f(25795,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25580,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25808,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25820,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25832,16,11,b'm',380,4,0,b'S',0,0), // safe_regex_match
+    f(25848,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25568,12,13,b'm',382,4,0,b'S',0,0), // string_match
+    f(25862,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.InternalRedirectPolicy
-    f(25838,22,1,b'm',444,4,255,b'S',0,0), // max_internal_redirects
-    f(25860,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
-    f(25883,10,3,b'm',152,2,255,b'S',0,0), // predicates
-    f(25893,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
-    f(25920,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
+    f(25935,22,1,b'm',444,4,255,b'S',0,0), // max_internal_redirects
+    f(25957,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
+    f(25980,10,3,b'm',152,2,255,b'S',0,0), // predicates
+    f(25990,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
+    f(26017,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25471,12,5,b'm',382,4,0,b'S',0,0), // string_match
-    f(25698,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25568,12,5,b'm',382,4,0,b'S',0,0), // string_match
+    f(25795,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26023,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26036,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26049,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26062,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26076,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26090,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26101,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26116,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26129,13,9,b'm',379,4,1,b'S',0,0), // regex_rewrite
-    f(26142,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26120,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26133,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26146,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26159,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26173,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26187,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26198,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26213,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26226,13,9,b'm',379,4,1,b'S',0,0), // regex_rewrite
+    f(26239,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12650,5,1,b'm',225,4,255,b'S',0,0), // match
-    f(26181,5,2,b'm',210,4,0,b'S',0,0), // route
-    f(26186,8,3,b'm',207,4,0,b'S',0,0), // redirect
-    f(9567,8,4,b'm',123,4,255,b'I',26194,32), // metadata
-    f(26296,9,5,b'm',201,4,255,b'I',26226,70), // decorator
-    f(26305,15,7,b'm',202,4,0,b'S',0,0), // direct_response
-    f(26320,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26342,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26365,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26391,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26416,23,13,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
+    f(12747,5,1,b'm',225,4,255,b'S',0,0), // match
+    f(26278,5,2,b'm',210,4,0,b'S',0,0), // route
+    f(26283,8,3,b'm',207,4,0,b'S',0,0), // redirect
+    f(9664,8,4,b'm',123,4,255,b'I',26291,32), // metadata
+    f(26393,9,5,b'm',201,4,255,b'I',26323,70), // decorator
+    f(26402,15,7,b'm',202,4,0,b'S',0,0), // direct_response
+    f(26417,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26439,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26462,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26488,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26513,23,13,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4820,7,15,b'm',229,4,255,b'I',26439,35), // tracing
-    f(26474,30,16,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(26576,13,17,b'm',65535,4,0,b'R',26504,72), // filter_action
-    f(26638,21,18,b'm',65535,4,0,b'R',26589,49), // non_forwarding_action
-    f(22047,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26659,25,20,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26786,16,21,b'm',152,2,255,b'R',26684,102), // route_specifiers
+    f(4842,7,15,b'm',229,4,255,b'I',26536,35), // tracing
+    f(26571,30,16,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26673,13,17,b'm',65535,4,0,b'R',26601,72), // filter_action
+    f(26735,21,18,b'm',65535,4,0,b'R',26686,49), // non_forwarding_action
+    f(22144,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26756,25,20,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26883,16,21,b'm',152,2,255,b'R',26781,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26888,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26902,17,3,b'm',233,4,0,b'S',0,0), // weighted_clusters
-    f(26978,14,4,b'm',123,4,255,b'I',26919,59), // metadata_match
-    f(26076,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26992,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27012,17,7,b'm',431,4,1,b'S',0,0), // auto_host_rewrite
-    f(14983,7,8,b'm',434,4,255,b'S',0,0), // timeout
-    f(15006,12,9,b'm',65535,4,255,b'R',27029,103), // retry_policy
+    f(26985,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26999,17,3,b'm',233,4,0,b'S',0,0), // weighted_clusters
+    f(27075,14,4,b'm',123,4,255,b'I',27016,59), // metadata_match
+    f(26173,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27089,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27109,17,7,b'm',431,4,1,b'S',0,0), // auto_host_rewrite
+    f(15080,7,8,b'm',434,4,255,b'S',0,0), // timeout
+    f(15103,12,9,b'm',65535,4,255,b'R',27126,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27201,11,13,b'm',65535,2,255,b'R',27132,69), // rate_limits
-    f(27255,22,14,b'm',431,4,255,b'I',27212,43), // include_vh_rate_limits
-    f(27277,11,15,b'm',211,2,255,b'S',0,0), // hash_policy
-    f(27377,4,17,b'm',65535,4,255,b'R',27288,89), // cors
-    f(27381,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27412,16,23,b'm',434,4,255,b'S',0,0), // max_grpc_timeout
-    f(17190,12,24,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(27428,15,25,b'm',220,2,255,b'S',0,0), // upgrade_configs
-    f(27443,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
-    f(27541,12,27,b'm',65535,4,255,b'R',27467,74), // hedge_policy
-    f(27553,19,28,b'm',434,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27572,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27591,23,30,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(25838,22,31,b'm',444,4,255,b'S',0,0), // max_internal_redirects
-    f(26129,13,32,b'm',379,4,255,b'S',0,0), // regex_rewrite
-    f(27649,25,33,b'm',430,4,255,b'R',27614,35), // retry_policy_typed_config
-    f(27674,24,34,b'm',205,4,255,b'S',0,0), // internal_redirect_policy
-    f(27698,23,35,b'm',379,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17242,19,36,b'm',218,4,255,b'S',0,0), // max_stream_duration
-    f(27721,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
-    f(27745,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27768,31,39,b'm',199,4,0,b'S',0,0), // inline_cluster_specifier_plugin
-    f(27894,17,40,b'm',152,4,255,b'I',27799,95), // early_data_policy
-    f(27911,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
-    f(28000,13,42,b'm',434,4,255,b'I',27930,70), // flush_timeout
-    f(28013,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26142,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27298,11,13,b'm',65535,2,255,b'R',27229,69), // rate_limits
+    f(27352,22,14,b'm',431,4,255,b'I',27309,43), // include_vh_rate_limits
+    f(27374,11,15,b'm',211,2,255,b'S',0,0), // hash_policy
+    f(27474,4,17,b'm',65535,4,255,b'R',27385,89), // cors
+    f(27478,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27509,16,23,b'm',434,4,255,b'S',0,0), // max_grpc_timeout
+    f(17287,12,24,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(27525,15,25,b'm',220,2,255,b'S',0,0), // upgrade_configs
+    f(27540,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
+    f(27638,12,27,b'm',65535,4,255,b'R',27564,74), // hedge_policy
+    f(27650,19,28,b'm',434,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27669,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27688,23,30,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(25935,22,31,b'm',444,4,255,b'S',0,0), // max_internal_redirects
+    f(26226,13,32,b'm',379,4,255,b'S',0,0), // regex_rewrite
+    f(27746,25,33,b'm',430,4,255,b'R',27711,35), // retry_policy_typed_config
+    f(27771,24,34,b'm',205,4,255,b'S',0,0), // internal_redirect_policy
+    f(27795,23,35,b'm',379,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17339,19,36,b'm',218,4,255,b'S',0,0), // max_stream_duration
+    f(27818,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
+    f(27842,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27865,31,39,b'm',199,4,0,b'S',0,0), // inline_cluster_specifier_plugin
+    f(27991,17,40,b'm',152,4,255,b'I',27896,95), // early_data_policy
+    f(28008,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
+    f(28097,13,42,b'm',434,4,255,b'I',28027,70), // flush_timeout
+    f(28110,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26239,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3708,6,1,b'm',216,4,0,b'S',0,0), // header
-    f(28069,6,2,b'm',213,4,0,b'S',0,0), // cookie
-    f(28075,21,3,b'm',212,4,0,b'S',0,0), // connection_properties
-    f(28096,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28104,15,5,b'm',217,4,0,b'S',0,0), // query_parameter
-    f(24987,12,6,b'm',215,4,0,b'S',0,0), // filter_state
+    f(28166,6,2,b'm',213,4,0,b'S',0,0), // cookie
+    f(28172,21,3,b'm',212,4,0,b'S',0,0), // connection_properties
+    f(28193,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28201,15,5,b'm',217,4,0,b'S',0,0), // query_parameter
+    f(25084,12,6,b'm',215,4,0,b'S',0,0), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(24947,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25044,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28330,3,2,b'm',434,4,255,b'I',28235,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28235,95), // path
-    f(28333,10,4,b'm',214,2,255,b'I',28235,95), // attributes
+    f(28427,3,2,b'm',434,4,255,b'I',28332,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28332,95), // path
+    f(28430,10,4,b'm',214,2,255,b'I',28332,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',6795,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',6817,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26129,13,2,b'm',379,4,255,b'S',0,0), // regex_rewrite
+    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26226,13,2,b'm',379,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17242,19,1,b'm',434,4,255,b'S',0,0), // max_stream_duration
-    f(28631,23,2,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28654,26,3,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17339,19,1,b'm',434,4,255,b'S',0,0), // max_stream_duration
+    f(28728,23,2,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28751,26,3,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28733,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(28749,13,4,b'm',431,4,255,b'I',26439,35), // trace_sampled
-    f(26888,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28762,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28795,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
-    f(26992,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28830,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(28846,13,4,b'm',431,4,255,b'I',26536,35), // trace_sampled
+    f(26985,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28859,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28892,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
+    f(27089,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28867,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28879,7,2,b'm',431,4,255,b'S',0,0), // enabled
-    f(28886,14,3,b'm',221,4,255,b'S',0,0), // connect_config
+    f(28964,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28976,7,2,b'm',431,4,255,b'S',0,0), // enabled
+    f(28983,14,3,b'm',221,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(28961,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
-    f(28982,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29058,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
+    f(29079,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29032,13,2,b'm',231,2,255,b'S',0,0), // virtual_hosts
-    f(29045,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26342,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26365,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26320,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(29066,17,7,b'm',431,4,255,b'S',0,0), // validate_clusters
-    f(26391,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29179,4,9,b'm',65535,4,255,b'R',29083,96), // vhds
-    f(29183,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29218,35,11,b'm',444,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29253,25,12,b'm',199,2,255,b'S',0,0), // cluster_specifier_plugins
-    f(27591,23,13,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(29278,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29306,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26416,23,16,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
-    f(9567,8,17,b'm',123,4,255,b'I',29345,38), // metadata
-    f(29383,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26786,16,19,b'm',152,2,255,b'R',26684,102), // route_specifiers
+    f(29129,13,2,b'm',231,2,255,b'S',0,0), // virtual_hosts
+    f(29142,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26439,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26462,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26417,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(29163,17,7,b'm',431,4,255,b'S',0,0), // validate_clusters
+    f(26488,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29276,4,9,b'm',65535,4,255,b'R',29180,96), // vhds
+    f(29280,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29315,35,11,b'm',444,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29350,25,12,b'm',199,2,255,b'S',0,0), // cluster_specifier_plugins
+    f(27688,23,13,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(29375,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29403,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26513,23,16,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
+    f(9664,8,17,b'm',123,4,255,b'I',29442,38), // metadata
+    f(29480,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26883,16,19,b'm',152,2,255,b'R',26781,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29492,6,1,b'm',208,2,255,b'S',0,0), // routes
+    f(29589,6,1,b'm',208,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29530,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29627,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29536,14,4,b'm',431,4,255,b'S',0,0), // case_sensitive
-    f(29550,7,6,b'm',204,2,255,b'S',0,0), // headers
-    f(29557,16,7,b'm',206,2,255,b'S',0,0), // query_parameters
-    f(29573,4,8,b'm',227,4,255,b'S',0,0), // grpc
-    f(28733,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(29577,10,10,b'm',380,4,0,b'S',0,0), // safe_regex
-    f(29587,11,11,b'm',228,4,255,b'S',0,0), // tls_context
-    f(29598,15,12,b'm',226,4,0,b'S',0,0), // connect_matcher
-    f(29613,16,13,b'm',375,2,255,b'S',0,0), // dynamic_metadata
-    f(29629,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29650,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
-    f(24987,12,16,b'm',371,2,255,b'S',0,0), // filter_state
-    f(29667,7,17,b'm',200,2,255,b'S',0,0), // cookies
+    f(29633,14,4,b'm',431,4,255,b'S',0,0), // case_sensitive
+    f(29647,7,6,b'm',204,2,255,b'S',0,0), // headers
+    f(29654,16,7,b'm',206,2,255,b'S',0,0), // query_parameters
+    f(29670,4,8,b'm',227,4,255,b'S',0,0), // grpc
+    f(28830,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
+    f(29674,10,10,b'm',380,4,0,b'S',0,0), // safe_regex
+    f(29684,11,11,b'm',228,4,255,b'S',0,0), // tls_context
+    f(29695,15,12,b'm',226,4,0,b'S',0,0), // connect_matcher
+    f(29710,16,13,b'm',375,2,255,b'S',0,0), // dynamic_metadata
+    f(29726,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29747,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
+    f(25084,12,16,b'm',371,2,255,b'S',0,0), // filter_state
+    f(29764,7,17,b'm',200,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29830,9,1,b'm',431,4,255,b'S',0,0), // presented
-    f(29839,9,2,b'm',431,4,255,b'S',0,0), // validated
+    f(29927,9,1,b'm',431,4,255,b'S',0,0), // presented
+    f(29936,9,2,b'm',431,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29877,15,1,b'm',398,4,255,b'I',6795,36), // client_sampling
-    f(29892,15,2,b'm',398,4,255,b'I',6795,36), // random_sampling
-    f(29907,16,3,b'm',398,4,255,b'I',6795,36), // overall_sampling
-    f(29923,11,4,b'm',392,2,255,b'I',6795,36), // custom_tags
-    f(25526,9,5,b's',65535,0,255,b'I',6795,36), // operation
-    f(29934,18,6,b's',65535,0,255,b'I',6795,36), // upstream_operation
+    f(29974,15,1,b'm',398,4,255,b'I',6817,36), // client_sampling
+    f(29989,15,2,b'm',398,4,255,b'I',6817,36), // random_sampling
+    f(30004,16,3,b'm',398,4,255,b'I',6817,36), // overall_sampling
+    f(30020,11,4,b'm',392,2,255,b'I',6817,36), // custom_tags
+    f(25623,9,5,b's',65535,0,255,b'I',6817,36), // operation
+    f(30031,18,6,b's',65535,0,255,b'I',6817,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29550,7,4,b'm',204,2,255,b'S',0,0), // headers
+    f(29647,7,4,b'm',204,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30021,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29492,6,3,b'm',208,2,255,b'S',0,0), // routes
-    f(30028,11,4,b'e',34,0,255,b'S',0,0), // require_tls
-    f(30039,16,5,b'm',230,2,255,b'S',0,0), // virtual_clusters
-    f(27201,11,6,b'm',65535,2,255,b'R',27132,69), // rate_limits
-    f(26320,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(27377,4,8,b'm',65535,4,255,b'R',27288,89), // cors
-    f(26342,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26365,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26391,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30055,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26416,23,15,b'm',232,1,255,b'S',0,0), // typed_per_filter_config
-    f(15006,12,16,b'm',65535,4,255,b'R',27029,103), // retry_policy
-    f(27541,12,17,b'm',65535,4,255,b'R',27467,74), // hedge_policy
-    f(26474,30,18,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(30084,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27649,25,20,b'm',430,4,255,b'R',27614,35), // retry_policy_typed_config
-    f(24672,7,21,b'm',452,4,255,b'S',0,0), // matcher
-    f(27591,23,22,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(30179,31,23,b'b',65535,0,255,b'I',30117,62), // include_is_timeout_retry_header
-    f(9567,8,24,b'm',123,4,255,b'I',30210,39), // metadata
-    f(26659,25,25,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26786,16,26,b'm',152,2,255,b'R',26684,102), // route_specifiers
+    f(30118,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29589,6,3,b'm',208,2,255,b'S',0,0), // routes
+    f(30125,11,4,b'e',34,0,255,b'S',0,0), // require_tls
+    f(30136,16,5,b'm',230,2,255,b'S',0,0), // virtual_clusters
+    f(27298,11,6,b'm',65535,2,255,b'R',27229,69), // rate_limits
+    f(26417,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(27474,4,8,b'm',65535,4,255,b'R',27385,89), // cors
+    f(26439,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26462,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26488,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30152,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26513,23,15,b'm',232,1,255,b'S',0,0), // typed_per_filter_config
+    f(15103,12,16,b'm',65535,4,255,b'R',27126,103), // retry_policy
+    f(27638,12,17,b'm',65535,4,255,b'R',27564,74), // hedge_policy
+    f(26571,30,18,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(30181,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27746,25,20,b'm',430,4,255,b'R',27711,35), // retry_policy_typed_config
+    f(24769,7,21,b'm',452,4,255,b'S',0,0), // matcher
+    f(27688,23,22,b'm',219,2,255,b'S',0,0), // request_mirror_policies
+    f(30276,31,23,b'b',65535,0,255,b'I',30214,62), // include_is_timeout_retry_header
+    f(9664,8,24,b'm',123,4,255,b'I',30307,39), // metadata
+    f(26756,25,25,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26883,16,26,b'm',152,2,255,b'R',26781,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7189,8,1,b'm',234,2,255,b'S',0,0), // clusters
-    f(30345,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30406,12,3,b'm',444,4,255,b'I',30363,43), // total_weight
-    f(28510,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30418,15,5,b'm',431,4,0,b'S',0,0), // use_hash_policy
+    f(7211,8,1,b'm',234,2,255,b'S',0,0), // clusters
+    f(30442,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30503,12,3,b'm',444,4,255,b'I',30460,43), // total_weight
+    f(28607,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30515,15,5,b'm',431,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',444,4,255,b'S',0,0), // weight
-    f(26978,14,3,b'm',123,4,255,b'I',26919,59), // metadata_match
-    f(26320,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26342,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26365,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26391,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26416,23,10,b'm',235,1,255,b'S',0,0), // typed_per_filter_config
-    f(26992,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26888,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27075,14,3,b'm',123,4,255,b'I',27016,59), // metadata_match
+    f(26417,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
+    f(26439,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
+    f(26462,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26488,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26513,23,10,b'm',235,1,255,b'S',0,0), // typed_per_filter_config
+    f(27089,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26985,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30689,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6718,11,3,b'm',441,4,0,b'S',0,0), // json_format
-    f(30695,17,4,b'm',441,4,0,b'S',0,0), // typed_json_format
+    f(30786,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6740,11,3,b'm',441,4,0,b'S',0,0), // json_format
+    f(30792,17,4,b'm',441,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30775,10,1,b's',65535,0,255,b'S',0,0), // expression
-    f(24881,10,2,b'm',100,4,255,b'I',24840,41), // cel_config
+    f(30872,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(24978,10,2,b'm',100,4,255,b'I',24937,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    f(7189,8,1,b's',65535,2,255,b'S',0,0), // clusters
+    f(7211,8,1,b's',65535,2,255,b'S',0,0), // clusters
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9225,16,3,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
-    f(10223,24,4,b'm',243,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10709,10,6,b'm',434,4,255,b'S',0,0), // dns_jitter
-    f(5669,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9241,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
-    f(30994,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31026,20,10,b'm',434,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9322,16,3,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
+    f(10320,24,4,b'm',243,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10117,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10806,10,6,b'm',434,4,255,b'S',0,0), // dns_jitter
+    f(5691,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9338,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
+    f(31091,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31123,20,10,b'm',434,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12431,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12444,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
+    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31169,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19559,13,2,b'm',148,4,1,b'S',0,0), // format_string
-    f(31226,9,3,b'b',65535,0,255,b'I',31179,47), // read_only
-    f(31317,20,4,b'e',37,0,255,b'I',31235,82), // shared_with_upstream
-    f(31337,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31350,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31266,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19656,13,2,b'm',148,4,1,b'S',0,0), // format_string
+    f(31323,9,3,b'b',65535,0,255,b'I',31276,47), // read_only
+    f(31414,20,4,b'e',37,0,255,b'I',31332,82), // shared_with_upstream
+    f(31434,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31447,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31424,9,1,b'm',247,4,255,b'S',0,0), // mutations
-    f(29183,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31521,9,1,b'm',247,4,255,b'S',0,0), // mutations
+    f(29280,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31424,9,1,b'm',247,4,255,b'S',0,0), // mutations
+    f(31521,9,1,b'm',247,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31562,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
-    f(31579,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
-    f(31631,25,3,b'm',65535,2,255,b'R',31597,34), // query_parameter_mutations
-    f(31691,27,4,b'm',92,2,255,b'R',31656,35), // response_trailers_mutations
-    f(31718,26,5,b'm',92,2,255,b'R',31656,35), // request_trailers_mutations
+    f(31659,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
+    f(31676,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
+    f(31728,25,3,b'm',65535,2,255,b'R',31694,34), // query_parameter_mutations
+    f(31788,27,4,b'm',92,2,255,b'R',31753,35), // response_trailers_mutations
+    f(31815,26,5,b'm',92,2,255,b'R',31753,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31846,13,1,b'm',431,4,255,b'I',31790,56), // dynamic_stats
-    f(31859,16,2,b'b',65535,0,255,b'I',26439,35), // start_child_span
-    f(31875,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31887,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31909,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31929,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31982,40,7,b'b',65535,0,255,b'I',31956,26), // suppress_grpc_request_failure_code_stats
-    f(32068,21,8,b'm',270,2,255,b'R',32022,46), // upstream_http_filters
-    f(32150,20,9,b'm',249,4,255,b'I',32089,61), // upstream_log_options
-    f(32170,33,10,b'm',431,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31943,13,1,b'm',431,4,255,b'I',31887,56), // dynamic_stats
+    f(31956,16,2,b'b',65535,0,255,b'I',26536,35), // start_child_span
+    f(31972,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31984,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32006,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32026,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32079,40,7,b'b',65535,0,255,b'I',32053,26), // suppress_grpc_request_failure_code_stats
+    f(32165,21,8,b'm',270,2,255,b'R',32119,46), // upstream_http_filters
+    f(32247,20,9,b'm',249,4,255,b'I',32186,61), // upstream_log_options
+    f(32267,33,10,b'm',431,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32274,37,1,b'b',65535,0,255,b'I',6795,36), // flush_upstream_log_on_upstream_stream
-    f(32311,27,2,b'm',434,4,255,b'I',6795,36), // upstream_log_flush_interval
+    f(32371,37,1,b'b',65535,0,255,b'I',6817,36), // flush_upstream_log_on_upstream_stream
+    f(32408,27,2,b'm',434,4,255,b'I',6817,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32394,18,1,b'm',244,2,255,b'S',0,0), // on_request_headers
-    f(32454,17,2,b'b',65535,0,255,b'R',32412,42), // clear_route_cache
+    f(32491,18,1,b'm',244,2,255,b'S',0,0), // on_request_headers
+    f(32551,17,2,b'b',65535,0,255,b'R',32509,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
-    f(9567,8,3,b'm',252,2,255,b'S',0,0), // metadata
+    f(9664,8,3,b'm',252,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32595,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32692,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',441,4,255,b'S',0,0), // value
-    f(32649,11,4,b'm',430,4,255,b'R',32610,39), // typed_value
+    f(32746,11,4,b'm',430,4,255,b'R',32707,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32792,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
-    f(32804,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32889,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
+    f(32901,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(33018,9,1,b'b',65535,0,255,b'I',32941,77), // bind_port
-    f(33027,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(33115,9,1,b'b',65535,0,255,b'I',33038,77), // bind_port
+    f(33124,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22931,5,1,b'm',259,2,255,b'S',0,0), // rules
-    f(33096,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18119,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(33133,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22047,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33152,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
+    f(23028,5,1,b'm',259,2,255,b'S',0,0), // rules
+    f(33193,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18216,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
+    f(33230,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22144,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33249,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32523,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12721,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33242,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
+    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12818,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(33339,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18205,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33333,14,2,b'm',258,4,255,b'S',0,0), // on_tlv_present
+    f(18302,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(33430,14,2,b'm',258,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33410,25,1,b'm',431,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(33490,24,2,b'm',444,4,255,b'I',33435,55), // initial_read_buffer_size
-    f(33514,25,3,b'm',431,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(33539,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33586,21,5,b'm',444,4,255,b'S',0,0), // max_client_hello_size
+    f(33507,25,1,b'm',431,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(33587,24,2,b'm',444,4,255,b'I',33532,55), // initial_read_buffer_size
+    f(33611,25,3,b'm',431,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(33636,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33683,21,5,b'm',444,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8557,15,2,b'm',445,4,255,b'S',0,0), // max_connections
-    f(33675,5,3,b'm',434,4,255,b'S',0,0), // delay
-    f(32804,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8654,15,2,b'm',445,4,255,b'S',0,0), // max_connections
+    f(33772,5,3,b'm',434,4,255,b'S',0,0), // delay
+    f(32901,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33738,8,1,b'm',104,4,255,b'S',0,0), // response
+    f(33835,8,1,b'm',104,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33872,10,1,b'e',40,0,255,b'S',0,0), // codec_type
-    f(22047,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33882,3,3,b'm',272,4,0,b'S',0,0), // rds
+    f(33969,10,1,b'e',40,0,255,b'S',0,0), // codec_type
+    f(22144,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33979,3,3,b'm',272,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',222,4,0,b'S',0,0), // route_config
-    f(33885,12,5,b'm',270,2,255,b'S',0,0), // http_filters
-    f(33897,14,6,b'm',431,4,255,b'S',0,0), // add_user_agent
-    f(4820,7,7,b'm',65535,4,255,b'R',33911,28), // tracing
-    f(9182,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9203,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(33939,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33950,13,12,b'm',434,4,255,b'S',0,0), // drain_timeout
-    f(4275,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33963,18,14,b'm',431,4,255,b'S',0,0), // use_remote_address
-    f(33981,19,15,b'm',431,4,255,b'S',0,0), // generate_request_id
-    f(34000,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34027,31,17,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34058,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34076,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34167,49,20,b'b',65535,0,255,b'I',34096,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34216,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34231,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27428,15,23,b'm',269,2,255,b'S',0,0), // upgrade_configs
-    f(34234,19,24,b'm',434,4,255,b'S',0,0), // stream_idle_timeout
-    f(34253,23,25,b'm',267,4,255,b'S',0,0), // internal_address_config
-    f(34276,21,26,b'm',434,4,255,b'S',0,0), // delayed_close_timeout
-    f(13717,15,28,b'm',434,4,255,b'S',0,0), // request_timeout
-    f(34297,22,29,b'm',444,4,255,b'S',0,0), // max_request_headers_kb
-    f(34319,14,30,b'm',431,4,255,b'S',0,0), // normalize_path
-    f(34371,13,31,b'm',65535,4,0,b'R',34333,38), // scoped_routes
-    f(34384,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34412,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34425,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
-    f(9622,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(34453,20,36,b'm',273,4,255,b'S',0,0), // request_id_extension
-    f(34473,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34506,18,38,b'm',271,4,255,b'S',0,0), // local_reply_config
-    f(34524,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34548,36,40,b'm',431,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34584,23,41,b'm',434,4,255,b'S',0,0), // request_headers_timeout
-    f(34607,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34662,26,43,b'm',65535,4,255,b'R',34626,36), // path_normalization_options
-    f(34711,22,44,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
-    f(34733,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34765,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34797,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34820,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
-    f(34848,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34867,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
-    f(34897,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34920,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34952,35,53,b'm',431,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34987,25,54,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(35012,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35043,18,56,b'm',266,4,255,b'S',0,0), // access_log_options
-    f(35061,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35132,34,58,b'b',65535,0,255,b'I',35082,50), // http1_safe_max_connection_duration
-    f(35166,20,59,b'm',434,4,255,b'S',0,0), // stream_flush_timeout
-    f(35186,27,60,b'm',452,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35213,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35233,20,62,b'm',405,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33982,12,5,b'm',270,2,255,b'S',0,0), // http_filters
+    f(33994,14,6,b'm',431,4,255,b'S',0,0), // add_user_agent
+    f(4842,7,7,b'm',65535,4,255,b'R',34008,28), // tracing
+    f(9279,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9300,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34036,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34047,13,12,b'm',434,4,255,b'S',0,0), // drain_timeout
+    f(4297,10,13,b'm',33,2,255,b'S',0,0), // access_log
+    f(34060,18,14,b'm',431,4,255,b'S',0,0), // use_remote_address
+    f(34078,19,15,b'm',431,4,255,b'S',0,0), // generate_request_id
+    f(34097,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34124,31,17,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34155,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34173,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34264,49,20,b'b',65535,0,255,b'I',34193,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34313,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34328,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27525,15,23,b'm',269,2,255,b'S',0,0), // upgrade_configs
+    f(34331,19,24,b'm',434,4,255,b'S',0,0), // stream_idle_timeout
+    f(34350,23,25,b'm',267,4,255,b'S',0,0), // internal_address_config
+    f(34373,21,26,b'm',434,4,255,b'S',0,0), // delayed_close_timeout
+    f(13814,15,28,b'm',434,4,255,b'S',0,0), // request_timeout
+    f(34394,22,29,b'm',444,4,255,b'S',0,0), // max_request_headers_kb
+    f(34416,14,30,b'm',431,4,255,b'S',0,0), // normalize_path
+    f(34468,13,31,b'm',65535,4,0,b'R',34430,38), // scoped_routes
+    f(34481,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34509,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34522,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(9719,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(34550,20,36,b'm',273,4,255,b'S',0,0), // request_id_extension
+    f(34570,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34603,18,38,b'm',271,4,255,b'S',0,0), // local_reply_config
+    f(34621,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34645,36,40,b'm',431,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34681,23,41,b'm',434,4,255,b'S',0,0), // request_headers_timeout
+    f(34704,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34759,26,43,b'm',65535,4,255,b'R',34723,36), // path_normalization_options
+    f(34808,22,44,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
+    f(34830,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34862,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34894,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34917,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
+    f(34945,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34964,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
+    f(34994,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35017,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35049,35,53,b'm',431,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35084,25,54,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(35109,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35140,18,56,b'm',266,4,255,b'S',0,0), // access_log_options
+    f(35158,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35229,34,58,b'b',65535,0,255,b'I',35179,50), // http1_safe_max_connection_duration
+    f(35263,20,59,b'm',434,4,255,b'S',0,0), // stream_flush_timeout
+    f(35283,27,60,b'm',452,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35310,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35330,20,62,b'm',405,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34000,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34027,31,2,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34097,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34124,31,2,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34987,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(35012,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35459,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(35084,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(35109,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35556,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35606,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35618,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(35703,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35715,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35738,7,1,b'm',431,4,255,b'S',0,0), // subject
-    f(35745,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35835,7,1,b'm',431,4,255,b'S',0,0), // subject
+    f(35842,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35749,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30689,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(35754,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35846,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30786,6,7,b'e',42,0,255,b'S',0,0), // format
+    f(35851,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28867,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3471,7,2,b'm',270,2,255,b'R',35855,61), // filters
-    f(28879,7,3,b'm',431,4,255,b'S',0,0), // enabled
+    f(28964,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3471,7,2,b'm',270,2,255,b'R',35952,61), // filters
+    f(28976,7,3,b'm',431,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
-    f(20959,16,5,b'm',65535,4,0,b'R',20916,43), // config_discovery
-    f(25425,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14811,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
+    f(25522,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14908,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36062,7,1,b'm',274,2,255,b'S',0,0), // mappers
-    f(25596,11,2,b'm',148,4,255,b'S',0,0), // body_format
+    f(36159,7,1,b'm',274,2,255,b'S',0,0), // mappers
+    f(25693,11,2,b'm',148,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36132,13,1,b'm',102,4,255,b'S',0,0), // config_source
-    f(36145,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36229,13,1,b'm',102,4,255,b'S',0,0), // config_source
+    f(36242,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',430,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36314,11,2,b'm',444,4,255,b'S',0,0), // status_code
-    f(25592,4,3,b'm',104,4,255,b'S',0,0), // body
-    f(36325,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
-    f(36345,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(36411,11,2,b'm',444,4,255,b'S',0,0), // status_code
+    f(25689,4,3,b'm',104,4,255,b'S',0,0), // body
+    f(36422,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
+    f(36442,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32792,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
-    f(32804,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
-    f(36425,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32889,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
+    f(32901,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(36522,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(22931,5,1,b'm',196,4,255,b'S',0,0), // rules
-    f(36479,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
-    f(22047,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36491,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(36507,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24672,7,6,b'm',452,4,255,b'S',0,0), // matcher
-    f(36531,14,7,b'm',452,4,255,b'S',0,0), // shadow_matcher
-    f(36545,10,8,b'm',434,4,255,b'S',0,0), // delay_deny
+    f(23028,5,1,b'm',196,4,255,b'S',0,0), // rules
+    f(36576,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
+    f(22144,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36588,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(36604,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24769,7,6,b'm',452,4,255,b'S',0,0), // matcher
+    f(36628,14,7,b'm',452,4,255,b'S',0,0), // shadow_matcher
+    f(36642,10,8,b'm',434,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36614,17,1,b'm',244,2,255,b'S',0,0), // on_new_connection
-    f(36631,27,2,b'm',244,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36658,18,3,b'm',244,2,255,b'S',0,0), // on_downstream_data
+    f(36711,17,1,b'm',244,2,255,b'S',0,0), // on_new_connection
+    f(36728,27,2,b'm',244,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36755,18,3,b'm',244,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36788,23,3,b'm',434,4,255,b'I',20647,34), // downstream_idle_timeout
-    f(36811,21,4,b'm',434,4,255,b'I',20647,34), // upstream_idle_timeout
-    f(4275,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36832,20,7,b'm',444,4,255,b'S',0,0), // max_connect_attempts
-    f(17190,12,8,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(26978,14,9,b'm',123,4,255,b'I',26919,59), // metadata_match
-    f(26902,17,10,b'm',282,4,0,b'S',0,0), // weighted_clusters
-    f(27277,11,11,b'm',399,2,255,b'I',36852,78), // hash_policy
-    f(36930,16,12,b'm',281,4,255,b'S',0,0), // tunneling_config
-    f(36946,34,13,b'm',434,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37079,9,14,b'm',65535,4,255,b'R',36980,99), // on_demand
-    f(34987,25,15,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(37088,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35043,18,17,b'm',280,4,255,b'S',0,0), // access_log_options
-    f(37117,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
-    f(37219,19,19,b'm',150,2,255,b'R',37132,87), // proxy_protocol_tlvs
-    f(37238,52,20,b'm',405,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37290,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(37311,20,22,b'm',444,4,255,b'S',0,0), // max_early_data_bytes
-    f(37375,31,23,b'e',65535,0,255,b'R',37331,44), // proxy_protocol_tlv_merge_policy
-    f(37406,17,24,b'm',431,4,255,b'S',0,0), // check_drain_close
+    f(36885,23,3,b'm',434,4,255,b'I',20744,34), // downstream_idle_timeout
+    f(36908,21,4,b'm',434,4,255,b'I',20744,34), // upstream_idle_timeout
+    f(4297,10,5,b'm',33,2,255,b'S',0,0), // access_log
+    f(36929,20,7,b'm',444,4,255,b'S',0,0), // max_connect_attempts
+    f(17287,12,8,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(27075,14,9,b'm',123,4,255,b'I',27016,59), // metadata_match
+    f(26999,17,10,b'm',282,4,0,b'S',0,0), // weighted_clusters
+    f(27374,11,11,b'm',399,2,255,b'I',36949,78), // hash_policy
+    f(37027,16,12,b'm',281,4,255,b'S',0,0), // tunneling_config
+    f(37043,34,13,b'm',434,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37176,9,14,b'm',65535,4,255,b'R',37077,99), // on_demand
+    f(35084,25,15,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(37185,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35140,18,17,b'm',280,4,255,b'S',0,0), // access_log_options
+    f(37214,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
+    f(37316,19,19,b'm',150,2,255,b'R',37229,87), // proxy_protocol_tlvs
+    f(37335,52,20,b'm',405,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37387,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(37408,20,22,b'm',444,4,255,b'S',0,0), // max_early_data_bytes
+    f(37472,31,23,b'e',65535,0,255,b'R',37428,44), // proxy_protocol_tlv_merge_policy
+    f(37503,17,24,b'm',431,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34987,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(37088,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37497,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35084,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
+    f(37185,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37594,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37592,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36345,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
-    f(37600,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37626,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37635,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34453,20,7,b'm',273,4,255,b'S',0,0), // request_id_extension
-    f(37662,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37679,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19332,10,10,b'm',152,2,255,b'R',37702,76), // formatters
+    f(37689,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36442,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(37697,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37723,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37732,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34550,20,7,b'm',273,4,255,b'S',0,0), // request_id_extension
+    f(37759,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37776,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19429,10,10,b'm',152,2,255,b'R',37799,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7189,8,1,b'm',283,2,255,b'S',0,0), // clusters
+    f(7211,8,1,b'm',283,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26978,14,3,b'm',123,4,255,b'I',26919,59), // metadata_match
+    f(27075,14,3,b'm',123,4,255,b'I',27016,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    f(22047,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17190,12,3,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(38035,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38054,13,5,b'm',286,2,255,b'I',36852,78), // hash_policies
-    f(38067,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
-    f(38089,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
-    f(4275,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(24672,7,9,b'm',452,4,0,b'S',0,0), // matcher
-    f(38118,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38204,15,11,b'm',65535,2,255,b'R',38134,70), // session_filters
-    f(36930,16,12,b'm',65535,4,255,b'R',38219,102), // tunneling_config
-    f(35043,18,13,b'm',65535,4,255,b'R',38321,73), // access_log_options
+    f(17287,12,3,b'm',434,4,255,b'S',0,0), // idle_timeout
+    f(38132,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38151,13,5,b'm',286,2,255,b'I',36949,78), // hash_policies
+    f(38164,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
+    f(38186,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(4297,10,8,b'm',33,2,255,b'S',0,0), // access_log
+    f(24769,7,9,b'm',452,4,0,b'S',0,0), // matcher
+    f(38215,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38301,15,11,b'm',65535,2,255,b'R',38231,70), // session_filters
+    f(37027,16,12,b'm',65535,4,255,b'R',38316,102), // tunneling_config
+    f(35140,18,13,b'm',65535,4,255,b'R',38418,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(24947,9,1,b'b',65535,4,0,b'I',6795,36), // source_ip
-    f(12721,3,2,b's',65535,4,0,b'I',6795,36), // key
+    f(25044,9,1,b'b',65535,4,0,b'I',6817,36), // source_ip
+    f(12818,3,2,b's',65535,4,0,b'I',6817,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31424,9,1,b'm',92,2,255,b'S',0,0), // mutations
+    f(31521,9,1,b'm',92,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38727,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38768,18,3,b'm',402,4,255,b'S',0,0), // reject_with_status
+    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38824,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38865,18,3,b'm',402,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34076,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38846,17,2,b'm',292,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34216,15,3,b'm',431,4,255,b'S',0,0), // skip_xff_append
+    f(34173,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38943,17,2,b'm',292,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34313,15,3,b'm',431,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38929,5,1,b'm',101,2,255,b'S',0,0), // cidrs
+    f(39026,5,1,b'm',101,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(39015,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(39112,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11077,20,1,b'm',299,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11097,27,2,b'm',298,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11174,20,1,b'm',299,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11194,27,2,b'm',298,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11783,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
-    f(11798,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
-    f(11814,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39505,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39534,16,5,b'm',300,4,255,b'S',0,0), // force_local_zone
-    f(39550,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(11880,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
+    f(11895,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
+    f(11911,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(39602,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39631,16,5,b'm',300,4,255,b'S',0,0), // force_local_zone
+    f(39647,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39664,8,1,b'm',444,4,255,b'S',0,0), // min_size
+    f(39761,8,1,b'm',444,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12553,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
-    f(12570,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12580,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
+    f(12650,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
+    f(12667,10,2,b'm',136,4,255,b'S',0,0), // aggression
+    f(12677,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12006,12,1,b'm',444,4,255,b'S',0,0), // choice_count
-    f(12018,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12037,17,3,b'm',301,4,255,b'S',0,0), // slow_start_config
-    f(39808,18,4,b'm',297,4,255,b'S',0,0), // locality_lb_config
-    f(39826,16,5,b'm',431,4,255,b'S',0,0), // enable_full_scan
-    f(39842,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(12103,12,1,b'm',444,4,255,b'S',0,0), // choice_count
+    f(12115,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
+    f(12134,17,3,b'm',301,4,255,b'S',0,0), // slow_start_config
+    f(39905,18,4,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(39923,16,5,b'm',431,4,255,b'S',0,0), // enable_full_scan
+    f(39939,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39808,18,1,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(39905,18,1,b'm',297,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12037,17,1,b'm',301,4,255,b'S',0,0), // slow_start_config
-    f(39808,18,2,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(12134,17,1,b'm',301,4,255,b'S',0,0), // slow_start_config
+    f(39905,18,2,b'm',297,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4277,8 +4278,8 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40403,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(40500,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4288,485 +4289,485 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35618,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
-    f(22047,11,2,b's',65535,0,255,b'I',40967,84), // stat_prefix
+    f(35715,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(22144,11,2,b's',65535,0,255,b'I',41064,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(14624,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
-    f(41120,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(41145,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41208,15,5,b'm',444,4,255,b'I',41171,37), // udp_max_queries
-    f(41223,21,6,b'm',445,4,255,b'S',0,0), // query_timeout_seconds
-    f(41244,11,7,b'm',444,4,255,b'S',0,0), // query_tries
-    f(41255,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41273,22,9,b'm',444,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41295,24,10,b'm',434,4,255,b'I',41171,37), // max_udp_channel_duration
-    f(41319,25,11,b'b',65535,0,255,b'I',41171,37), // reinit_channel_on_timeout
-    f(41410,14,12,b'm',444,4,255,b'I',41344,66), // qcache_max_ttl
+    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(14721,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
+    f(41217,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(41242,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41305,15,5,b'm',444,4,255,b'I',41268,37), // udp_max_queries
+    f(41320,21,6,b'm',445,4,255,b'S',0,0), // query_timeout_seconds
+    f(41341,11,7,b'm',444,4,255,b'S',0,0), // query_tries
+    f(41352,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41370,22,9,b'm',444,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41392,24,10,b'm',434,4,255,b'I',41268,37), // max_udp_channel_duration
+    f(41416,25,11,b'b',65535,0,255,b'I',41268,37), // reinit_channel_on_timeout
+    f(41507,14,12,b'm',444,4,255,b'I',41441,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18316,11,1,b'm',444,4,255,b'S',0,0), // num_retries
-    f(41536,20,2,b'm',444,4,255,b'I',41505,31), // num_resolver_threads
+    f(18413,11,1,b'm',444,4,255,b'S',0,0), // num_retries
+    f(41633,20,2,b'm',444,4,255,b'I',41602,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14615,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(41708,12,2,b'm',65535,4,255,b'R',41629,79), // dns_over_tls
-    f(41801,14,3,b'm',65535,4,255,b'R',41720,81), // dns_over_https
-    f(41867,13,4,b'b',65535,0,255,b'R',41815,52), // enable_dnssec
-    f(41880,10,5,b'm',444,4,255,b'I',41344,66), // cache_size
-    f(41536,20,6,b'm',444,4,255,b'I',41505,31), // num_resolver_threads
-    f(41890,17,7,b'm',431,4,255,b'S',0,0), // use_system_config
-    f(41907,13,8,b'm',434,4,255,b'S',0,0), // query_timeout
-    f(41244,11,9,b'm',444,4,255,b'S',0,0), // query_tries
+    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
+    f(41805,12,2,b'm',65535,4,255,b'R',41726,79), // dns_over_tls
+    f(41898,14,3,b'm',65535,4,255,b'R',41817,81), // dns_over_https
+    f(41964,13,4,b'b',65535,0,255,b'R',41912,52), // enable_dnssec
+    f(41977,10,5,b'm',444,4,255,b'I',41441,66), // cache_size
+    f(41633,20,6,b'm',444,4,255,b'I',41602,31), // num_resolver_threads
+    f(41987,17,7,b'm',431,4,255,b'S',0,0), // use_system_config
+    f(42004,13,8,b'm',434,4,255,b'S',0,0), // query_timeout
+    f(41341,11,9,b'm',444,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41986,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(42083,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(42069,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(42166,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42151,11,1,b'm',343,4,255,b'S',0,0), // san_matcher
-    f(42162,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(42248,11,1,b'm',343,4,255,b'S',0,0), // san_matcher
+    f(42259,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42249,17,1,b'm',431,4,255,b'S',0,0), // pack_trace_reason
-    f(42325,33,2,b'm',431,4,255,b'I',42266,59), // use_request_id_for_trace_sampling
+    f(42346,17,1,b'm',431,4,255,b'S',0,0), // pack_trace_reason
+    f(42422,33,2,b'm',431,4,255,b'I',42363,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42428,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42525,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42532,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42629,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42629,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42671,27,2,b'm',65535,4,255,b'R',42648,23), // max_heap_size_bytes_runtime
+    f(42726,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42768,27,2,b'm',65535,4,255,b'R',42745,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14505,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14602,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(42920,15,1,b'm',452,4,255,b'S',0,0), // cluster_matcher
+    f(43017,15,1,b'm',452,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7678,6,1,b'm',130,4,255,b'S',0,0), // config
-    f(9517,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(43102,25,3,b'b',65535,0,255,b'I',43018,84), // allow_unspecified_address
-    f(43191,15,4,b'b',65535,0,255,b'I',43127,64), // tlv_as_pool_key
+    f(7775,6,1,b'm',130,4,255,b'S',0,0), // config
+    f(9614,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(43199,25,3,b'b',65535,0,255,b'I',43115,84), // allow_unspecified_address
+    f(43288,15,4,b'b',65535,0,255,b'I',43224,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43334,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
-    f(43344,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43367,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43456,36,6,b'm',431,4,255,b'R',43390,66), // require_signed_certificate_timestamp
-    f(43492,3,7,b'm',104,4,255,b'S',0,0), // crl
-    f(43495,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43520,23,9,b'm',382,2,255,b'S',0,0), // match_subject_alt_names
-    f(43543,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
-    f(14558,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(43567,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
-    f(43648,32,13,b'm',65535,4,255,b'R',43590,58), // ca_certificate_provider_instance
-    f(43680,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43705,29,15,b'm',343,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43734,16,16,b'm',444,4,255,b'S',0,0), // max_verify_depth
-    f(43866,17,17,b'm',65535,4,255,b'R',43750,116), // system_root_certs
-    f(43883,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43431,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
+    f(43441,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43464,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43553,36,6,b'm',431,4,255,b'R',43487,66), // require_signed_certificate_timestamp
+    f(43589,3,7,b'm',104,4,255,b'S',0,0), // crl
+    f(43592,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43617,23,9,b'm',382,2,255,b'S',0,0), // match_subject_alt_names
+    f(43640,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(14655,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(43664,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
+    f(43745,32,13,b'm',65535,4,255,b'R',43687,58), // ca_certificate_provider_instance
+    f(43777,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43802,29,15,b'm',343,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43831,16,16,b'm',444,4,255,b'S',0,0), // max_verify_depth
+    f(43963,17,17,b'm',65535,4,255,b'R',43847,116), // system_root_certs
+    f(43980,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43964,10,1,b'm',346,4,255,b'S',0,0), // tls_params
-    f(43974,16,2,b'm',344,2,255,b'S',0,0), // tls_certificates
-    f(43990,18,3,b'm',335,4,0,b'S',0,0), // validation_context
-    f(44008,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(44022,34,6,b'm',341,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(44056,36,7,b'm',341,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(44092,27,8,b'm',337,4,0,b'S',0,0), // combined_validation_context
-    f(44213,36,9,b'm',65535,4,255,b'R',44119,94), // tls_certificate_certificate_provider
-    f(44347,39,10,b'm',65535,4,0,b'R',44249,98), // validation_context_certificate_provider
-    f(44386,45,11,b'm',65535,4,255,b'R',44119,94), // tls_certificate_certificate_provider_instance
-    f(44431,48,12,b'm',65535,4,0,b'R',44249,98), // validation_context_certificate_provider_instance
-    f(44573,17,13,b'm',152,4,255,b'R',44479,94), // custom_handshaker
-    f(44590,33,14,b'm',65535,4,255,b'R',44119,94), // tls_certificate_provider_instance
-    f(44623,7,15,b'm',345,4,255,b'S',0,0), // key_log
-    f(44763,31,16,b'm',152,4,255,b'R',44630,133), // custom_tls_certificate_selector
+    f(44061,10,1,b'm',346,4,255,b'S',0,0), // tls_params
+    f(44071,16,2,b'm',344,2,255,b'S',0,0), // tls_certificates
+    f(44087,18,3,b'm',335,4,0,b'S',0,0), // validation_context
+    f(44105,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(44119,34,6,b'm',341,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(44153,36,7,b'm',341,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(44189,27,8,b'm',337,4,0,b'S',0,0), // combined_validation_context
+    f(44310,36,9,b'm',65535,4,255,b'R',44216,94), // tls_certificate_certificate_provider
+    f(44444,39,10,b'm',65535,4,0,b'R',44346,98), // validation_context_certificate_provider
+    f(44483,45,11,b'm',65535,4,255,b'R',44216,94), // tls_certificate_certificate_provider_instance
+    f(44528,48,12,b'm',65535,4,0,b'R',44346,98), // validation_context_certificate_provider_instance
+    f(44670,17,13,b'm',152,4,255,b'R',44576,94), // custom_handshaker
+    f(44687,33,14,b'm',65535,4,255,b'R',44216,94), // tls_certificate_provider_instance
+    f(44720,7,15,b'm',345,4,255,b'S',0,0), // key_log
+    f(44860,31,16,b'm',152,4,255,b'R',44727,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44889,26,1,b'm',335,4,255,b'S',0,0), // default_validation_context
-    f(44056,36,2,b'm',341,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44347,39,3,b'm',65535,4,255,b'R',44915,76), // validation_context_certificate_provider
-    f(44431,48,4,b'm',65535,4,255,b'R',44915,76), // validation_context_certificate_provider_instance
+    f(44986,26,1,b'm',335,4,255,b'S',0,0), // default_validation_context
+    f(44153,36,2,b'm',341,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44444,39,3,b'm',65535,4,255,b'R',45012,76), // validation_context_certificate_provider
+    f(44528,48,4,b'm',65535,4,255,b'R',45012,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(45053,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
-    f(45071,26,2,b'm',431,4,255,b'S',0,0), // require_client_certificate
-    f(45184,11,3,b'm',431,4,255,b'R',45097,87), // require_sni
-    f(45195,19,4,b'm',347,4,0,b'S',0,0), // session_ticket_keys
-    f(45214,37,5,b'm',341,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(45251,15,6,b'm',434,4,255,b'S',0,0), // session_timeout
-    f(45266,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(45302,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45320,31,9,b'm',431,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45351,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45386,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(45150,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
+    f(45168,26,2,b'm',431,4,255,b'S',0,0), // require_client_certificate
+    f(45281,11,3,b'm',431,4,255,b'R',45194,87), // require_sni
+    f(45292,19,4,b'm',347,4,0,b'S',0,0), // session_ticket_keys
+    f(45311,37,5,b'm',341,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(45348,15,6,b'm',434,4,255,b'S',0,0), // session_timeout
+    f(45363,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(45399,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(45417,31,9,b'm',431,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45448,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45483,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45474,13,1,b'm',340,2,255,b'S',0,0), // trust_domains
-    f(45487,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
+    f(45571,13,1,b'm',340,2,255,b'S',0,0), // trust_domains
+    f(45584,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45579,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
-    f(45656,21,3,b's',65535,0,255,b'R',45591,65), // workload_trust_domain
+    f(45676,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
+    f(45753,21,3,b's',65535,0,255,b'R',45688,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45734,10,2,b'm',102,4,255,b'S',0,0), // sds_config
+    f(45831,10,2,b'm',102,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45792,15,2,b'm',344,4,0,b'S',0,0), // tls_certificate
-    f(45195,19,3,b'm',347,4,0,b'S',0,0), // session_ticket_keys
-    f(43990,18,4,b'm',335,4,0,b'S',0,0), // validation_context
-    f(45857,14,5,b'm',65535,4,0,b'R',45807,50), // generic_secret
+    f(45889,15,2,b'm',344,4,0,b'S',0,0), // tls_certificate
+    f(45292,19,3,b'm',347,4,0,b'S',0,0), // session_ticket_keys
+    f(44087,18,4,b'm',335,4,0,b'S',0,0), // validation_context
+    f(45954,14,5,b'm',65535,4,0,b'R',45904,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(45934,8,1,b'e',51,0,255,b'S',0,0), // san_type
-    f(24672,7,2,b'm',382,4,255,b'S',0,0), // matcher
-    f(45942,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(46031,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(24769,7,2,b'm',382,4,255,b'S',0,0), // matcher
+    f(46039,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(46001,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
-    f(46018,11,2,b'm',104,12,255,b'S',0,0), // private_key
-    f(46029,8,3,b'm',104,12,255,b'S',0,0), // password
-    f(46037,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
-    f(46139,28,5,b'm',104,2,255,b'R',46048,91), // signed_certificate_timestamp
-    f(46237,20,6,b'm',65535,4,255,b'R',46167,70), // private_key_provider
-    f(14558,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(46434,6,8,b'm',104,12,255,b'R',46257,177), // pkcs12
-    f(43964,10,9,b'm',346,4,255,b'R',46440,118), // tls_params
+    f(46098,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
+    f(46115,11,2,b'm',104,12,255,b'S',0,0), // private_key
+    f(46126,8,3,b'm',104,12,255,b'S',0,0), // password
+    f(46134,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
+    f(46236,28,5,b'm',104,2,255,b'R',46145,91), // signed_certificate_timestamp
+    f(46334,20,6,b'm',65535,4,255,b'R',46264,70), // private_key_provider
+    f(14655,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(46531,6,8,b'm',104,12,255,b'R',46354,177), // pkcs12
+    f(44061,10,9,b'm',346,4,255,b'R',46537,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46609,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
-    f(46628,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
+    f(46706,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
+    f(46725,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46703,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46731,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46759,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46772,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46783,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46914,19,6,b'e',65535,2,255,b'R',46803,111), // compliance_policies
+    f(46800,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46828,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46856,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46869,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46880,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(47011,19,6,b'e',65535,2,255,b'R',46900,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46995,4,1,b'm',104,10,255,b'S',0,0), // keys
+    f(47092,4,1,b'm',104,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(45053,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
-    f(47059,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(47147,19,3,b'b',65535,0,255,b'R',47062,85), // allow_renegotiation
-    f(47166,16,4,b'm',444,4,255,b'S',0,0), // max_session_keys
-    f(47272,21,5,b'm',431,4,255,b'I',47182,90), // enforce_rsa_key_usage
-    f(47293,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(47306,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(45150,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
+    f(47156,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(47244,19,3,b'b',65535,0,255,b'R',47159,85), // allow_renegotiation
+    f(47263,16,4,b'm',444,4,255,b'S',0,0), // max_session_keys
+    f(47369,21,5,b'm',431,4,255,b'I',47279,90), // enforce_rsa_key_usage
+    f(47390,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(47403,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9622,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(10247,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47383,20,3,b'm',351,4,0,b'S',0,0), // explicit_http_config
-    f(47403,30,4,b'm',352,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47433,11,5,b'm',350,4,0,b'S',0,0), // auto_config
-    f(33885,12,6,b'm',270,2,255,b'R',47444,82), // http_filters
-    f(47526,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
-    f(7335,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27591,23,9,b'm',219,2,255,b'R',0,0), // request_mirror_policies
-    f(27277,11,10,b'm',211,2,255,b'R',0,0), // hash_policy
-    f(15006,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9719,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
+    f(10344,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(47480,20,3,b'm',351,4,0,b'S',0,0), // explicit_http_config
+    f(47500,30,4,b'm',352,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47530,11,5,b'm',350,4,0,b'S',0,0), // auto_config
+    f(33982,12,6,b'm',270,2,255,b'R',47541,82), // http_filters
+    f(47623,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
+    f(7357,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(27688,23,9,b'm',219,2,255,b'R',0,0), // request_mirror_policies
+    f(27374,11,10,b'm',211,2,255,b'R',0,0), // hash_policy
+    f(15103,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34711,22,3,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
-    f(47619,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9279,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9300,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34808,22,3,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
+    f(47716,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9182,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
-    f(9203,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
-    f(34711,22,3,b'm',65535,4,0,b'R',34688,23), // http3_protocol_options
+    f(9279,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
+    f(9300,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
+    f(34808,22,3,b'm',65535,4,0,b'R',34785,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9182,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9203,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34711,22,3,b'm',65535,4,255,b'R',34688,23), // http3_protocol_options
+    f(9279,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
+    f(9300,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
+    f(34808,22,3,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(47851,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47859,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47883,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47909,25,5,b'm',354,1,255,b'S',0,0), // initial_resource_versions
-    f(47934,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47948,12,7,b'm',447,4,255,b'S',0,0), // error_detail
-    f(47960,27,8,b'm',365,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47987,29,9,b'm',365,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47948,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47956,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47980,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(48006,25,5,b'm',354,1,255,b'S',0,0), // initial_resource_versions
+    f(48031,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48045,12,7,b'm',447,4,255,b'S',0,0), // error_detail
+    f(48057,27,8,b'm',365,2,255,b'S',0,0), // resource_locators_subscribe
+    f(48084,29,9,b'm',365,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(48142,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(48161,9,2,b'm',362,2,255,b'S',0,0), // resources
-    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48170,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48175,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(48192,13,7,b'm',103,4,255,b'S',0,0), // control_plane
-    f(48205,22,8,b'm',367,2,255,b'S',0,0), // removed_resource_names
-    f(48227,15,9,b'm',364,2,255,b'S',0,0), // resource_errors
+    f(48239,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(48258,9,2,b'm',362,2,255,b'S',0,0), // resources
+    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48267,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48272,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(48289,13,7,b'm',103,4,255,b'S',0,0), // control_plane
+    f(48302,22,8,b'm',367,2,255,b'S',0,0), // removed_resource_names
+    f(48324,15,9,b'm',364,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
-    f(48285,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47934,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47948,12,6,b'm',447,4,255,b'S',0,0), // error_detail
-    f(48299,17,7,b'm',365,2,255,b'S',0,0), // resource_locators
+    f(48382,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48031,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48045,12,6,b'm',447,4,255,b'S',0,0), // error_detail
+    f(48396,17,7,b'm',365,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(48161,9,2,b'm',430,2,255,b'S',0,0), // resources
-    f(48360,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47851,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48170,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48192,13,6,b'm',103,4,255,b'S',0,0), // control_plane
-    f(48227,15,7,b'm',364,2,255,b'S',0,0), // resource_errors
+    f(48258,9,2,b'm',430,2,255,b'S',0,0), // resources
+    f(48457,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48267,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48289,13,6,b'm',103,4,255,b'S',0,0), // control_plane
+    f(48324,15,7,b'm',364,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48420,10,1,b'm',360,4,0,b'S',0,0), // constraint
-    f(48430,14,2,b'm',359,4,0,b'S',0,0), // or_constraints
-    f(48444,15,3,b'm',359,4,0,b'S',0,0), // and_constraints
-    f(48459,15,4,b'm',358,4,0,b'S',0,0), // not_constraints
+    f(48517,10,1,b'm',360,4,0,b'S',0,0), // constraint
+    f(48527,14,2,b'm',359,4,0,b'S',0,0), // or_constraints
+    f(48541,15,3,b'm',359,4,0,b'S',0,0), // and_constraints
+    f(48556,15,4,b'm',358,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48543,11,1,b'm',358,2,255,b'S',0,0), // constraints
+    f(48640,11,1,b'm',358,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48625,6,3,b'm',361,4,0,b'S',0,0), // exists
+    f(48722,6,3,b'm',361,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48744,8,2,b'm',430,4,255,b'S',0,0), // resource
+    f(48841,8,2,b'm',430,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48752,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28330,3,6,b'm',434,4,255,b'S',0,0), // ttl
-    f(48759,13,7,b'm',363,4,255,b'S',0,0), // cache_control
-    f(48772,13,8,b'm',367,4,255,b'S',0,0), // resource_name
-    f(9567,8,9,b'm',123,4,255,b'S',0,0), // metadata
+    f(48849,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28427,3,6,b'm',434,4,255,b'S',0,0), // ttl
+    f(48856,13,7,b'm',363,4,255,b'S',0,0), // cache_control
+    f(48869,13,8,b'm',367,4,255,b'S',0,0), // resource_name
+    f(9664,8,9,b'm',123,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48833,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48930,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48772,13,1,b'm',367,4,255,b'S',0,0), // resource_name
-    f(47948,12,2,b'm',447,4,255,b'S',0,0), // error_detail
+    f(48869,13,1,b'm',367,4,255,b'S',0,0), // resource_name
+    f(48045,12,2,b'm',447,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17938,18,2,b'm',366,1,255,b'S',0,0), // dynamic_parameters
+    f(18035,18,2,b'm',366,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49031,29,2,b'm',358,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(49128,29,2,b'm',358,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49092,5,2,b'm',441,4,255,b'S',0,0), // layer
+    f(49189,5,2,b'm',441,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(49133,6,1,b'm',448,2,255,b'S',0,0), // ranges
-    f(25483,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(49230,6,1,b'm',448,2,255,b'S',0,0), // ranges
+    f(25580,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(49174,5,1,b'm',397,4,0,b'S',0,0), // range
-    f(49179,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(49271,5,1,b'm',397,4,0,b'S',0,0), // range
+    f(49276,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25471,12,2,b'm',382,4,0,b'S',0,0), // string_match
-    f(49224,13,3,b'm',369,4,0,b'S',0,0), // address_match
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25568,12,2,b'm',382,4,0,b'S',0,0), // string_match
+    f(49321,13,3,b'm',369,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28510,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49319,6,1,b'm',383,4,0,b'S',0,0), // one_of
+    f(49416,6,1,b'm',383,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49364,8,1,b'm',382,2,255,b'S',0,0), // patterns
+    f(49461,8,1,b'm',382,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',376,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',383,4,255,b'S',0,0), // value
-    f(49409,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(49506,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12721,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12818,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49495,14,1,b'm',383,2,255,b'S',0,0), // value_matchers
+    f(49592,14,1,b'm',383,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',382,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49587,7,1,b'm',380,4,255,b'S',0,0), // pattern
-    f(49594,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49684,7,1,b'm',380,4,255,b'S',0,0), // pattern
+    f(49691,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49704,10,1,b'm',381,4,0,b'I',49640,64), // google_re2
-    f(23732,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49801,10,1,b'm',381,4,0,b'I',49737,64), // google_re2
+    f(23829,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49758,16,1,b'm',444,4,255,b'I',6795,36), // max_program_size
+    f(49855,16,1,b'm',444,4,255,b'I',6817,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(49179,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29530,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49809,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29577,10,5,b'm',380,4,0,b'S',0,0), // safe_regex
-    f(49815,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49826,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24999,6,8,b'm',451,4,0,b'R',49834,52), // custom
+    f(49276,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29627,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49906,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29674,10,5,b'm',380,4,0,b'S',0,0), // safe_regex
+    f(49912,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49923,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25096,6,8,b'm',451,4,0,b'R',49931,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49920,10,1,b'm',384,4,0,b'S',0,0), // null_match
-    f(49930,12,2,b'm',370,4,0,b'S',0,0), // double_match
-    f(25471,12,3,b'm',382,4,0,b'S',0,0), // string_match
-    f(49942,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25698,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49952,10,6,b'm',373,4,0,b'S',0,0), // list_match
-    f(22807,8,7,b'm',377,4,0,b'S',0,0), // or_match
+    f(50017,10,1,b'm',384,4,0,b'S',0,0), // null_match
+    f(50027,12,2,b'm',370,4,0,b'S',0,0), // double_match
+    f(25568,12,3,b'm',382,4,0,b'S',0,0), // string_match
+    f(50039,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25795,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(50049,10,6,b'm',373,4,0,b'S',0,0), // list_match
+    f(22904,8,7,b'm',377,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
-    f(131,4,2,b'm',386,2,255,b'I',6795,36), // path
+    f(12818,3,1,b's',65535,0,255,b'I',6817,36), // key
+    f(131,4,2,b'm',386,2,255,b'I',6817,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12721,3,1,b's',65535,4,0,b'I',6795,36), // key
-    f(50086,5,2,b'u',65535,4,0,b'I',6795,36), // index
+    f(12818,3,1,b's',65535,4,0,b'I',6817,36), // key
+    f(50183,5,2,b'u',65535,4,0,b'I',6817,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(50126,7,1,b'm',390,4,0,b'I',6795,36), // request
-    f(26181,5,2,b'm',391,4,0,b'I',6795,36), // route
-    f(694,7,3,b'm',388,4,0,b'I',6795,36), // cluster
-    f(50133,4,4,b'm',389,4,0,b'I',6795,36), // host
+    f(50223,7,1,b'm',390,4,0,b'I',6817,36), // request
+    f(26278,5,2,b'm',391,4,0,b'I',6817,36), // route
+    f(694,7,3,b'm',388,4,0,b'I',6817,36), // cluster
+    f(50230,4,4,b'm',389,4,0,b'I',6817,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50335,3,1,b's',65535,0,255,b'I',6795,36), // tag
-    f(50338,7,2,b'm',395,4,0,b'I',6795,36), // literal
-    f(50345,11,3,b'm',393,4,0,b'I',6795,36), // environment
-    f(50356,14,4,b'm',394,4,0,b'I',6795,36), // request_header
-    f(9567,8,5,b'm',396,4,0,b'I',6795,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6795,36), // value
+    f(50432,3,1,b's',65535,0,255,b'I',6817,36), // tag
+    f(50435,7,2,b'm',395,4,0,b'I',6817,36), // literal
+    f(50442,11,3,b'm',393,4,0,b'I',6817,36), // environment
+    f(50453,14,4,b'm',394,4,0,b'I',6817,36), // request_header
+    f(9664,8,5,b'm',396,4,0,b'I',6817,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6817,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(18533,13,2,b's',65535,0,255,b'I',6795,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(18630,13,2,b's',65535,0,255,b'I',6817,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(18533,13,2,b's',65535,0,255,b'I',6795,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(18630,13,2,b's',65535,0,255,b'I',6817,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6795,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6817,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50530,4,1,b'm',387,4,255,b'I',6795,36), // kind
-    f(12245,12,2,b'm',385,4,255,b'I',6795,36), // metadata_key
-    f(18533,13,3,b's',65535,0,255,b'I',6795,36), // default_value
+    f(50627,4,1,b'm',387,4,255,b'I',6817,36), // kind
+    f(12342,12,2,b'm',385,4,255,b'I',6817,36), // metadata_key
+    f(18630,13,3,b's',65535,0,255,b'I',6817,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50559,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50564,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50656,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50661,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50598,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50607,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(50695,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50704,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24947,9,1,b'm',401,4,0,b'I',6795,36), // source_ip
-    f(24987,12,2,b'm',400,4,0,b'I',6795,36), // filter_state
+    f(25044,9,1,b'm',401,4,0,b'I',6817,36), // source_ip
+    f(25084,12,2,b'm',400,4,0,b'I',6817,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12721,3,1,b's',65535,0,255,b'I',6795,36), // key
+    f(12818,3,1,b's',65535,0,255,b'I',6817,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50735,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(50832,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50559,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50564,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50656,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50661,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50559,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50564,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50656,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50661,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50837,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50849,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50861,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50934,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50946,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50958,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18251,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50891,15,2,b'm',444,4,255,b'S',0,0), // tokens_per_fill
-    f(50906,13,3,b'm',434,4,255,b'S',0,0), // fill_interval
+    f(18348,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(50988,15,2,b'm',444,4,255,b'S',0,0), // tokens_per_fill
+    f(51003,13,3,b'm',434,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(51017,13,2,b'm',409,1,255,b'I',50955,62), // reference_map
-    f(51078,8,3,b'm',410,1,255,b'I',51030,48), // type_map
-    f(51086,4,4,b'm',412,4,255,b'S',0,0), // expr
-    f(51148,11,5,b'm',420,4,255,b'I',51090,58), // source_info
-    f(51218,12,6,b's',65535,0,255,b'I',51159,59), // expr_version
+    f(51114,13,2,b'm',409,1,255,b'I',51052,62), // reference_map
+    f(51175,8,3,b'm',410,1,255,b'I',51127,48), // type_map
+    f(51183,4,4,b'm',412,4,255,b'S',0,0), // expr
+    f(51245,11,5,b'm',420,4,255,b'I',51187,58), // source_info
+    f(51315,12,6,b's',65535,0,255,b'I',51256,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',425,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51366,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(51376,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51386,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51397,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51409,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51421,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51433,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51444,14,8,b'm',434,4,0,b'S',0,0), // duration_value
-    f(51458,15,9,b'm',443,4,0,b'S',0,0), // timestamp_value
+    f(51463,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(51473,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51483,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51494,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51506,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51518,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51530,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51541,14,8,b'm',434,4,0,b'S',0,0), // duration_value
+    f(51555,15,9,b'm',443,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
-    f(17835,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51502,10,3,b'm',411,4,0,b'S',0,0), // const_expr
-    f(51512,10,4,b'm',417,4,0,b'S',0,0), // ident_expr
-    f(51522,11,5,b'm',418,4,0,b'S',0,0), // select_expr
-    f(51533,9,6,b'm',413,4,0,b'S',0,0), // call_expr
-    f(51542,9,7,b'm',414,4,0,b'S',0,0), // list_expr
-    f(51551,11,8,b'm',415,4,0,b'S',0,0), // struct_expr
-    f(51627,18,9,b'm',65535,4,0,b'R',51562,65), // comprehension_expr
+    f(17932,2,2,b'l',65535,0,255,b'S',0,0), // id
+    f(51599,10,3,b'm',411,4,0,b'S',0,0), // const_expr
+    f(51609,10,4,b'm',417,4,0,b'S',0,0), // ident_expr
+    f(51619,11,5,b'm',418,4,0,b'S',0,0), // select_expr
+    f(51630,9,6,b'm',413,4,0,b'S',0,0), // call_expr
+    f(51639,9,7,b'm',414,4,0,b'S',0,0), // list_expr
+    f(51648,11,8,b'm',415,4,0,b'S',0,0), // struct_expr
+    f(51724,18,9,b'm',65535,4,0,b'R',51659,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51679,6,1,b'm',412,4,255,b'S',0,0), // target
-    f(51685,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51693,4,3,b'm',412,2,255,b'S',0,0), // args
+    f(51776,6,1,b'm',412,4,255,b'S',0,0), // target
+    f(51782,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51790,4,3,b'm',412,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51737,8,1,b'm',412,2,255,b'S',0,0), // elements
-    f(51745,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51834,8,1,b'm',412,2,255,b'S',0,0), // elements
+    f(51842,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51803,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51815,7,2,b'm',416,2,255,b'S',0,0), // entries
+    f(51900,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51912,7,2,b'm',416,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    f(17835,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51870,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(51879,7,3,b'm',412,4,0,b'S',0,0), // map_key
+    f(17932,2,1,b'l',65535,0,255,b'S',0,0), // id
+    f(51967,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(51976,7,3,b'm',412,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',412,4,255,b'S',0,0), // value
-    f(51886,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(51983,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(51971,7,1,b'm',412,4,255,b'S',0,0), // operand
-    f(40403,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(51978,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(52068,7,1,b'm',412,4,255,b'S',0,0), // operand
+    f(40500,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(52075,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(52021,11,3,b's',65535,2,255,b'I',6795,36), // overload_id
-    f(2972,5,4,b'm',411,4,255,b'I',6795,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(52118,11,3,b's',65535,2,255,b'I',6817,36), // overload_id
+    f(2972,5,4,b'm',411,4,255,b'I',6817,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(52067,14,1,b's',65535,0,255,b'I',6795,36), // syntax_version
-    f(52081,8,2,b's',65535,0,255,b'I',6795,36), // location
-    f(52089,12,3,b'i',65535,2,255,b'I',6795,36), // line_offsets
-    f(52101,9,4,b'm',424,1,255,b'I',6795,36), // positions
-    f(52110,11,5,b'm',423,1,255,b'I',6795,36), // macro_calls
-    f(17894,10,6,b'm',421,2,255,b'I',6795,36), // extensions
+    f(52164,14,1,b's',65535,0,255,b'I',6817,36), // syntax_version
+    f(52178,8,2,b's',65535,0,255,b'I',6817,36), // location
+    f(52186,12,3,b'i',65535,2,255,b'I',6817,36), // line_offsets
+    f(52198,9,4,b'm',424,1,255,b'I',6817,36), // positions
+    f(52207,11,5,b'm',423,1,255,b'I',6817,36), // macro_calls
+    f(17991,10,6,b'm',421,2,255,b'I',6817,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
-    f(17835,2,1,b's',65535,0,255,b'I',6795,36), // id
-    f(52166,19,2,b'e',55,2,255,b'I',6795,36), // affected_components
-    f(2825,7,3,b'm',422,4,255,b'I',6795,36), // version
+    f(17932,2,1,b's',65535,0,255,b'I',6817,36), // id
+    f(52263,19,2,b'e',55,2,255,b'I',6817,36), // affected_components
+    f(2825,7,3,b'm',422,4,255,b'I',6817,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(52238,5,1,b'l',65535,0,255,b'I',6795,36), // major
-    f(52243,5,2,b'l',65535,0,255,b'I',6795,36), // minor
+    f(52335,5,1,b'l',65535,0,255,b'I',6817,36), // major
+    f(52340,5,2,b'l',65535,0,255,b'I',6817,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',412,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    f(12721,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52378,3,1,b'm',435,4,0,b'I',6795,36), // dyn
-    f(52381,4,2,b'e',58,4,0,b'I',6795,36), // null
-    f(52385,9,3,b'e',56,4,0,b'I',6795,36), // primitive
-    f(52394,7,4,b'e',56,4,0,b'I',6795,36), // wrapper
-    f(52401,10,5,b'e',57,4,0,b'I',6795,36), // well_known
-    f(52411,9,6,b'm',428,4,0,b'I',6795,36), // list_type
-    f(52420,8,7,b'm',429,4,0,b'I',6795,36), // map_type
-    f(51685,8,8,b'm',427,4,0,b'I',6795,36), // function
-    f(52428,12,9,b's',65535,4,0,b'I',6795,36), // message_type
-    f(52440,10,10,b's',65535,4,0,b'I',6795,36), // type_param
-    f(2968,4,11,b'm',425,4,0,b'I',6795,36), // type
-    f(52450,5,12,b'm',435,4,0,b'I',6795,36), // error
-    f(52455,13,14,b'm',426,4,0,b'I',6795,36), // abstract_type
+    f(52475,3,1,b'm',435,4,0,b'I',6817,36), // dyn
+    f(52478,4,2,b'e',58,4,0,b'I',6817,36), // null
+    f(52482,9,3,b'e',56,4,0,b'I',6817,36), // primitive
+    f(52491,7,4,b'e',56,4,0,b'I',6817,36), // wrapper
+    f(52498,10,5,b'e',57,4,0,b'I',6817,36), // well_known
+    f(52508,9,6,b'm',428,4,0,b'I',6817,36), // list_type
+    f(52517,8,7,b'm',429,4,0,b'I',6817,36), // map_type
+    f(51782,8,8,b'm',427,4,0,b'I',6817,36), // function
+    f(52525,12,9,b's',65535,4,0,b'I',6817,36), // message_type
+    f(52537,10,10,b's',65535,4,0,b'I',6817,36), // type_param
+    f(2968,4,11,b'm',425,4,0,b'I',6817,36), // type
+    f(52547,5,12,b'm',435,4,0,b'I',6817,36), // error
+    f(52552,13,14,b'm',426,4,0,b'I',6817,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
-    f(345,4,1,b's',65535,0,255,b'I',6795,36), // name
-    f(52510,15,2,b'm',425,2,255,b'I',6795,36), // parameter_types
+    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
+    f(52607,15,2,b'm',425,2,255,b'I',6817,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52567,11,1,b'm',425,4,255,b'I',6795,36), // result_type
-    f(52578,9,2,b'm',425,2,255,b'I',6795,36), // arg_types
+    f(52664,11,1,b'm',425,4,255,b'I',6817,36), // result_type
+    f(52675,9,2,b'm',425,2,255,b'I',6817,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52625,9,1,b'm',425,4,255,b'I',6795,36), // elem_type
+    f(52722,9,1,b'm',425,4,255,b'I',6817,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52671,8,1,b'm',425,4,255,b'I',6795,36), // key_type
-    f(52679,10,2,b'm',425,4,255,b'I',6795,36), // value_type
+    f(52768,8,1,b'm',425,4,255,b'I',6817,36), // key_type
+    f(52776,10,2,b'm',425,4,255,b'I',6817,36), // value_type
     // google.protobuf.Any
-    f(47851,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47948,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4775,8 +4776,8 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52810,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52817,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52907,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52914,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4785,496 +4786,496 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(52946,6,1,b'm',446,2,255,b'S',0,0), // values
+    f(53043,6,1,b'm',446,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(53001,6,1,b'm',442,1,255,b'S',0,0), // fields
+    f(53098,6,1,b'm',442,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',446,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52810,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52817,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52907,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52914,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51366,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53141,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51421,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51376,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53153,12,5,b'm',441,4,0,b'S',0,0), // struct_value
-    f(53165,10,6,b'm',439,4,0,b'S',0,0), // list_value
+    f(51463,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53238,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51518,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51473,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53250,12,5,b'm',441,4,0,b'S',0,0), // struct_value
+    f(53262,10,6,b'm',439,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50735,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(53192,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(50832,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(53289,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',430,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14280,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14294,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
+    f(14377,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14391,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(53245,6,1,b'm',450,1,255,b'S',0,0), // params
+    f(53342,6,1,b'm',450,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53347,12,1,b'm',453,4,0,b'S',0,0), // matcher_list
-    f(53359,12,2,b'm',458,4,0,b'S',0,0), // matcher_tree
-    f(53371,11,3,b'm',461,4,255,b'S',0,0), // on_no_match
+    f(53444,12,1,b'm',453,4,0,b'S',0,0), // matcher_list
+    f(53456,12,2,b'm',458,4,0,b'S',0,0), // matcher_tree
+    f(53468,11,3,b'm',461,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53421,8,1,b'm',454,2,255,b'S',0,0), // matchers
+    f(53518,8,1,b'm',454,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53481,9,1,b'm',455,4,255,b'S',0,0), // predicate
-    f(53490,8,2,b'm',461,4,255,b'S',0,0), // on_match
+    f(53578,9,1,b'm',455,4,255,b'S',0,0), // predicate
+    f(53587,8,2,b'm',461,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53547,16,1,b'm',457,4,0,b'S',0,0), // single_predicate
-    f(53563,10,2,b'm',456,4,0,b'S',0,0), // or_matcher
-    f(53573,11,3,b'm',456,4,0,b'S',0,0), // and_matcher
-    f(53584,11,4,b'm',455,4,0,b'S',0,0), // not_matcher
+    f(53644,16,1,b'm',457,4,0,b'S',0,0), // single_predicate
+    f(53660,10,2,b'm',456,4,0,b'S',0,0), // or_matcher
+    f(53670,11,3,b'm',456,4,0,b'S',0,0), // and_matcher
+    f(53681,11,4,b'm',455,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53481,9,1,b'm',455,2,255,b'S',0,0), // predicate
+    f(53578,9,1,b'm',455,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53723,5,1,b'm',451,4,255,b'S',0,0), // input
-    f(53728,11,2,b'm',464,4,0,b'S',0,0), // value_match
-    f(53739,12,3,b'm',451,4,0,b'S',0,0), // custom_match
+    f(53820,5,1,b'm',451,4,255,b'S',0,0), // input
+    f(53825,11,2,b'm',464,4,0,b'S',0,0), // value_match
+    f(53836,12,3,b'm',451,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53723,5,1,b'm',451,4,255,b'S',0,0), // input
-    f(53790,15,2,b'm',459,4,0,b'S',0,0), // exact_match_map
-    f(53805,16,3,b'm',459,4,0,b'S',0,0), // prefix_match_map
-    f(53739,12,4,b'm',451,4,0,b'R',53821,55), // custom_match
+    f(53820,5,1,b'm',451,4,255,b'S',0,0), // input
+    f(53887,15,2,b'm',459,4,0,b'S',0,0), // exact_match_map
+    f(53902,16,3,b'm',459,4,0,b'S',0,0), // prefix_match_map
+    f(53836,12,4,b'm',451,4,0,b'R',53918,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(53924,3,1,b'm',460,1,255,b'S',0,0), // map
+    f(54021,3,1,b'm',460,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12721,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',461,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24672,7,1,b'm',452,4,0,b'S',0,0), // matcher
-    f(24478,6,2,b'm',451,4,0,b'S',0,0), // action
-    f(54057,13,3,b'b',65535,0,255,b'R',54019,38), // keep_matching
+    f(24769,7,1,b'm',452,4,0,b'S',0,0), // matcher
+    f(24575,6,2,b'm',451,4,0,b'S',0,0), // action
+    f(54154,13,3,b'b',65535,0,255,b'R',54116,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49704,10,1,b'm',463,4,0,b'S',0,0), // google_re2
-    f(23732,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49801,10,1,b'm',463,4,0,b'S',0,0), // google_re2
+    f(23829,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(49179,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29530,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49809,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29577,10,5,b'm',462,4,0,b'S',0,0), // safe_regex
-    f(49815,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49826,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(24999,6,8,b'm',451,4,0,b'R',49834,52), // custom
+    f(49276,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29627,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49906,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29674,10,5,b'm',462,4,0,b'S',0,0), // safe_regex
+    f(49912,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49923,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25096,6,8,b'm',451,4,0,b'R',49931,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(54177,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(54274,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54337,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54384,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54443,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54514,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54558,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54611,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54855,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(54976,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(55064,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(55166,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(55253,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55333,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55462,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55552,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55687,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55722,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55860,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(55917,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(56016,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(56066,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(56151,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(56191,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(56240,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56362,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56446,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56509,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56601,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56655,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56702,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56741,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56865,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(56966,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(57076,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(57145,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57432,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57487,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57588,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57706,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(57811,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(57917,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(58088,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(58201,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(58397,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58542,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58635,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58754,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(58890,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(58994,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(59121,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(59242,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(59364,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(59467,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59540,24,212,57), // envoy.type.v3.StatusCode
-    e(60358,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(60489,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60590,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60677,25,284,1), // google.protobuf.NullValue
+    e(54274,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(54371,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54434,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54481,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54540,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54611,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54655,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54708,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54952,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(55073,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(55161,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(55263,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(55350,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55430,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55559,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55649,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55784,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55819,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55957,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(56014,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(56113,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(56163,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(56248,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(56288,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(56337,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56459,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56543,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56606,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56698,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56752,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56799,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56838,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56962,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(57063,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(57173,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(57242,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57529,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57584,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57685,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57803,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(57908,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(58014,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(58185,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(58298,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(58494,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58639,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58732,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58851,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(58987,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(59091,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(59218,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(59339,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(59461,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(59564,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59637,24,212,57), // envoy.type.v3.StatusCode
+    e(60455,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(60586,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60687,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60774,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(54212,7,0), // UNKNOWN
-    v(54219,9,1), // REQUESTED
-    v(54228,14,2), // DOES_NOT_EXIST
-    v(54242,5,3), // ACKED
-    v(54247,6,4), // NACKED
-    v(54253,14,5), // RECEIVED_ERROR
-    v(54267,7,6), // TIMEOUT
+    v(54309,7,0), // UNKNOWN
+    v(54316,9,1), // REQUESTED
+    v(54325,14,2), // DOES_NOT_EXIST
+    v(54339,5,3), // ACKED
+    v(54344,6,4), // NACKED
+    v(54350,14,5), // RECEIVED_ERROR
+    v(54364,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54321,7,0), // Gradual
-    v(54328,9,1), // Immediate
+    v(54418,7,0), // Gradual
+    v(54425,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54380,2,0), // v4
-    v(54382,2,1), // v6
+    v(54477,2,0), // v4
+    v(54479,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54422,5,0), // Serve
-    v(54427,8,1), // Validate
-    v(54435,8,2), // InitOnly
+    v(54519,5,0), // Serve
+    v(54524,8,1), // Validate
+    v(54532,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54474,4,0), // LIVE
-    v(54478,8,1), // DRAINING
-    v(54486,16,2), // PRE_INITIALIZING
-    v(54502,12,3), // INITIALIZING
+    v(54571,4,0), // LIVE
+    v(54575,8,1), // DRAINING
+    v(54583,16,2), // PRE_INITIALIZING
+    v(54599,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54546,7,0), // COUNTER
-    v(54553,5,1), // GAUGE
+    v(54643,7,0), // COUNTER
+    v(54650,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54603,2,0), // EQ
-    v(54605,2,1), // GE
-    v(54607,2,2), // LE
-    v(54609,2,3), // NE
+    v(54700,2,0), // EQ
+    v(54702,2,1), // GE
+    v(54704,2,2), // LE
+    v(54706,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54660,2,0), // OK
-    v(54662,8,1), // CANCELED
-    v(54212,7,2), // UNKNOWN
-    v(54670,16,3), // INVALID_ARGUMENT
-    v(54686,17,4), // DEADLINE_EXCEEDED
-    v(54703,9,5), // NOT_FOUND
-    v(54712,14,6), // ALREADY_EXISTS
-    v(54726,17,7), // PERMISSION_DENIED
-    v(54743,18,8), // RESOURCE_EXHAUSTED
-    v(54761,19,9), // FAILED_PRECONDITION
-    v(54780,7,10), // ABORTED
-    v(54787,12,11), // OUT_OF_RANGE
-    v(54799,13,12), // UNIMPLEMENTED
-    v(54812,8,13), // INTERNAL
-    v(54820,11,14), // UNAVAILABLE
-    v(54831,9,15), // DATA_LOSS
-    v(54840,15,16), // UNAUTHENTICATED
+    v(54757,2,0), // OK
+    v(54759,8,1), // CANCELED
+    v(54309,7,2), // UNKNOWN
+    v(54767,16,3), // INVALID_ARGUMENT
+    v(54783,17,4), // DEADLINE_EXCEEDED
+    v(54800,9,5), // NOT_FOUND
+    v(54809,14,6), // ALREADY_EXISTS
+    v(54823,17,7), // PERMISSION_DENIED
+    v(54840,18,8), // RESOURCE_EXHAUSTED
+    v(54858,19,9), // FAILED_PRECONDITION
+    v(54877,7,10), // ABORTED
+    v(54884,12,11), // OUT_OF_RANGE
+    v(54896,13,12), // UNIMPLEMENTED
+    v(54909,8,13), // INTERNAL
+    v(54917,11,14), // UNAVAILABLE
+    v(54928,9,15), // DATA_LOSS
+    v(54937,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(54916,14,0), // REQUEST_HEADER
-    v(54930,15,1), // REQUEST_TRAILER
-    v(54945,15,2), // RESPONSE_HEADER
-    v(54960,16,3), // RESPONSE_TRAILER
+    v(55013,14,0), // REQUEST_HEADER
+    v(55027,15,1), // REQUEST_TRAILER
+    v(55042,15,2), // RESPONSE_HEADER
+    v(55057,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(54212,7,0), // UNKNOWN
-    v(55039,4,1), // KILL
-    v(55043,9,2), // MULTIKILL
-    v(55052,8,3), // MEGAMISS
-    v(55060,4,4), // MISS
+    v(54309,7,0), // UNKNOWN
+    v(55136,4,1), // KILL
+    v(55140,9,2), // MULTIKILL
+    v(55149,8,3), // MEGAMISS
+    v(55157,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(55120,23,0), // USE_CONFIGURED_PROTOCOL
-    v(55143,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(55217,23,0), // USE_CONFIGURED_PROTOCOL
+    v(55240,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(55211,6,0), // STATIC
-    v(55217,10,1), // STRICT_DNS
-    v(55227,11,2), // LOGICAL_DNS
-    v(55238,3,3), // EDS
-    v(55241,12,4), // ORIGINAL_DST
+    v(55308,6,0), // STATIC
+    v(55314,10,1), // STRICT_DNS
+    v(55324,11,2), // LOGICAL_DNS
+    v(55335,3,3), // EDS
+    v(55338,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(55300,4,0), // AUTO
-    v(55304,7,1), // V4_ONLY
-    v(55311,7,2), // V6_ONLY
-    v(55318,12,3), // V4_PREFERRED
-    v(55330,3,4), // ALL
+    v(55397,4,0), // AUTO
+    v(55401,7,1), // V4_ONLY
+    v(55408,7,2), // V6_ONLY
+    v(55415,12,3), // V4_PREFERRED
+    v(55427,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55373,11,0), // ROUND_ROBIN
-    v(55384,13,1), // LEAST_REQUEST
-    v(55397,9,2), // RING_HASH
-    v(55406,6,3), // RANDOM
-    v(55412,6,5), // MAGLEV
-    v(55418,16,6), // CLUSTER_PROVIDED
-    v(55434,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55470,11,0), // ROUND_ROBIN
+    v(55481,13,1), // LEAST_REQUEST
+    v(55494,9,2), // RING_HASH
+    v(55503,6,3), // RANDOM
+    v(55509,6,5), // MAGLEV
+    v(55515,16,6), // CLUSTER_PROVIDED
+    v(55531,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55537,7,0), // DEFAULT
-    v(55544,2,1), // V4
-    v(55546,2,2), // V6
-    v(55548,4,3), // PIPE
-    v(54812,8,4), // INTERNAL
+    v(55634,7,0), // DEFAULT
+    v(55641,2,1), // V4
+    v(55643,2,2), // V6
+    v(55645,4,3), // PIPE
+    v(54909,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55596,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55633,4,1), // REST
-    v(55637,4,2), // GRPC
-    v(55641,10,3), // DELTA_GRPC
-    v(55651,15,5), // AGGREGATED_GRPC
-    v(55666,21,6), // AGGREGATED_DELTA_GRPC
+    v(55693,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55730,4,1), // REST
+    v(55734,4,2), // GRPC
+    v(55738,10,3), // DELTA_GRPC
+    v(55748,15,5), // AGGREGATED_GRPC
+    v(55763,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(55300,4,0), // AUTO
-    v(55718,2,1), // V2
-    v(55720,2,2), // V3
+    v(55397,4,0), // AUTO
+    v(55815,2,1), // V2
+    v(55817,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55779,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55802,13,1), // ADD_IF_ABSENT
-    v(55815,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55841,19,3), // OVERWRITE_IF_EXISTS
+    v(55876,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55899,13,1), // ADD_IF_ABSENT
+    v(55912,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55938,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(54212,7,0), // UNKNOWN
-    v(55893,7,1), // HEALTHY
-    v(55900,9,2), // UNHEALTHY
-    v(54478,8,3), // DRAINING
-    v(54267,7,4), // TIMEOUT
-    v(55909,8,5), // DEGRADED
+    v(54309,7,0), // UNKNOWN
+    v(55990,7,1), // HEALTHY
+    v(55997,9,2), // UNHEALTHY
+    v(54575,8,3), // DRAINING
+    v(54364,7,4), // TIMEOUT
+    v(56006,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(55986,5,0), // ALLOW
-    v(55991,14,1), // REJECT_REQUEST
-    v(56005,11,2), // DROP_HEADER
+    v(56083,5,0), // ALLOW
+    v(56088,14,1), // REJECT_REQUEST
+    v(56102,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(56064,2,0), // V1
-    v(55718,2,1), // V2
+    v(56161,2,0), // V1
+    v(55815,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(56133,11,0), // INCLUDE_ALL
-    v(56144,7,1), // INCLUDE
+    v(56230,11,0), // INCLUDE_ALL
+    v(56241,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55537,7,0), // DEFAULT
-    v(56187,4,1), // HIGH
+    v(55634,7,0), // DEFAULT
+    v(56284,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(56234,3,0), // TCP
-    v(56237,3,1), // UDP
+    v(56331,3,0), // TCP
+    v(56334,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(56289,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56318,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56340,22,2), // SOCKET_IP_VERSION_IPV6
+    v(56386,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56415,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56437,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56407,13,0), // STATE_PREBIND
-    v(56420,11,1), // STATE_BOUND
-    v(56431,15,2), // STATE_LISTENING
+    v(56504,13,0), // STATE_PREBIND
+    v(56517,11,1), // STATE_BOUND
+    v(56528,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56483,11,0), // UNSPECIFIED
-    v(56494,7,1), // INBOUND
-    v(56501,8,2), // OUTBOUND
+    v(56580,11,0), // UNSPECIFIED
+    v(56591,7,1), // INBOUND
+    v(56598,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56571,3,0), // ANY
-    v(56574,19,1), // SAME_IP_OR_LOOPBACK
-    v(56593,8,2), // EXTERNAL
+    v(56668,3,0), // ANY
+    v(56671,19,1), // SAME_IP_OR_LOOPBACK
+    v(56690,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55537,7,0), // DEFAULT
-    v(56644,11,1), // MODIFY_ONLY
+    v(55634,7,0), // DEFAULT
+    v(56741,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56690,7,0), // DYNAMIC
-    v(56697,5,1), // ROUTE
+    v(56787,7,0), // DYNAMIC
+    v(56794,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(55986,5,0), // ALLOW
-    v(56734,4,1), // DENY
-    v(56738,3,2), // LOG
+    v(56083,5,0), // ALLOW
+    v(56831,4,1), // DENY
+    v(56835,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56798,17,0), // MOVED_PERMANENTLY
-    v(56815,5,1), // FOUND
-    v(56820,9,2), // SEE_OTHER
-    v(56829,18,3), // TEMPORARY_REDIRECT
-    v(56847,18,4), // PERMANENT_REDIRECT
+    v(56895,17,0), // MOVED_PERMANENTLY
+    v(56912,5,1), // FOUND
+    v(56917,9,2), // SEE_OTHER
+    v(56926,18,3), // TEMPORARY_REDIRECT
+    v(56944,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(56926,19,0), // SERVICE_UNAVAILABLE
-    v(54703,9,1), // NOT_FOUND
-    v(56945,21,2), // INTERNAL_SERVER_ERROR
+    v(57023,19,0), // SERVICE_UNAVAILABLE
+    v(54800,9,1), // NOT_FOUND
+    v(57042,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(57022,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(57052,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(57119,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(57149,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(57128,4,0), // NONE
-    v(57132,13,1), // EXTERNAL_ONLY
-    v(55330,3,2), // ALL
+    v(57225,4,0), // NONE
+    v(57229,13,1), // EXTERNAL_ONLY
+    v(55427,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(57182,6,0), // NotSet
-    v(57188,20,1), // TcpUpstreamConnected
-    v(57208,11,2), // TcpPeriodic
-    v(57219,16,3), // TcpConnectionEnd
-    v(57235,15,4), // DownstreamStart
-    v(57250,18,5), // DownstreamPeriodic
-    v(57268,13,6), // DownstreamEnd
-    v(57281,17,7), // UpstreamPoolReady
-    v(57298,16,8), // UpstreamPeriodic
-    v(57314,11,9), // UpstreamEnd
-    v(57325,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(57364,26,11), // UdpTunnelUpstreamConnected
-    v(57390,11,12), // UdpPeriodic
-    v(57401,13,13), // UdpSessionEnd
-    v(57414,18,14), // TcpConnectionStart
+    v(57279,6,0), // NotSet
+    v(57285,20,1), // TcpUpstreamConnected
+    v(57305,11,2), // TcpPeriodic
+    v(57316,16,3), // TcpConnectionEnd
+    v(57332,15,4), // DownstreamStart
+    v(57347,18,5), // DownstreamPeriodic
+    v(57365,13,6), // DownstreamEnd
+    v(57378,17,7), // UpstreamPoolReady
+    v(57395,16,8), // UpstreamPeriodic
+    v(57411,11,9), // UpstreamEnd
+    v(57422,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(57461,26,11), // UdpTunnelUpstreamConnected
+    v(57487,11,12), // UdpPeriodic
+    v(57498,13,13), // UdpSessionEnd
+    v(57511,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56483,11,0), // UNSPECIFIED
-    v(55300,4,1), // AUTO
-    v(55304,7,2), // V4_ONLY
-    v(55311,7,3), // V6_ONLY
-    v(55318,12,4), // V4_PREFERRED
-    v(55330,3,5), // ALL
+    v(56580,11,0), // UNSPECIFIED
+    v(55397,4,1), // AUTO
+    v(55401,7,2), // V4_ONLY
+    v(55408,7,3), // V6_ONLY
+    v(55415,12,4), // V4_PREFERRED
+    v(55427,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(57128,4,0), // NONE
-    v(57574,4,1), // ONCE
-    v(57578,10,2), // TRANSITIVE
+    v(57225,4,0), // NONE
+    v(57671,4,1), // ONCE
+    v(57675,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56483,11,0), // UNSPECIFIED
-    v(57686,14,1), // SANITIZED_UTF8
-    v(57700,6,2), // BASE64
+    v(56580,11,0), // UNSPECIFIED
+    v(57783,14,1), // SANITIZED_UTF8
+    v(57797,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(57783,16,0), // DYNAMIC_METADATA
-    v(57799,12,1), // FILTER_STATE
+    v(57880,16,0), // DYNAMIC_METADATA
+    v(57896,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(55300,4,0), // AUTO
-    v(57902,5,1), // HTTP1
-    v(57907,5,2), // HTTP2
-    v(57912,5,3), // HTTP3
+    v(55397,4,0), // AUTO
+    v(57999,5,1), // HTTP1
+    v(58004,5,2), // HTTP2
+    v(58009,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(58023,8,0), // SANITIZE
-    v(58031,12,1), // FORWARD_ONLY
-    v(58043,14,2), // APPEND_FORWARD
-    v(58057,12,3), // SANITIZE_SET
-    v(58069,19,4), // ALWAYS_FORWARD_ONLY
+    v(58120,8,0), // SANITIZE
+    v(58128,12,1), // FORWARD_ONLY
+    v(58140,14,2), // APPEND_FORWARD
+    v(58154,12,3), // SANITIZE_SET
+    v(58166,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(58193,4,0), // TEXT
-    v(58197,4,1), // JSON
+    v(58290,4,0), // TEXT
+    v(58294,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(58311,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(58342,14,1), // KEEP_UNCHANGED
-    v(55991,14,2), // REJECT_REQUEST
-    v(58356,21,3), // UNESCAPE_AND_REDIRECT
-    v(58377,20,4), // UNESCAPE_AND_FORWARD
+    v(58408,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(58439,14,1), // KEEP_UNCHANGED
+    v(56088,14,2), // REJECT_REQUEST
+    v(58453,21,3), // UNESCAPE_AND_REDIRECT
+    v(58474,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(58505,9,0), // OVERWRITE
-    v(58514,16,1), // APPEND_IF_ABSENT
-    v(58530,12,2), // PASS_THROUGH
+    v(58602,9,0), // OVERWRITE
+    v(58611,16,1), // APPEND_IF_ABSENT
+    v(58627,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58603,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58625,10,1), // CONTINUOUS
+    v(58700,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58722,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58700,9,0), // IMMEDIATE
-    v(58709,18,1), // ON_DOWNSTREAM_DATA
-    v(58727,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58797,9,0), // IMMEDIATE
+    v(58806,18,1), // ON_DOWNSTREAM_DATA
+    v(58824,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58853,17,0), // HEALTHY_HOSTS_NUM
-    v(58870,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58950,17,0), // HEALTHY_HOSTS_NUM
+    v(58967,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(58976,9,0), // N_CHOICES
-    v(58985,9,1), // FULL_SCAN
+    v(59073,9,0), // N_CHOICES
+    v(59082,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(59087,18,0), // VERIFY_TRUST_CHAIN
-    v(59105,16,1), // ACCEPT_UNTRUSTED
+    v(59184,18,0), // VERIFY_TRUST_CHAIN
+    v(59202,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(59200,16,0), // LENIENT_STAPLING
-    v(59216,15,1), // STRICT_STAPLING
-    v(59231,11,2), // MUST_STAPLE
+    v(59297,16,0), // LENIENT_STAPLING
+    v(59313,15,1), // STRICT_STAPLING
+    v(59328,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(59313,20,0), // SAN_TYPE_UNSPECIFIED
-    v(59333,5,1), // EMAIL
-    v(59338,3,2), // DNS
-    v(59341,3,3), // URI
-    v(59344,10,4), // IP_ADDRESS
-    v(59354,10,5), // OTHER_NAME
+    v(59410,20,0), // SAN_TYPE_UNSPECIFIED
+    v(59430,5,1), // EMAIL
+    v(59435,3,2), // DNS
+    v(59438,3,3), // URI
+    v(59441,10,4), // IP_ADDRESS
+    v(59451,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(59431,8,0), // TLS_AUTO
-    v(59439,7,1), // TLSv1_0
-    v(59446,7,2), // TLSv1_1
-    v(59453,7,3), // TLSv1_2
-    v(59460,7,4), // TLSv1_3
+    v(59528,8,0), // TLS_AUTO
+    v(59536,7,1), // TLSv1_0
+    v(59543,7,2), // TLSv1_1
+    v(59550,7,3), // TLSv1_2
+    v(59557,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59514,7,0), // HUNDRED
-    v(59521,12,1), // TEN_THOUSAND
-    v(59533,7,2), // MILLION
+    v(59611,7,0), // HUNDRED
+    v(59618,12,1), // TEN_THOUSAND
+    v(59630,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59564,5,0), // Empty
-    v(59569,8,100), // Continue
-    v(54660,2,200), // OK
-    v(59577,7,201), // Created
-    v(59584,8,202), // Accepted
-    v(59592,27,203), // NonAuthoritativeInformation
-    v(59619,9,204), // NoContent
-    v(59628,12,205), // ResetContent
-    v(59640,14,206), // PartialContent
-    v(59654,11,207), // MultiStatus
-    v(59665,15,208), // AlreadyReported
-    v(59680,6,226), // IMUsed
-    v(59686,15,300), // MultipleChoices
-    v(59701,16,301), // MovedPermanently
-    v(59717,5,302), // Found
-    v(59722,8,303), // SeeOther
-    v(59730,11,304), // NotModified
-    v(59741,8,305), // UseProxy
-    v(59749,17,307), // TemporaryRedirect
-    v(59766,17,308), // PermanentRedirect
-    v(59783,10,400), // BadRequest
-    v(59793,12,401), // Unauthorized
-    v(59805,15,402), // PaymentRequired
-    v(59820,9,403), // Forbidden
-    v(59829,8,404), // NotFound
-    v(59837,16,405), // MethodNotAllowed
-    v(59853,13,406), // NotAcceptable
-    v(59866,27,407), // ProxyAuthenticationRequired
-    v(59893,14,408), // RequestTimeout
-    v(59907,8,409), // Conflict
-    v(59915,4,410), // Gone
-    v(59919,14,411), // LengthRequired
-    v(59933,18,412), // PreconditionFailed
-    v(59951,15,413), // PayloadTooLarge
-    v(59966,10,414), // URITooLong
-    v(59976,20,415), // UnsupportedMediaType
-    v(59996,19,416), // RangeNotSatisfiable
-    v(60015,17,417), // ExpectationFailed
-    v(60032,18,421), // MisdirectedRequest
-    v(60050,19,422), // UnprocessableEntity
-    v(60069,6,423), // Locked
-    v(60075,16,424), // FailedDependency
-    v(60091,15,426), // UpgradeRequired
-    v(60106,20,428), // PreconditionRequired
-    v(60126,15,429), // TooManyRequests
-    v(60141,27,431), // RequestHeaderFieldsTooLarge
-    v(60168,19,500), // InternalServerError
-    v(60187,14,501), // NotImplemented
-    v(60201,10,502), // BadGateway
-    v(60211,18,503), // ServiceUnavailable
-    v(60229,14,504), // GatewayTimeout
-    v(60243,23,505), // HTTPVersionNotSupported
-    v(60266,21,506), // VariantAlsoNegotiates
-    v(60287,19,507), // InsufficientStorage
-    v(60306,12,508), // LoopDetected
-    v(60318,11,510), // NotExtended
-    v(60329,29,511), // NetworkAuthenticationRequired
+    v(59661,5,0), // Empty
+    v(59666,8,100), // Continue
+    v(54757,2,200), // OK
+    v(59674,7,201), // Created
+    v(59681,8,202), // Accepted
+    v(59689,27,203), // NonAuthoritativeInformation
+    v(59716,9,204), // NoContent
+    v(59725,12,205), // ResetContent
+    v(59737,14,206), // PartialContent
+    v(59751,11,207), // MultiStatus
+    v(59762,15,208), // AlreadyReported
+    v(59777,6,226), // IMUsed
+    v(59783,15,300), // MultipleChoices
+    v(59798,16,301), // MovedPermanently
+    v(59814,5,302), // Found
+    v(59819,8,303), // SeeOther
+    v(59827,11,304), // NotModified
+    v(59838,8,305), // UseProxy
+    v(59846,17,307), // TemporaryRedirect
+    v(59863,17,308), // PermanentRedirect
+    v(59880,10,400), // BadRequest
+    v(59890,12,401), // Unauthorized
+    v(59902,15,402), // PaymentRequired
+    v(59917,9,403), // Forbidden
+    v(59926,8,404), // NotFound
+    v(59934,16,405), // MethodNotAllowed
+    v(59950,13,406), // NotAcceptable
+    v(59963,27,407), // ProxyAuthenticationRequired
+    v(59990,14,408), // RequestTimeout
+    v(60004,8,409), // Conflict
+    v(60012,4,410), // Gone
+    v(60016,14,411), // LengthRequired
+    v(60030,18,412), // PreconditionFailed
+    v(60048,15,413), // PayloadTooLarge
+    v(60063,10,414), // URITooLong
+    v(60073,20,415), // UnsupportedMediaType
+    v(60093,19,416), // RangeNotSatisfiable
+    v(60112,17,417), // ExpectationFailed
+    v(60129,18,421), // MisdirectedRequest
+    v(60147,19,422), // UnprocessableEntity
+    v(60166,6,423), // Locked
+    v(60172,16,424), // FailedDependency
+    v(60188,15,426), // UpgradeRequired
+    v(60203,20,428), // PreconditionRequired
+    v(60223,15,429), // TooManyRequests
+    v(60238,27,431), // RequestHeaderFieldsTooLarge
+    v(60265,19,500), // InternalServerError
+    v(60284,14,501), // NotImplemented
+    v(60298,10,502), // BadGateway
+    v(60308,18,503), // ServiceUnavailable
+    v(60326,14,504), // GatewayTimeout
+    v(60340,23,505), // HTTPVersionNotSupported
+    v(60363,21,506), // VariantAlsoNegotiates
+    v(60384,19,507), // InsufficientStorage
+    v(60403,12,508), // LoopDetected
+    v(60415,11,510), // NotExtended
+    v(60426,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(60413,21,0), // COMPONENT_UNSPECIFIED
-    v(60434,16,1), // COMPONENT_PARSER
-    v(60450,22,2), // COMPONENT_TYPE_CHECKER
-    v(60472,17,3), // COMPONENT_RUNTIME
+    v(60510,21,0), // COMPONENT_UNSPECIFIED
+    v(60531,16,1), // COMPONENT_PARSER
+    v(60547,22,2), // COMPONENT_TYPE_CHECKER
+    v(60569,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60532,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60558,4,1), // BOOL
-    v(60562,5,2), // INT64
-    v(60567,6,3), // UINT64
-    v(60573,6,4), // DOUBLE
-    v(60579,6,5), // STRING
-    v(60585,5,6), // BYTES
+    v(60629,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60655,4,1), // BOOL
+    v(60659,5,2), // INT64
+    v(60664,6,3), // UINT64
+    v(60670,6,4), // DOUBLE
+    v(60676,6,5), // STRING
+    v(60682,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60633,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56571,3,1), // ANY
-    v(60660,9,2), // TIMESTAMP
-    v(60669,8,3), // DURATION
+    v(60730,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56668,3,1), // ANY
+    v(60757,9,2), // TIMESTAMP
+    v(60766,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60702,10,0), // NULL_VALUE
+    v(60799,10,0), // NULL_VALUE
 ];
