@@ -3,9 +3,11 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Route;
 use crate::http::headers::Headers;
@@ -14,6 +16,7 @@ use crate::http::router::Followed;
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::{LogKind, Moments, Record, RequestState};
+use crate::tls::stream::Handshake;
 
 /// The facts of one stream, filled in as they become known.
 pub struct StreamInfo {
@@ -43,8 +46,10 @@ pub struct StreamInfo {
     pub upstream_version: Option<Version>,
     /// Our end of that connection.
     pub upstream_local: Option<SocketAddr>,
+    /// What the TLS handshake of that connection agreed on.
+    pub upstream_tls: Option<Rc<Handshake>>,
     /// The cluster.
-    pub cluster: Option<Arc<str>>,
+    pub cluster: Option<Arc<Cluster>>,
     /// The route.
     pub route: Option<Arc<Route>>,
     /// How often an endpoint was tried.
@@ -76,6 +81,7 @@ impl StreamInfo {
             endpoints_before: Vec::new(),
             upstream_version: None,
             upstream_local: None,
+            upstream_tls: None,
             cluster: None,
             route: None,
             attempts: 0,
@@ -132,7 +138,9 @@ impl StreamInfo {
             upstream_version: self.upstream_version,
             upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
             upstream_local: self.upstream_local,
-            upstream_cluster: self.cluster.as_ref(),
+            upstream_tls: self.upstream_tls.as_deref(),
+            upstream_cluster: self.cluster.as_ref().map(|cluster| &cluster.name),
+            upstream_cluster_told: self.cluster.as_ref().map(|cluster| &cluster.stat_name),
             route_name: self.route.as_ref().map_or("", |route| &route.name),
             attempts: self.attempts,
             local_reply_body: b"",

@@ -13,10 +13,11 @@ use envoy_types::pb::envoy::extensions::access_loggers::filters::cel::v3::Expres
 use super::cel;
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
-    Together as _, Within as _, each, enumeration, named, one_of, refuse, required,
+    Together as _, Within as _, each, enumeration, flag, named, one_of, refuse, required,
 };
-use super::matcher;
+use super::{matcher, metadata_matcher};
 use crate::config::error::{ConfigError, Result};
+use crate::config::metadata_matcher::MetadataMatcher;
 use crate::runtime_layer;
 use crate::telemetry::access_log::filter::{Comparison, LogFilter, Operation};
 use crate::telemetry::access_log::flags::Flags;
@@ -57,11 +58,21 @@ pub fn build(proto: &proto::AccessLogFilter) -> Result<LogFilter> {
                     (extension.build)(&any.value).within("typed_config")
                 })
                 .within("extension_filter")?,
-            Proto::MetadataFilter(_) => {
-                return Err(ConfigError::new(
-                    "metadata_filter",
-                    "is not supported: match a header with header_filter",
-                ));
+            Proto::MetadataFilter(filter) => {
+                let matcher = filter.matcher.as_ref().map(metadata_matcher::build);
+                LogFilter::Metadata {
+                    matcher: matcher
+                        .transpose()
+                        .within("matcher")
+                        .within("metadata_filter")?
+                        .map(|matcher| MetadataMatcher {
+                            // As in Envoy it has no effect here.
+                            invert: false,
+                            ..matcher
+                        })
+                        .map(Box::new),
+                    unless_there: flag(&filter.match_if_key_not_found).unwrap_or(true),
+                }
             }
         },
     )

@@ -355,7 +355,7 @@ fn find(
 /// Tells the log of the cluster of a request that is not forwarded there, or not yet.
 fn tell_cluster(context: &Context, name: Option<&str>, info: &mut StreamInfo) {
     let cluster = name.and_then(|name| context.worker.clusters.cluster(name));
-    info.cluster = cluster.map(|cluster| cluster.config().name.clone());
+    info.cluster = cluster.map(|cluster| cluster.config().clone());
 }
 
 /// `flush_access_log_on_new_request`: before anything is done with it.

@@ -138,7 +138,7 @@ pub async fn forward<'f>(
             Flags::NO_CLUSTER_FOUND,
         ));
     };
-    stream.info.cluster = Some(cluster.config().name.clone());
+    stream.info.cluster = Some(cluster.config().clone());
     let deadlines = deadlines(stream, forward);
     let finished = request::finish(stream, route, forward, host, levels, deadlines.response);
     if let Err(answer) = finished {
@@ -225,6 +225,7 @@ async fn attempt_and_retry(
         }
         stream.info.upstream_version = Some(exchange.version());
         stream.info.upstream_local = exchange.local_addr();
+        stream.info.upstream_tls = exchange.tls().cloned();
         if stream.context.manager.scheme == SchemeRule::MatchUpstream {
             stream.request.scheme = request::scheme_of(cluster);
         }

@@ -62,6 +62,7 @@ pub async fn open(
         Err(error) => return failure::reply(stream, cluster, error, None),
     };
     stream.info.upstream_local = tcp.stream.local_addr();
+    stream.info.upstream_tls = tcp.stream.handshake().cloned();
     for stats in stream.counted.iter() {
         stats.total.increment(1);
     }

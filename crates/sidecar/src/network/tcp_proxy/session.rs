@@ -26,7 +26,7 @@ use crate::runtime::timer::Timer;
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::{LogKind, Record};
-use crate::tls::stream::Stream;
+use crate::tls::stream::{Handshake, Stream};
 use crate::upstream::Client;
 use crate::upstream::exchange::Event;
 
@@ -42,6 +42,7 @@ pub(super) struct Session {
     cluster: Option<Arc<str>>,
     endpoint: Option<Arc<Endpoint>>,
     upstream_local: Option<SocketAddr>,
+    upstream_tls: Option<Rc<Handshake>>,
     attempts: u32,
 }
 
@@ -65,6 +66,7 @@ impl Session {
             cluster: None,
             endpoint: None,
             upstream_local: None,
+            upstream_tls: None,
             attempts: 0,
         }
     }
@@ -110,6 +112,7 @@ impl Session {
     ) {
         let upstream = dialled.upstream;
         let local = upstream.stream.local_addr();
+        self.upstream_tls = upstream.stream.handshake().cloned();
         self.connected(dialled.cluster, upstream.endpoint, local, dialled.attempts);
         if let Some(error) = dialled.broken {
             tracing::debug!(connection = self.connection.id, %error, "upstream broke at once");
@@ -325,6 +328,8 @@ impl Session {
         if logs.is_empty() {
             return;
         }
+        let cluster = self.cluster.as_ref();
+        let told = cluster.and_then(|name| self.worker.clusters.cluster(name));
         let record = Record {
             kind,
             flags: self.flags,
@@ -333,7 +338,12 @@ impl Session {
             bytes_sent: self.sent.get(),
             upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
             upstream_local: self.upstream_local,
-            upstream_cluster: self.cluster.as_ref(),
+            upstream_tls: self.upstream_tls.as_deref(),
+            upstream_cluster: cluster,
+            upstream_cluster_told: match &told {
+                Some(cluster) => Some(&cluster.config().stat_name),
+                None => cluster,
+            },
             attempts: self.attempts,
             ..Record::of_connection(&self.connection)
         };

@@ -7,6 +7,7 @@ use super::flags::Flags;
 use super::format::grpc;
 use super::record::{LogKind, Record};
 use crate::config::matcher::HeaderMatcher;
+use crate::config::metadata_matcher::{self, MetadataMatcher};
 use crate::http::headers::Name;
 use crate::matching::cel::Expression;
 use crate::runtime::random::Random;
@@ -47,6 +48,13 @@ pub enum LogFilter {
     },
     /// `extension_filter` with an expression that must be true.
     Expression(Arc<Expression>),
+    /// `metadata_filter`
+    Metadata {
+        /// `matcher`; `None`: no value is looked at.
+        matcher: Option<Box<MetadataMatcher>>,
+        /// `match_if_key_not_found`
+        unless_there: bool,
+    },
     /// `log_type_filter`
     Kind {
         /// The types.
@@ -118,9 +126,31 @@ impl LogFilter {
                 found != *exclude
             }
             LogFilter::Expression(expression) => expression.holds(record),
+            LogFilter::Metadata {
+                matcher,
+                unless_there,
+            } => matcher
+                .as_ref()
+                .and_then(|matcher| of_metadata(matcher, record))
+                .unwrap_or(*unless_there),
             LogFilter::Kind { kinds, exclude } => kinds.contains(&record.kind) != *exclude,
         }
     }
+}
+
+/// What a matcher says of the value that it is about, if there is one: the request's own, else the
+/// connection's.
+fn of_metadata(matcher: &MetadataMatcher, record: &Record<'_>) -> Option<bool> {
+    let holds = |object: &serde_json::Map<String, serde_json::Value>| {
+        metadata_matcher::at(object, &matcher.path)?;
+        Some(matcher.matches(Some(object)))
+    };
+    let of_request = record.state.map(|state| &state.metadata);
+    let of_request = of_request.and_then(|metadata| metadata.get(&matcher.namespace));
+    of_request.and_then(holds).or_else(|| {
+        let of_connection = record.connection.state.metadata.borrow();
+        of_connection.get(&matcher.namespace).and_then(holds)
+    })
 }
 
 fn milliseconds(duration: Duration) -> u64 {

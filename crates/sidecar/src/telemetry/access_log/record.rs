@@ -13,6 +13,7 @@ use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
 use crate::network::filter_state::{FilterState, Value};
 use crate::network::state::Metadata;
+use crate::tls::stream::Handshake;
 
 /// Why a line is written (`%ACCESS_LOG_TYPE%`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +102,12 @@ pub struct Record<'a> {
     pub upstream_version: Option<Version>,
     /// Our own address of the upstream connection.
     pub upstream_local: Option<SocketAddr>,
+    /// What the TLS handshake of that connection agreed on.
+    pub upstream_tls: Option<&'a Handshake>,
     /// The cluster that was used.
     pub upstream_cluster: Option<&'a Arc<str>>,
+    /// The same by its `alt_stat_name`, where it has one.
+    pub upstream_cluster_told: Option<&'a Arc<str>>,
     /// `%ROUTE_NAME%`; empty if none.
     pub route_name: &'a str,
     /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`
@@ -188,7 +193,9 @@ impl<'a> Record<'a> {
             upstream_before: &[],
             upstream_version: None,
             upstream_local: None,
+            upstream_tls: None,
             upstream_cluster: None,
+            upstream_cluster_told: None,
             route_name: "",
             attempts: 0,
             local_reply_body: b"",

@@ -17,6 +17,7 @@ use crate::http::h1::wire::{HIGH_WATERMARK, Wire};
 use crate::http::h1::{Limits, Transport};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
+use crate::tls::stream::Handshake;
 use crate::upstream::stats::ClusterStats;
 
 /// Informational responses to one request; more is an endpoint that never answers.
@@ -372,6 +373,11 @@ impl Exchange {
     /// See [`super::Exchange::local_addr`].
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// See [`super::Exchange::tls`].
+    pub fn tls(&self) -> Option<&Rc<Handshake>> {
+        self.connection.as_ref()?.wire.io.handshake()
     }
 
     /// See [`super::Exchange::reused`].

@@ -24,6 +24,7 @@ use crate::http::h2::stream::{Receiver, Sender};
 use crate::http::h2::{convert, corked, keepalive};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
+use crate::tls::stream::Handshake;
 use crate::upstream::stats::ClusterStats;
 
 /// Informational responses to one request; more is an endpoint that never answers.
@@ -39,6 +40,7 @@ struct Shared {
     /// `None` once retired: without it, and without streams, the connection ends.
     sender: RefCell<Option<SendRequest<Bytes>>>,
     local: Option<SocketAddr>,
+    tls: Option<Rc<Handshake>>,
     limits: Limits,
     max_streams: usize,
     active: Cell<usize>,
@@ -49,11 +51,11 @@ struct Shared {
 impl Connection {
     /// Sends the preface and the settings, and starts the task (on this worker) that moves frames.
     /// `presumed_streams` is how many streams the endpoint is taken to allow until its settings have
-    /// come. `guard` is dropped when the connection has ended, wherever the clones are: let its
+    /// come. `local` is our end of the connection and `tls` what its handshake agreed on. `guard` is dropped when the connection has ended, wherever the clones are: let its
     /// `Drop` take the connection out of the pool.
     pub async fn handshake<IO>(
         io: IO,
-        local: Option<SocketAddr>,
+        (local, tls): (Option<SocketAddr>, Option<Rc<Handshake>>),
         settings: &Http2Settings,
         presumed_streams: usize,
         limits: Limits,
@@ -78,6 +80,7 @@ impl Connection {
         let shared = Rc::new(Shared {
             sender: RefCell::new(Some(sender)),
             local,
+            tls,
             limits,
             max_streams: settings.max_concurrent_streams as usize,
             active: Cell::new(0),
@@ -418,6 +421,11 @@ impl Exchange {
     /// See [`super::Exchange::local_addr`].
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.connection.shared.local
+    }
+
+    /// See [`super::Exchange::tls`].
+    pub fn tls(&self) -> Option<&Rc<Handshake>> {
+        self.connection.shared.tls.as_ref()
     }
 
     /// See [`super::Exchange::reused`].

@@ -57,7 +57,8 @@ impl Drop for Guard {
 async fn connect(io: DuplexStream) -> (Connection, Rc<Cell<bool>>) {
     let ended = Rc::new(Cell::new(false));
     let guard = Box::new(Guard(Rc::clone(&ended)));
-    let connection = Connection::handshake(io, None, &SETTINGS, 100, Limits::default(), guard);
+    let connection =
+        Connection::handshake(io, (None, None), &SETTINGS, 100, Limits::default(), guard);
     (connection.await.unwrap(), ended)
 }
 

@@ -20,6 +20,7 @@ use crate::config::endpoint::Endpoint;
 use crate::http::error::{Fault, Reset, StreamError};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead, Version};
+use crate::tls::stream::Handshake;
 
 /// A request on its way to an endpoint. Dropped when finished both ways, an HTTP/1 connection goes
 /// back to its pool; dropped before, the connection is closed or the stream reset. All polls expect
@@ -146,6 +147,11 @@ impl Exchange {
     /// Our end of the connection, where it has an address.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         each!(self, exchange => exchange.local_addr())
+    }
+
+    /// What the TLS handshake of the connection agreed on, where there was one.
+    pub fn tls(&self) -> Option<&Rc<Handshake>> {
+        each!(self, exchange => exchange.tls())
     }
 
     /// Whether the connection had served a request before this one: if it dies without a byte of a

@@ -271,6 +271,7 @@ impl Pool {
             self.protocol.set(Protocol::Negotiated(Some(agreed)));
         }
         let local = stream.local_addr();
+        let tls = stream.handshake().cloned();
         let context = &self.target.context;
         let guard = Box::new(guard);
         match agreed {
@@ -289,8 +290,14 @@ impl Pool {
                 let settings = &context.config.http2;
                 let limits = Limits::default();
                 let stream = Counted::new(stream, context.stats.clone());
-                let begun =
-                    h2::Connection::handshake(stream, local, settings, presumed, limits, guard);
+                let begun = h2::Connection::handshake(
+                    stream,
+                    (local, tls),
+                    settings,
+                    presumed,
+                    limits,
+                    guard,
+                );
                 begun.await.map(Connected::Http2).map_err(|error| {
                     let error = UpstreamError::Protocol {
                         reason: error.to_string().into(),

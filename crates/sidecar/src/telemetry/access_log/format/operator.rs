@@ -38,6 +38,8 @@ pub(super) enum Operator {
     /// An address without its port, or a network of it.
     Masked(Masked),
     Peer(PeerFact),
+    /// The same of the endpoint's certificate, and of the one that it was shown.
+    UpstreamPeer(PeerFact),
     /// `ENVIRONMENT` and `HOSTNAME`: read when the format is parsed.
     Constant(Option<Box<[u8]>>),
     GrpcStatus(Style),
@@ -84,6 +86,17 @@ const WITH_ARGUMENT: &[&str] = &[
     "METADATA",
     "COALESCE",
     "HOSTNAME",
+    "UPSTREAM_PEER_URI_SAN",
+    "UPSTREAM_PEER_DNS_SAN",
+    "UPSTREAM_PEER_IP_SAN",
+    "UPSTREAM_PEER_SUBJECT",
+    "UPSTREAM_PEER_ISSUER",
+    "UPSTREAM_PEER_CERT",
+    "UPSTREAM_PEER_CERT_V_START",
+    "UPSTREAM_PEER_CERT_V_END",
+    "UPSTREAM_LOCAL_URI_SAN",
+    "UPSTREAM_LOCAL_DNS_SAN",
+    "UPSTREAM_LOCAL_IP_SAN",
     "DOWNSTREAM_PEER_URI_SAN",
     "DOWNSTREAM_PEER_DNS_SAN",
     "DOWNSTREAM_PEER_IP_SAN",
@@ -117,11 +130,19 @@ const LACKING: &[(&str, &str)] = &[
         "UPSTREAM_FILTER_STATE",
         "it is only for the log of an upstream connection",
     ),
+    (
+        "UPSTREAM_TLS_SESSION_ID",
+        "sessions are not told apart; use UPSTREAM_TLS_VERSION, TLS_CIPHER or TLS_GROUP",
+    ),
+    (
+        "UPSTREAM_SERVER_NAME",
+        "use UPSTREAM_HOST_NAME, or UPSTREAM_PEER_DNS_SAN for who answered",
+    ),
     ("CLUSTER_METADATA", "the metadata of clusters is not kept"),
     ("UPSTREAM_METADATA", "the metadata of endpoints is not kept"),
     (
         "VIRTUAL_CLUSTER_NAME",
-        "virtual clusters are not matched; use ROUTE_NAME",
+        "virtual clusters have statistics only; use ROUTE_NAME",
     ),
     (
         "DOWNSTREAM_WIRE_BYTES",
@@ -161,7 +182,7 @@ const LACKING: &[(&str, &str)] = &[
     ),
     (
         "UPSTREAM_",
-        "the TLS of a connection to an endpoint is not kept with the request",
+        "of a connection to an endpoint there are its addresses, UPSTREAM_TLS_VERSION, TLS_CIPHER, TLS_GROUP, and what is in certificates",
     ),
     (
         "DOWNSTREAM_DETECTED_CLOSE_TYPE",
@@ -178,7 +199,7 @@ const LACKING: &[(&str, &str)] = &[
     ),
     (
         "DOWNSTREAM_TLS_",
-        "only DOWNSTREAM_TLS_VERSION and DOWNSTREAM_TLS_CIPHER are kept of a handshake",
+        "of a handshake there are DOWNSTREAM_TLS_VERSION, TLS_CIPHER and TLS_GROUP",
     ),
     (
         "DOWNSTREAM_LOCAL_",
@@ -236,6 +257,7 @@ impl Operator {
             argument: argument.unwrap_or_default().to_owned(),
             reason,
         };
+        let shown = |fact| Operator::UpstreamPeer(PeerFact::Own(Box::new(fact)));
         let own = |fact| Operator::Peer(PeerFact::Own(Box::new(fact)));
         let time = |local| TimeFormat::parse(argument.unwrap_or_default(), local).map_err(invalid);
         if let Some(masked) = Masked::parse(name, argument) {
@@ -277,6 +299,12 @@ impl Operator {
                 Some("ALLOW_WHITESPACES") => Operator::Details { spaces: true },
                 Some(_) => return Err(invalid("supported is ALLOW_WHITESPACES")),
             },
+            "UPSTREAM_PEER_CERT_V_START" => {
+                Operator::UpstreamPeer(PeerFact::ValidFrom(time(false)?))
+            }
+            "UPSTREAM_PEER_CERT_V_END" => {
+                Operator::UpstreamPeer(PeerFact::ValidUntil(time(false)?))
+            }
             "DOWNSTREAM_PEER_CERT_V_START" => Operator::Peer(PeerFact::ValidFrom(time(false)?)),
             "DOWNSTREAM_PEER_CERT_V_END" => Operator::Peer(PeerFact::ValidUntil(time(false)?)),
             "ENVIRONMENT" => {
@@ -312,6 +340,15 @@ impl Operator {
             }
             "GRPC_STATUS_NUMBER" => Operator::GrpcStatus(Style::Number),
             "HOSTNAME" => Operator::Constant(hostname()),
+            "UPSTREAM_PEER_URI_SAN" => Operator::UpstreamPeer(PeerFact::UriSan),
+            "UPSTREAM_PEER_DNS_SAN" => Operator::UpstreamPeer(PeerFact::DnsSan),
+            "UPSTREAM_PEER_IP_SAN" => Operator::UpstreamPeer(PeerFact::IpSan),
+            "UPSTREAM_PEER_SUBJECT" => Operator::UpstreamPeer(PeerFact::Subject),
+            "UPSTREAM_PEER_ISSUER" => Operator::UpstreamPeer(PeerFact::Issuer),
+            "UPSTREAM_PEER_CERT" => Operator::UpstreamPeer(PeerFact::Certificate),
+            "UPSTREAM_LOCAL_URI_SAN" => shown(PeerFact::UriSan),
+            "UPSTREAM_LOCAL_DNS_SAN" => shown(PeerFact::DnsSan),
+            "UPSTREAM_LOCAL_IP_SAN" => shown(PeerFact::IpSan),
             "DOWNSTREAM_PEER_URI_SAN" => Operator::Peer(PeerFact::UriSan),
             "DOWNSTREAM_PEER_DNS_SAN" => Operator::Peer(PeerFact::DnsSan),
             "DOWNSTREAM_PEER_IP_SAN" => Operator::Peer(PeerFact::IpSan),
@@ -391,6 +428,7 @@ impl Operator {
             Operator::Between(between) => between.write(record, out),
             Operator::Masked(masked) => masked.write(record, out),
             Operator::Peer(fact) => fact.write(record.connection.tls.as_deref(), out),
+            Operator::UpstreamPeer(fact) => fact.write(record.upstream_tls, out),
             Operator::Constant(value) => value.as_ref().is_some_and(|value| text(value, out)),
             Operator::GrpcStatus(style) => {
                 // Who sent no gRPC request got no gRPC status.

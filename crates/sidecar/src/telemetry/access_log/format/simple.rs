@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use rustls::NamedGroup;
+
 use super::text::{address, integer, milliseconds, port, socket, spaceless, text, without_port};
 use crate::config::address::Address;
 use crate::config::tls::TlsVersion;
@@ -10,6 +12,7 @@ use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::http::route::split_port;
 use crate::telemetry::access_log::record::Record;
+use crate::tls::stream::Handshake;
 
 macro_rules! simple {
     ($($variant:ident = $name:literal,)+) => {
@@ -51,6 +54,10 @@ simple! {
     DownstreamDirectLocalPort = "DOWNSTREAM_DIRECT_LOCAL_PORT",
     DownstreamTlsVersion = "DOWNSTREAM_TLS_VERSION",
     DownstreamTlsCipher = "DOWNSTREAM_TLS_CIPHER",
+    DownstreamTlsGroup = "DOWNSTREAM_TLS_GROUP",
+    UpstreamTlsVersion = "UPSTREAM_TLS_VERSION",
+    UpstreamTlsCipher = "UPSTREAM_TLS_CIPHER",
+    UpstreamTlsGroup = "UPSTREAM_TLS_GROUP",
     RouteName = "ROUTE_NAME",
     FilterChainName = "FILTER_CHAIN_NAME",
     ListenerName = "LISTENER_NAME",
@@ -169,7 +176,10 @@ impl Simple {
             Simple::UpstreamHost => record.upstream_host.is_some_and(|at| address(at, out)),
             Simple::UpstreamRemoteAddress => record.reached().is_some_and(|at| address(at, out)),
             Simple::UpstreamRemotePort => record.reached().is_some_and(|at| port(at, out)),
-            Simple::UpstreamCluster | Simple::UpstreamClusterRaw => record
+            Simple::UpstreamCluster => record
+                .upstream_cluster_told
+                .is_some_and(|name| text(name.as_bytes(), out)),
+            Simple::UpstreamClusterRaw => record
                 .upstream_cluster
                 .is_some_and(|name| text(name.as_bytes(), out)),
             Simple::UpstreamLocalAddress => record.upstream_local.is_some_and(|at| socket(at, out)),
@@ -188,17 +198,12 @@ impl Simple {
             Simple::DownstreamLocalPort => port(&connection.local, out),
             Simple::DownstreamDirectLocalAddress => address(&connection.direct_local, out),
             Simple::DownstreamDirectLocalPort => port(&connection.direct_local, out),
-            Simple::DownstreamTlsVersion => connection.tls.as_ref().is_some_and(|tls| {
-                let version: &[u8] = match tls.version {
-                    TlsVersion::V1_2 => b"TLSv1.2",
-                    TlsVersion::V1_3 => b"TLSv1.3",
-                };
-                text(version, out)
-            }),
-            Simple::DownstreamTlsCipher => connection
-                .tls
-                .as_ref()
-                .is_some_and(|tls| text(tls.cipher.as_bytes(), out)),
+            Simple::DownstreamTlsVersion => tls_version(connection.tls.as_deref(), out),
+            Simple::DownstreamTlsCipher => tls_cipher(connection.tls.as_deref(), out),
+            Simple::DownstreamTlsGroup => tls_group(connection.tls.as_deref(), out),
+            Simple::UpstreamTlsVersion => tls_version(record.upstream_tls, out),
+            Simple::UpstreamTlsCipher => tls_cipher(record.upstream_tls, out),
+            Simple::UpstreamTlsGroup => tls_group(record.upstream_tls, out),
             Simple::RouteName => text(record.route_name.as_bytes(), out),
             Simple::FilterChainName => text(connection.chain.name.as_bytes(), out),
             Simple::ListenerName => text(connection.listener.name.as_bytes(), out),
@@ -259,6 +264,33 @@ impl Simple {
             | Simple::DownstreamDirectLocalEndpointId => true,
         }
     }
+}
+
+fn tls_version(tls: Option<&Handshake>, out: &mut Vec<u8>) -> bool {
+    tls.is_some_and(|tls| {
+        let version: &[u8] = match tls.version {
+            TlsVersion::V1_2 => b"TLSv1.2",
+            TlsVersion::V1_3 => b"TLSv1.3",
+        };
+        text(version, out)
+    })
+}
+
+fn tls_cipher(tls: Option<&Handshake>, out: &mut Vec<u8>) -> bool {
+    tls.is_some_and(|tls| text(tls.cipher.as_bytes(), out))
+}
+
+/// The group of the key exchange, by its name in BoringSSL.
+fn tls_group(tls: Option<&Handshake>, out: &mut Vec<u8>) -> bool {
+    let name: Option<&[u8]> = match tls.and_then(|tls| tls.group) {
+        Some(NamedGroup::X25519) => Some(b"X25519"),
+        Some(NamedGroup::secp256r1) => Some(b"P-256"),
+        Some(NamedGroup::secp384r1) => Some(b"P-384"),
+        Some(NamedGroup::secp521r1) => Some(b"P-521"),
+        Some(NamedGroup::X25519MLKEM768) => Some(b"X25519MLKEM768"),
+        _ => None,
+    };
+    name.is_some_and(|name| text(name, out))
 }
 
 /// A point in time as milliseconds since the request came.

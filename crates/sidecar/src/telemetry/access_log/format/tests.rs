@@ -122,6 +122,8 @@ fn rendered(format: &Format, http: bool) -> String {
             upstream_hostname: "app.example:8080",
             upstream_version: Some(Version::Http2),
             upstream_cluster: Some(&cluster),
+            upstream_cluster_told: Some(&cluster),
+            upstream_tls: None,
             attempts: 1,
             ..Record::of_connection(&connection)
         },
