@@ -8,6 +8,7 @@ use super::context::Context;
 use super::local_reply::LocalReply;
 use super::request::write_log;
 use super::{client_certificate, forwarded, hop_by_hop, path};
+use crate::config::cluster::Cluster;
 use crate::config::http_connection_manager::{StripPort, Underscores};
 use crate::config::http_filter::{FilterSettings, HeaderMutations};
 use crate::config::route::{
@@ -203,7 +204,7 @@ pub fn again(context: &Rc<Context>, request: &mut RequestHead, info: &mut Stream
 /// The route of a request, none where it is told to come by TLS, and its cluster.
 pub struct Destination {
     pub route: Option<Arc<Route>>,
-    pub cluster: Option<Arc<str>>,
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 /// Where a request would go; `None` if no route takes it.
@@ -222,7 +223,9 @@ pub fn destination(
     let cluster = route.as_ref().and_then(|route| match &route.action {
         Action::Forward(forward) => {
             let chosen = choose(context, forward, request, info, random);
-            forward.cluster_of(&chosen).map(Arc::from)
+            let name = forward.cluster_of(&chosen)?;
+            let cluster = context.worker.clusters.cluster(name)?;
+            Some(cluster.config().clone())
         }
         Action::Redirect(_) | Action::Direct(_) => None,
     });

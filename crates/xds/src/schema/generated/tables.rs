@@ -175,7 +175,6 @@ header_filter\
 response_flag_filter\
 grpc_status_filter\
 extension_filter\
-match a header with header_filter\
 metadata_filter\
 log_type_filter\
 envoy.config.accesslog.v3.AndFilter\
@@ -192,6 +191,9 @@ envoy.config.accesslog.v3.HeaderFilter\
 header\
 envoy.config.accesslog.v3.LogTypeFilter\
 types\
+envoy.config.accesslog.v3.MetadataFilter\
+matcher\
+match_if_key_not_found\
 envoy.config.accesslog.v3.NotHealthCheckFilter\
 envoy.config.accesslog.v3.OrFilter\
 envoy.config.accesslog.v3.ResponseFlagFilter\
@@ -921,7 +923,6 @@ not_rule\
 requested_server_name\
 url_path\
 match the address that the client connects to with destination_ip and destination_port\
-matcher\
 connections have no path\
 uri_template\
 sourced_metadata\
@@ -2181,7 +2182,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 465] = [
+pub(crate) static MESSAGES: [MessageRow; 466] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2217,442 +2218,443 @@ pub(crate) static MESSAGES: [MessageRow; 465] = [
     m(3028,33,154,4), // envoy.admin.v3.UpdateFailureState
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
     m(3160,41,161,13), // envoy.config.accesslog.v3.AccessLogFilter
-    m(3436,35,174,1), // envoy.config.accesslog.v3.AndFilter
-    m(3478,42,175,2), // envoy.config.accesslog.v3.ComparisonFilter
-    m(3522,40,177,1), // envoy.config.accesslog.v3.DurationFilter
-    m(3572,41,178,2), // envoy.config.accesslog.v3.ExtensionFilter
-    m(3613,42,180,2), // envoy.config.accesslog.v3.GrpcStatusFilter
-    m(3670,38,182,1), // envoy.config.accesslog.v3.HeaderFilter
-    m(3714,39,183,2), // envoy.config.accesslog.v3.LogTypeFilter
-    m(3758,46,185,0), // envoy.config.accesslog.v3.NotHealthCheckFilter
-    m(3804,34,185,1), // envoy.config.accesslog.v3.OrFilter
-    m(3838,44,186,1), // envoy.config.accesslog.v3.ResponseFlagFilter
-    m(3887,39,187,3), // envoy.config.accesslog.v3.RuntimeFilter
-    m(3978,42,190,1), // envoy.config.accesslog.v3.StatusCodeFilter
-    m(4020,41,191,0), // envoy.config.accesslog.v3.TraceableFilter
-    m(4061,31,191,7), // envoy.config.bootstrap.v3.Admin
-    m(4409,35,198,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(6618,56,239,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(6674,66,240,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6762,55,242,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6883,52,243,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(7057,64,248,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(7151,51,249,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(7226,40,252,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7574,57,257,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7658,44,259,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7738,37,261,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7781,40,262,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7827,48,263,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(7989,38,268,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8070,49,273,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8119,48,273,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8213,48,276,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(8272,34,278,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8412,49,285,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8466,35,287,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8536,39,289,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8604,50,291,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8819,62,299,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9008,31,302,57), // envoy.config.cluster.v3.Cluster
-    m(11105,46,359,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11630,72,367,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11745,71,369,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11816,64,369,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(11932,49,372,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(11981,48,374,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12051,52,376,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12151,51,379,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12354,48,383,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12485,43,386,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12553,50,388,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12603,47,389,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    m(12695,52,392,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12752,66,395,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12821,43,397,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12872,50,398,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(12944,41,399,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13040,49,402,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13216,69,405,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13339,52,407,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13418,66,410,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13495,28,411,3), // envoy.config.core.v3.Address
-    m(13599,43,414,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13642,36,414,9), // envoy.config.core.v3.ApiConfigSource
-    m(13977,36,423,2), // envoy.config.core.v3.BackoffStrategy
-    m(14013,31,425,7), // envoy.config.core.v3.BindConfig
-    m(14207,33,432,2), // envoy.config.core.v3.BuildVersion
-    m(14240,40,434,3), // envoy.config.core.v3.CelExpressionConfig
-    m(14347,30,437,2), // envoy.config.core.v3.CidrRange
-    m(14401,33,439,8), // envoy.config.core.v3.ConfigSource
-    m(14528,33,447,1), // envoy.config.core.v3.ControlPlane
-    m(14571,31,448,5), // envoy.config.core.v3.DataSource
-    m(14672,40,453,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14741,39,455,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14804,39,457,1), // envoy.config.core.v3.EventServiceConfig
-    m(14855,30,458,6), // envoy.config.core.v3.Extension
-    m(14925,39,464,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(14964,32,466,5), // envoy.config.core.v3.GrpcService
-    m(15115,42,471,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15323,32,476,3), // envoy.config.core.v3.HeaderValue
-    m(15364,38,479,4), // envoy.config.core.v3.HeaderValueOption
-    m(15431,36,483,1), // envoy.config.core.v3.HealthStatusSet
-    m(15467,41,484,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15879,57,495,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16016,73,497,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16089,41,497,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17247,40,519,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17460,38,527,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17513,38,528,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17658,29,532,3), // envoy.config.core.v3.Locality
-    m(17705,29,535,2), // envoy.config.core.v3.Metadata
-    m(17804,49,537,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17853,54,539,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17907,25,541,11), // envoy.config.core.v3.Node
-    m(18053,48,552,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18101,37,554,3), // envoy.config.core.v3.PathConfigSource
-    m(18151,25,557,2), // envoy.config.core.v3.Pipe
-    m(18176,40,559,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18243,49,562,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18310,38,564,2), // envoy.config.core.v3.RateLimitSettings
-    m(18367,32,566,6), // envoy.config.core.v3.RetryPolicy
-    m(18499,51,572,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18550,46,574,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18596,34,576,2), // envoy.config.core.v3.RuntimeDouble
-    m(18643,39,578,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18682,45,580,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18727,34,582,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18761,47,584,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18841,37,586,1), // envoy.config.core.v3.SelfConfigSource
-    m(18878,34,587,7), // envoy.config.core.v3.SocketAddress
-    m(19056,33,594,8), // envoy.config.core.v3.SocketOption
-    m(19133,44,602,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19191,53,604,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19244,51,604,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19295,42,604,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19337,45,605,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19494,33,612,3), // envoy.config.core.v3.TcpKeepalive
-    m(19575,29,615,3), // envoy.config.core.v3.TlvEntry
-    m(19669,36,618,2), // envoy.config.core.v3.TransportSocket
-    m(19705,41,620,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19746,36,622,2), // envoy.config.core.v3.UdpSocketConfig
-    m(19812,48,624,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(19969,37,627,2), // envoy.config.core.v3.WatchedDirectory
-    m(20018,46,629,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20094,66,633,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20160,53,635,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20294,66,639,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20375,33,641,5), // envoy.config.endpoint.v3.Endpoint
-    m(20482,51,646,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20533,51,647,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20611,35,651,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20688,44,656,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20940,42,664,3), // envoy.config.listener.v3.AdditionalAddress
-    m(20982,31,667,3), // envoy.config.listener.v3.Filter
-    m(21072,36,670,7), // envoy.config.listener.v3.FilterChain
-    m(21250,41,677,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21465,33,688,37), // envoy.config.listener.v3.Listener
-    m(22475,57,725,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22676,70,728,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22746,46,728,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22792,39,729,4), // envoy.config.listener.v3.ListenerFilter
-    m(22846,58,733,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22961,67,738,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23033,42,739,3), // envoy.config.listener.v3.UdpListenerConfig
-    m(23290,47,742,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23348,35,745,5), // envoy.config.metrics.v3.StatsConfig
-    m(23711,36,750,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23785,36,753,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23845,44,756,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23926,38,757,2), // envoy.config.overload.v3.LoadShedPoint
-    m(23972,39,759,3), // envoy.config.overload.v3.OverloadAction
-    m(24160,40,762,5), // envoy.config.overload.v3.OverloadManager
-    m(24345,40,767,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24385,38,769,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24460,41,771,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24501,32,772,3), // envoy.config.overload.v3.Trigger
-    m(24548,27,775,2), // envoy.config.rbac.v3.Action
-    m(24581,31,777,14), // envoy.config.rbac.v3.Permission
-    m(24828,35,791,1), // envoy.config.rbac.v3.Permission.Set
-    m(24863,27,792,5), // envoy.config.rbac.v3.Policy
-    m(24988,30,797,14), // envoy.config.rbac.v3.Principal
-    m(25102,44,811,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25160,34,812,1), // envoy.config.rbac.v3.Principal.Set
-    m(25197,25,813,3), // envoy.config.rbac.v3.RBAC
-    m(25363,39,816,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25402,36,818,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25469,44,820,2), // envoy.config.route.v3.ClusterSpecifierPlugin
-    m(25533,35,822,3), // envoy.config.route.v3.CookieMatcher
-    m(25592,31,825,2), // envoy.config.route.v3.Decorator
-    m(25641,42,827,3), // envoy.config.route.v3.DirectResponseAction
-    m(25704,34,830,3), // envoy.config.route.v3.FilterConfig
-    m(25738,35,833,11), // envoy.config.route.v3.HeaderMatcher
-    m(25891,44,844,5), // envoy.config.route.v3.InternalRedirectPolicy
-    m(26041,43,849,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(26084,36,852,10), // envoy.config.route.v3.RedirectAction
-    m(26251,27,862,19), // envoy.config.route.v3.Route
-    m(26899,53,881,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26952,33,883,37), // envoy.config.route.v3.RouteAction
-    m(28122,44,920,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28216,65,926,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28281,51,927,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28440,60,931,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28500,56,933,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(28556,51,934,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28618,59,936,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28677,51,937,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28777,53,940,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28917,47,947,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28997,61,950,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(29089,40,952,19), // envoy.config.route.v3.RouteConfiguration
-    m(29492,66,971,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29558,31,973,1), // envoy.config.route.v3.RouteList
-    m(29595,32,974,15), // envoy.config.route.v3.RouteMatch
-    m(29771,47,989,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29818,54,989,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29872,55,989,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29945,29,991,6), // envoy.config.route.v3.Tracing
-    m(30049,36,997,2), // envoy.config.route.v3.VirtualCluster
-    m(30085,33,999,24), // envoy.config.route.v3.VirtualHost
-    m(30346,59,1023,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30405,37,1025,5), // envoy.config.route.v3.WeightedCluster
-    m(30530,51,1030,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30581,77,1040,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30658,75,1042,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30733,53,1042,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30809,63,1047,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(30882,57,1049,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30939,57,1050,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30996,52,1051,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    m(31048,43,1052,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31143,55,1060,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31198,68,1062,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31458,63,1068,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31530,71,1070,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31601,58,1071,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31841,46,1076,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32300,71,1086,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32435,56,1088,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32568,52,1090,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32638,54,1093,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32757,65,1097,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32822,67,1097,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32916,61,1100,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32977,61,1100,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(33128,65,1102,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33261,78,1108,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33360,70,1111,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33444,63,1113,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33704,68,1118,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33777,58,1122,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33843,45,1123,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33888,81,1123,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35350,105,1183,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35455,101,1185,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35600,103,1188,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35726,109,1190,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35857,95,1197,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36013,70,1200,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36083,76,1205,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36166,63,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36259,78,1209,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36337,74,1210,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36456,66,1215,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36531,45,1219,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36652,59,1227,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36773,58,1230,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36831,54,1230,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37520,74,1253,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37619,70,1256,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37875,70,1266,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37945,84,1267,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38029,47,1270,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(38076,56,1271,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38491,67,1284,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38558,47,1286,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38605,63,1286,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38668,77,1286,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38745,79,1287,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38883,60,1290,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38960,66,1293,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(39031,81,1294,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(39131,74,1295,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(39205,77,1295,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(39282,76,1295,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39358,67,1295,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39425,92,1297,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39517,85,1297,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39661,100,1303,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39769,66,1304,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39835,70,1307,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39955,57,1313,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(40012,66,1314,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(40078,70,1316,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(40148,75,1317,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(40223,69,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40292,71,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40363,70,1317,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40433,67,1317,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40505,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40571,64,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40635,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40701,66,1319,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40767,73,1319,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40840,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40898,59,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40957,58,1319,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(41015,49,1319,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(41148,69,1321,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41521,81,1333,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41653,73,1335,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(42017,66,1344,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(42096,70,1345,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(42187,61,1346,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42291,55,1348,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42455,70,1350,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42541,88,1351,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42662,64,1352,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42795,78,1354,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42873,67,1355,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(42940,77,1356,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(43032,83,1357,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(43303,58,1361,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(43361,70,1361,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(44003,58,1377,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44891,95,1392,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(45088,62,1396,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45504,67,1407,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45597,79,1409,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45774,57,1412,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45841,48,1414,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45968,63,1419,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(46042,56,1422,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46655,51,1431,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46745,55,1434,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(47030,62,1440,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(47096,60,1441,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47426,54,1448,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47647,69,1459,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47749,73,1463,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47822,78,1466,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47900,48,1469,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(48113,77,1478,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(48190,49,1480,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(48339,43,1488,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48413,44,1495,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48463,54,1502,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48571,69,1506,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48651,71,1507,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48728,78,1510,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48806,35,1510,8), // envoy.service.discovery.v3.Resource
-    m(48882,48,1518,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48942,40,1519,2), // envoy.service.discovery.v3.ResourceError
-    m(48982,42,1521,2), // envoy.service.discovery.v3.ResourceLocator
-    m(49024,65,1523,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(49089,39,1525,2), // envoy.service.discovery.v3.ResourceName
-    m(49157,32,1527,2), // envoy.service.runtime.v3.Runtime
-    m(49194,36,1529,2), // envoy.type.matcher.v3.AddressMatcher
-    m(49236,35,1531,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(49281,40,1533,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(49334,49,1536,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(49383,33,1537,1), // envoy.type.matcher.v3.ListMatcher
-    m(49422,39,1538,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49469,37,1539,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49512,49,1543,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49561,31,1544,1), // envoy.type.matcher.v3.OrMatcher
-    m(49606,33,1545,1), // envoy.type.matcher.v3.PathMatcher
-    m(49639,45,1546,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49703,34,1548,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49811,44,1550,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49871,35,1551,7), // envoy.type.matcher.v3.StringMatcher
-    m(49983,34,1558,7), // envoy.type.matcher.v3.ValueMatcher
-    m(50059,44,1565,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(50103,34,1565,2), // envoy.type.metadata.v3.MetadataKey
-    m(50137,46,1567,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(50188,35,1569,4), // envoy.type.metadata.v3.MetadataKind
-    m(50234,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(50277,40,1573,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(50317,43,1573,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(50360,41,1573,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(50401,31,1573,6), // envoy.type.tracing.v3.CustomTag
-    m(50467,43,1579,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50510,38,1581,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50548,39,1583,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50587,40,1584,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50631,25,1587,2), // envoy.type.v3.DoubleRange
-    m(50664,31,1589,2), // envoy.type.v3.FractionalPercent
-    m(50715,24,1591,2), // envoy.type.v3.HashPolicy
-    m(50739,36,1593,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50775,33,1594,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50808,24,1594,1), // envoy.type.v3.HttpStatus
-    m(50836,24,1595,2), // envoy.type.v3.Int32Range
-    m(50860,24,1597,2), // envoy.type.v3.Int64Range
-    m(50884,21,1599,1), // envoy.type.v3.Percent
-    m(50905,29,1600,3), // envoy.type.v3.SemanticVersion
-    m(50963,25,1603,3), // envoy.type.v3.TokenBucket
-    m(51016,36,1606,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(51327,54,1611,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(51381,49,1613,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51430,33,1615,9), // google.api.expr.v1alpha1.Constant
-    m(51570,29,1624,8), // google.api.expr.v1alpha1.Expr
-    m(51742,34,1632,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51794,40,1635,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51858,42,1637,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51919,48,1639,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(51997,35,1644,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(52032,36,1645,3), // google.api.expr.v1alpha1.Expr.Select
-    m(52084,34,1648,3), // google.api.expr.v1alpha1.Reference
-    m(52129,35,1651,6), // google.api.expr.v1alpha1.SourceInfo
-    m(52218,45,1657,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(52282,53,1660,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(52345,51,1662,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(52396,50,1664,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52446,29,1666,13), // google.api.expr.v1alpha1.Type
-    m(52565,42,1679,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52622,42,1681,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52684,38,1683,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52731,37,1684,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52786,19,1686,2), // google.protobuf.Any
-    m(52805,25,1688,1), // google.protobuf.BoolValue
-    m(52830,26,1689,1), // google.protobuf.BytesValue
-    m(52856,27,1690,1), // google.protobuf.DoubleValue
-    m(52883,24,1691,2), // google.protobuf.Duration
-    m(52919,21,1693,0), // google.protobuf.Empty
-    m(52940,26,1693,1), // google.protobuf.FloatValue
-    m(52966,26,1694,1), // google.protobuf.Int32Value
-    m(52992,26,1695,1), // google.protobuf.Int64Value
-    m(53018,25,1696,1), // google.protobuf.ListValue
-    m(53049,27,1697,1), // google.protobuf.StringValue
-    m(53076,22,1698,1), // google.protobuf.Struct
-    m(53104,34,1699,2), // google.protobuf.Struct.FieldsEntry
-    m(53138,25,1701,2), // google.protobuf.Timestamp
-    m(53163,27,1703,1), // google.protobuf.UInt32Value
-    m(53190,27,1704,1), // google.protobuf.UInt64Value
-    m(53217,21,1705,6), // google.protobuf.Value
-    m(53272,17,1711,3), // google.rpc.Status
-    m(53296,21,1714,2), // xds.core.v3.CidrRange
-    m(53317,25,1716,1), // xds.core.v3.ContextParams
-    m(53348,37,1717,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(53385,32,1719,2), // xds.core.v3.TypedExtensionConfig
-    m(53417,27,1721,3), // xds.type.matcher.v3.Matcher
-    m(53479,39,1724,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53526,52,1725,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53595,49,1727,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53692,63,1731,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53755,65,1732,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53848,39,1735,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(53973,48,1739,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(54024,57,1740,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(54081,35,1742,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(54167,32,1745,2), // xds.type.matcher.v3.RegexMatcher
-    m(54199,42,1747,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(54241,33,1747,7), // xds.type.matcher.v3.StringMatcher
+    m(3403,35,174,1), // envoy.config.accesslog.v3.AndFilter
+    m(3445,42,175,2), // envoy.config.accesslog.v3.ComparisonFilter
+    m(3489,40,177,1), // envoy.config.accesslog.v3.DurationFilter
+    m(3539,41,178,2), // envoy.config.accesslog.v3.ExtensionFilter
+    m(3580,42,180,2), // envoy.config.accesslog.v3.GrpcStatusFilter
+    m(3637,38,182,1), // envoy.config.accesslog.v3.HeaderFilter
+    m(3681,39,183,2), // envoy.config.accesslog.v3.LogTypeFilter
+    m(3725,40,185,2), // envoy.config.accesslog.v3.MetadataFilter
+    m(3794,46,187,0), // envoy.config.accesslog.v3.NotHealthCheckFilter
+    m(3840,34,187,1), // envoy.config.accesslog.v3.OrFilter
+    m(3874,44,188,1), // envoy.config.accesslog.v3.ResponseFlagFilter
+    m(3923,39,189,3), // envoy.config.accesslog.v3.RuntimeFilter
+    m(4014,42,192,1), // envoy.config.accesslog.v3.StatusCodeFilter
+    m(4056,41,193,0), // envoy.config.accesslog.v3.TraceableFilter
+    m(4097,31,193,7), // envoy.config.bootstrap.v3.Admin
+    m(4445,35,200,41), // envoy.config.bootstrap.v3.Bootstrap
+    m(6654,56,241,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6710,66,242,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6798,55,244,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6919,52,245,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7093,64,250,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7187,51,251,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7262,40,254,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7610,57,259,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7694,44,261,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7774,37,263,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7817,40,264,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7863,48,265,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(8025,38,270,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8106,49,275,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8155,48,275,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8249,48,278,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(8308,34,280,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8448,49,287,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8502,35,289,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8572,39,291,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8640,50,293,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8855,62,301,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9044,31,304,57), // envoy.config.cluster.v3.Cluster
+    m(11141,46,361,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11666,72,369,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11781,71,371,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11852,64,371,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11968,49,374,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(12017,48,376,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12087,52,378,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12187,51,381,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12390,48,385,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12521,43,388,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12589,50,390,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12639,47,391,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12731,52,394,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12788,66,397,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12857,43,399,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12908,50,400,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12980,41,401,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13076,49,404,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13252,69,407,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13375,52,409,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13454,66,412,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13531,28,413,3), // envoy.config.core.v3.Address
+    m(13635,43,416,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13678,36,416,9), // envoy.config.core.v3.ApiConfigSource
+    m(14013,36,425,2), // envoy.config.core.v3.BackoffStrategy
+    m(14049,31,427,7), // envoy.config.core.v3.BindConfig
+    m(14243,33,434,2), // envoy.config.core.v3.BuildVersion
+    m(14276,40,436,3), // envoy.config.core.v3.CelExpressionConfig
+    m(14383,30,439,2), // envoy.config.core.v3.CidrRange
+    m(14437,33,441,8), // envoy.config.core.v3.ConfigSource
+    m(14564,33,449,1), // envoy.config.core.v3.ControlPlane
+    m(14607,31,450,5), // envoy.config.core.v3.DataSource
+    m(14708,40,455,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14777,39,457,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14840,39,459,1), // envoy.config.core.v3.EventServiceConfig
+    m(14891,30,460,6), // envoy.config.core.v3.Extension
+    m(14961,39,466,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15000,32,468,5), // envoy.config.core.v3.GrpcService
+    m(15151,42,473,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15359,32,478,3), // envoy.config.core.v3.HeaderValue
+    m(15400,38,481,4), // envoy.config.core.v3.HeaderValueOption
+    m(15467,36,485,1), // envoy.config.core.v3.HealthStatusSet
+    m(15503,41,486,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15915,57,497,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16052,73,499,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16125,41,499,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17283,40,521,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17496,38,529,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17549,38,530,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17694,29,534,3), // envoy.config.core.v3.Locality
+    m(17741,29,537,2), // envoy.config.core.v3.Metadata
+    m(17840,49,539,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17889,54,541,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17943,25,543,11), // envoy.config.core.v3.Node
+    m(18089,48,554,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18137,37,556,3), // envoy.config.core.v3.PathConfigSource
+    m(18187,25,559,2), // envoy.config.core.v3.Pipe
+    m(18212,40,561,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18279,49,564,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18346,38,566,2), // envoy.config.core.v3.RateLimitSettings
+    m(18403,32,568,6), // envoy.config.core.v3.RetryPolicy
+    m(18535,51,574,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18586,46,576,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18632,34,578,2), // envoy.config.core.v3.RuntimeDouble
+    m(18679,39,580,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18718,45,582,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18763,34,584,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18797,47,586,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18877,37,588,1), // envoy.config.core.v3.SelfConfigSource
+    m(18914,34,589,7), // envoy.config.core.v3.SocketAddress
+    m(19092,33,596,8), // envoy.config.core.v3.SocketOption
+    m(19169,44,604,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19227,53,606,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19280,51,606,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19331,42,606,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19373,45,607,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19530,33,614,3), // envoy.config.core.v3.TcpKeepalive
+    m(19611,29,617,3), // envoy.config.core.v3.TlvEntry
+    m(19705,36,620,2), // envoy.config.core.v3.TransportSocket
+    m(19741,41,622,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19782,36,624,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19848,48,626,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20005,37,629,2), // envoy.config.core.v3.WatchedDirectory
+    m(20054,46,631,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20130,66,635,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20196,53,637,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20330,66,641,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20411,33,643,5), // envoy.config.endpoint.v3.Endpoint
+    m(20518,51,648,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20569,51,649,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20647,35,653,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20724,44,658,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20976,42,666,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21018,31,669,3), // envoy.config.listener.v3.Filter
+    m(21108,36,672,7), // envoy.config.listener.v3.FilterChain
+    m(21286,41,679,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21501,33,690,37), // envoy.config.listener.v3.Listener
+    m(22511,57,727,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22712,70,730,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22782,46,730,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22828,39,731,4), // envoy.config.listener.v3.ListenerFilter
+    m(22882,58,735,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22997,67,740,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23069,42,741,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23326,47,744,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23384,35,747,5), // envoy.config.metrics.v3.StatsConfig
+    m(23747,36,752,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23821,36,755,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23881,44,758,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23962,38,759,2), // envoy.config.overload.v3.LoadShedPoint
+    m(24008,39,761,3), // envoy.config.overload.v3.OverloadAction
+    m(24196,40,764,5), // envoy.config.overload.v3.OverloadManager
+    m(24381,40,769,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24421,38,771,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24496,41,773,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24537,32,774,3), // envoy.config.overload.v3.Trigger
+    m(24584,27,777,2), // envoy.config.rbac.v3.Action
+    m(24617,31,779,14), // envoy.config.rbac.v3.Permission
+    m(24857,35,793,1), // envoy.config.rbac.v3.Permission.Set
+    m(24892,27,794,5), // envoy.config.rbac.v3.Policy
+    m(25017,30,799,14), // envoy.config.rbac.v3.Principal
+    m(25131,44,813,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25189,34,814,1), // envoy.config.rbac.v3.Principal.Set
+    m(25226,25,815,3), // envoy.config.rbac.v3.RBAC
+    m(25392,39,818,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25431,36,820,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25498,44,822,2), // envoy.config.route.v3.ClusterSpecifierPlugin
+    m(25562,35,824,3), // envoy.config.route.v3.CookieMatcher
+    m(25621,31,827,2), // envoy.config.route.v3.Decorator
+    m(25670,42,829,3), // envoy.config.route.v3.DirectResponseAction
+    m(25733,34,832,3), // envoy.config.route.v3.FilterConfig
+    m(25767,35,835,11), // envoy.config.route.v3.HeaderMatcher
+    m(25920,44,846,5), // envoy.config.route.v3.InternalRedirectPolicy
+    m(26070,43,851,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26113,36,854,10), // envoy.config.route.v3.RedirectAction
+    m(26280,27,864,19), // envoy.config.route.v3.Route
+    m(26928,53,883,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26981,33,885,37), // envoy.config.route.v3.RouteAction
+    m(28151,44,922,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28245,65,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28310,51,929,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28469,60,933,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28529,56,935,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(28585,51,936,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28647,59,938,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28706,51,939,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28806,53,942,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28946,47,949,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29026,61,952,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29118,40,954,19), // envoy.config.route.v3.RouteConfiguration
+    m(29521,66,973,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29587,31,975,1), // envoy.config.route.v3.RouteList
+    m(29624,32,976,15), // envoy.config.route.v3.RouteMatch
+    m(29800,47,991,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29847,54,991,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29901,55,991,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29974,29,993,6), // envoy.config.route.v3.Tracing
+    m(30078,36,999,2), // envoy.config.route.v3.VirtualCluster
+    m(30114,33,1001,24), // envoy.config.route.v3.VirtualHost
+    m(30375,59,1025,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30434,37,1027,5), // envoy.config.route.v3.WeightedCluster
+    m(30559,51,1032,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30610,77,1042,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30687,75,1044,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30762,53,1044,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30838,63,1049,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(30911,57,1051,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30968,57,1052,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31025,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
+    m(31077,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31172,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31227,68,1064,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31487,63,1070,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31559,71,1072,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31630,58,1073,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31870,46,1078,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32329,71,1088,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32464,56,1090,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32597,52,1092,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32667,54,1095,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32786,65,1099,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32851,67,1099,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32945,61,1102,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33006,61,1102,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(33157,65,1104,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33290,78,1110,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33389,70,1113,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33473,63,1115,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33733,68,1120,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33806,58,1124,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33872,45,1125,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33917,81,1125,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35379,105,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35484,101,1187,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35629,103,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35755,109,1192,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35886,95,1199,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36042,70,1202,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36112,76,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36195,63,1209,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36288,78,1211,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36366,74,1212,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36485,66,1217,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36560,45,1221,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36681,59,1229,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36802,58,1232,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36860,54,1232,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37549,74,1255,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37648,70,1258,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37904,70,1268,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37974,84,1269,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38058,47,1272,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(38105,56,1273,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38520,67,1286,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38587,47,1288,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38634,63,1288,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38697,77,1288,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38774,79,1289,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38912,60,1292,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38989,66,1295,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(39060,81,1296,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(39160,74,1297,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(39234,77,1297,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(39311,76,1297,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39387,67,1297,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39454,92,1299,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39546,85,1299,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39690,100,1305,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39798,66,1306,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39864,70,1309,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39984,57,1315,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(40041,66,1316,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(40107,70,1318,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(40177,75,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(40252,69,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40321,71,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40392,70,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40462,67,1319,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40534,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40600,64,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40664,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40730,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40796,73,1321,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40869,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40927,59,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40986,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(41044,49,1321,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(41177,69,1323,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41550,81,1335,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41682,73,1337,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(42046,66,1346,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(42125,70,1347,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(42216,61,1348,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42320,55,1350,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42484,70,1352,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42570,88,1353,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42691,64,1354,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42824,78,1356,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42902,67,1357,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(42969,77,1358,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(43061,83,1359,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(43332,58,1363,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(43390,70,1363,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(44032,58,1379,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(44920,95,1394,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(45117,62,1398,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45533,67,1409,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45626,79,1411,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45803,57,1414,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45870,48,1416,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45997,63,1421,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(46071,56,1424,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46684,51,1433,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46774,55,1436,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(47059,62,1442,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(47125,60,1443,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47455,54,1450,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47676,69,1461,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47778,73,1465,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47851,78,1468,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47929,48,1471,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(48142,77,1480,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(48219,49,1482,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(48368,43,1490,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48442,44,1497,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48492,54,1504,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48600,69,1508,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48680,71,1509,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48757,78,1512,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48835,35,1512,8), // envoy.service.discovery.v3.Resource
+    m(48911,48,1520,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48971,40,1521,2), // envoy.service.discovery.v3.ResourceError
+    m(49011,42,1523,2), // envoy.service.discovery.v3.ResourceLocator
+    m(49053,65,1525,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(49118,39,1527,2), // envoy.service.discovery.v3.ResourceName
+    m(49186,32,1529,2), // envoy.service.runtime.v3.Runtime
+    m(49223,36,1531,2), // envoy.type.matcher.v3.AddressMatcher
+    m(49265,35,1533,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(49310,40,1535,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(49363,49,1538,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(49412,33,1539,1), // envoy.type.matcher.v3.ListMatcher
+    m(49451,39,1540,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49498,37,1541,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49541,49,1545,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49590,31,1546,1), // envoy.type.matcher.v3.OrMatcher
+    m(49635,33,1547,1), // envoy.type.matcher.v3.PathMatcher
+    m(49668,45,1548,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49732,34,1550,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49840,44,1552,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49900,35,1553,7), // envoy.type.matcher.v3.StringMatcher
+    m(50012,34,1560,7), // envoy.type.matcher.v3.ValueMatcher
+    m(50088,44,1567,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(50132,34,1567,2), // envoy.type.metadata.v3.MetadataKey
+    m(50166,46,1569,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(50217,35,1571,4), // envoy.type.metadata.v3.MetadataKind
+    m(50263,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(50306,40,1575,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(50346,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(50389,41,1575,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(50430,31,1575,6), // envoy.type.tracing.v3.CustomTag
+    m(50496,43,1581,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50539,38,1583,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50577,39,1585,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50616,40,1586,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50660,25,1589,2), // envoy.type.v3.DoubleRange
+    m(50693,31,1591,2), // envoy.type.v3.FractionalPercent
+    m(50744,24,1593,2), // envoy.type.v3.HashPolicy
+    m(50768,36,1595,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50804,33,1596,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50837,24,1596,1), // envoy.type.v3.HttpStatus
+    m(50865,24,1597,2), // envoy.type.v3.Int32Range
+    m(50889,24,1599,2), // envoy.type.v3.Int64Range
+    m(50913,21,1601,1), // envoy.type.v3.Percent
+    m(50934,29,1602,3), // envoy.type.v3.SemanticVersion
+    m(50992,25,1605,3), // envoy.type.v3.TokenBucket
+    m(51045,36,1608,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(51356,54,1613,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(51410,49,1615,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51459,33,1617,9), // google.api.expr.v1alpha1.Constant
+    m(51599,29,1626,8), // google.api.expr.v1alpha1.Expr
+    m(51771,34,1634,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51823,40,1637,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51887,42,1639,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(51948,48,1641,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(52026,35,1646,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(52061,36,1647,3), // google.api.expr.v1alpha1.Expr.Select
+    m(52113,34,1650,3), // google.api.expr.v1alpha1.Reference
+    m(52158,35,1653,6), // google.api.expr.v1alpha1.SourceInfo
+    m(52247,45,1659,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(52311,53,1662,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(52374,51,1664,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(52425,50,1666,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52475,29,1668,13), // google.api.expr.v1alpha1.Type
+    m(52594,42,1681,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52651,42,1683,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52713,38,1685,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52760,37,1686,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52815,19,1688,2), // google.protobuf.Any
+    m(52834,25,1690,1), // google.protobuf.BoolValue
+    m(52859,26,1691,1), // google.protobuf.BytesValue
+    m(52885,27,1692,1), // google.protobuf.DoubleValue
+    m(52912,24,1693,2), // google.protobuf.Duration
+    m(52948,21,1695,0), // google.protobuf.Empty
+    m(52969,26,1695,1), // google.protobuf.FloatValue
+    m(52995,26,1696,1), // google.protobuf.Int32Value
+    m(53021,26,1697,1), // google.protobuf.Int64Value
+    m(53047,25,1698,1), // google.protobuf.ListValue
+    m(53078,27,1699,1), // google.protobuf.StringValue
+    m(53105,22,1700,1), // google.protobuf.Struct
+    m(53133,34,1701,2), // google.protobuf.Struct.FieldsEntry
+    m(53167,25,1703,2), // google.protobuf.Timestamp
+    m(53192,27,1705,1), // google.protobuf.UInt32Value
+    m(53219,27,1706,1), // google.protobuf.UInt64Value
+    m(53246,21,1707,6), // google.protobuf.Value
+    m(53301,17,1713,3), // google.rpc.Status
+    m(53325,21,1716,2), // xds.core.v3.CidrRange
+    m(53346,25,1718,1), // xds.core.v3.ContextParams
+    m(53377,37,1719,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(53414,32,1721,2), // xds.core.v3.TypedExtensionConfig
+    m(53446,27,1723,3), // xds.type.matcher.v3.Matcher
+    m(53508,39,1726,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53555,52,1727,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53624,49,1729,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53721,63,1733,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53784,65,1734,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53877,39,1737,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(54002,48,1741,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(54053,57,1742,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(54110,35,1744,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(54196,32,1747,2), // xds.type.matcher.v3.RegexMatcher
+    m(54228,42,1749,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(54270,33,1749,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1754] = [
+pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.admin.v3.BootstrapConfigDump
-    f(34,9,1,b'm',49,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(34,9,1,b'm',50,4,255,b'S',0,0), // bootstrap
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2661,21 +2663,21 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',443,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',443,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',444,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',444,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',443,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',443,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',444,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',444,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',405,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',406,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',405,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
-    f(450,16,6,b'm',69,4,255,b'S',0,0), // circuit_breakers
+    f(406,44,5,b'm',406,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(450,16,6,b'm',70,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
     // envoy.admin.v3.Clusters
@@ -2687,13 +2689,13 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',430,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',431,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',430,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',431,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2709,9 +2711,9 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',434,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',434,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',434,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',435,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',435,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',435,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2735,19 +2737,19 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',430,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',431,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',430,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',431,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',430,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',431,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2759,19 +2761,19 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',405,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',406,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',405,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',122,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',406,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',123,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',94,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',94,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',95,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',95,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2787,23 +2789,23 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',430,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',431,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',430,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',431,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',430,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',431,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',430,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',431,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2811,22 +2813,22 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',443,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',430,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',431,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',443,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',430,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',431,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',434,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',434,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',435,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',435,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',126,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',127,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2837,1440 +2839,1443 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',430,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',443,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',431,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',444,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
-    f(3201,18,1,b'm',46,4,0,b'S',0,0), // status_code_filter
+    f(3201,18,1,b'm',47,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
-    f(3234,23,3,b'm',42,4,0,b'S',0,0), // not_health_check_filter
-    f(3257,16,4,b'm',47,4,0,b'S',0,0), // traceable_filter
-    f(3273,14,5,b'm',45,4,0,b'S',0,0), // runtime_filter
+    f(3234,23,3,b'm',43,4,0,b'S',0,0), // not_health_check_filter
+    f(3257,16,4,b'm',48,4,0,b'S',0,0), // traceable_filter
+    f(3273,14,5,b'm',46,4,0,b'S',0,0), // runtime_filter
     f(3287,10,6,b'm',35,4,0,b'S',0,0), // and_filter
-    f(3297,9,7,b'm',43,4,0,b'S',0,0), // or_filter
+    f(3297,9,7,b'm',44,4,0,b'S',0,0), // or_filter
     f(3306,13,8,b'm',40,4,0,b'S',0,0), // header_filter
-    f(3319,20,9,b'm',44,4,0,b'S',0,0), // response_flag_filter
+    f(3319,20,9,b'm',45,4,0,b'S',0,0), // response_flag_filter
     f(3339,18,10,b'm',39,4,0,b'S',0,0), // grpc_status_filter
     f(3357,16,11,b'm',38,4,0,b'S',0,0), // extension_filter
-    f(3406,15,12,b'm',65535,4,0,b'R',3373,33), // metadata_filter
-    f(3421,15,13,b'm',41,4,0,b'S',0,0), // log_type_filter
+    f(3373,15,12,b'm',42,4,0,b'S',0,0), // metadata_filter
+    f(3388,15,13,b'm',41,4,0,b'S',0,0), // log_type_filter
     // envoy.config.accesslog.v3.AndFilter
-    f(3471,7,1,b'm',34,2,255,b'S',0,0), // filters
+    f(3438,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
-    f(3520,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',139,4,255,b'S',0,0), // value
+    f(3487,2,1,b'e',6,0,255,b'S',0,0), // op
+    f(2972,5,2,b'm',140,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
-    f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    f(3529,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.ExtensionFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.GrpcStatusFilter
-    f(3655,8,1,b'e',7,2,255,b'S',0,0), // statuses
-    f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    f(3622,8,1,b'e',7,2,255,b'S',0,0), // statuses
+    f(3630,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3708,6,1,b'm',204,4,255,b'S',0,0), // header
+    f(3675,6,1,b'm',205,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
-    f(3753,5,1,b'e',35,2,255,b'S',0,0), // types
-    f(3663,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    f(3720,5,1,b'e',35,2,255,b'S',0,0), // types
+    f(3630,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    // envoy.config.accesslog.v3.MetadataFilter
+    f(3765,7,1,b'm',376,4,255,b'S',0,0), // matcher
+    f(3772,22,2,b'm',432,4,255,b'S',0,0), // match_if_key_not_found
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
-    f(3471,7,2,b'm',34,2,255,b'S',0,0), // filters
+    f(3438,7,2,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ResponseFlagFilter
-    f(3882,5,1,b's',65535,2,255,b'S',0,0), // flags
+    f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
-    f(3926,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3937,15,2,b'm',398,4,255,b'S',0,0), // percent_sampled
-    f(3952,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
+    f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(3973,15,2,b'm',399,4,255,b'S',0,0), // percent_sampled
+    f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
-    f(3562,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    f(3529,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.TraceableFilter
     // envoy.config.bootstrap.v3.Admin
-    f(4133,15,1,b's',65535,0,255,b'I',4092,41), // access_log_path
-    f(4195,12,2,b's',65535,0,255,b'I',4148,47), // profile_path
-    f(1960,7,3,b'm',94,4,255,b'S',0,0), // address
-    f(4283,14,4,b'm',143,2,255,b'R',4207,76), // socket_options
-    f(4297,10,5,b'm',33,2,255,b'I',4092,41), // access_log
-    f(4374,24,6,b'b',65535,0,255,b'I',4307,67), // ignore_global_conn_limit
-    f(4398,11,7,b'm',382,2,255,b'S',0,0), // allow_paths
+    f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
+    f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
+    f(1960,7,3,b'm',95,4,255,b'S',0,0), // address
+    f(4319,14,4,b'm',144,2,255,b'R',4243,76), // socket_options
+    f(4333,10,5,b'm',33,2,255,b'I',4128,41), // access_log
+    f(4410,24,6,b'b',65535,0,255,b'I',4343,67), // ignore_global_conn_limit
+    f(4434,11,7,b'm',383,2,255,b'S',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(4444,16,2,b'm',55,4,255,b'S',0,0), // static_resources
-    f(4460,17,3,b'm',53,4,255,b'S',0,0), // dynamic_resources
-    f(4477,15,4,b'm',56,4,255,b'S',0,0), // cluster_manager
-    f(4563,10,5,b's',65535,0,255,b'I',4492,71), // flags_path
-    f(4618,11,6,b'm',65535,2,255,b'R',4573,45), // stats_sinks
-    f(4699,20,7,b'm',434,4,255,b'I',4629,70), // stats_flush_interval
-    f(4787,8,8,b'm',66,4,255,b'I',4719,68), // watchdog
-    f(4842,7,9,b'm',65535,4,255,b'R',4795,47), // tracing
-    f(4849,5,12,b'm',48,4,255,b'S',0,0), // admin
-    f(4854,12,13,b'm',178,4,255,b'S',0,0), // stats_config
-    f(4911,10,14,b'm',96,4,255,b'R',4866,45), // hds_config
-    f(4921,16,15,b'm',184,4,255,b'S',0,0), // overload_manager
-    f(4983,23,16,b'b',65535,0,255,b'I',4937,46), // enable_dispatcher_stats
-    f(5006,15,17,b'm',60,4,255,b'S',0,0), // layered_runtime
-    f(5049,13,18,b's',65535,0,255,b'R',5021,28), // header_prefix
-    f(5062,29,19,b'm',445,4,255,b'S',0,0), // stats_server_version_override
-    f(5091,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5149,20,21,b'm',152,2,255,b'R',5114,35), // bootstrap_extensions
-    f(5242,14,22,b'm',102,2,255,b'R',5169,73), // config_sources
-    f(5288,21,23,b'm',102,4,255,b'R',5256,32), // default_config_source
-    f(5343,24,24,b's',65535,0,255,b'I',5309,34), // default_socket_interface
-    f(5430,30,25,b'm',65535,1,255,b'R',5367,63), // certificate_provider_instances
-    f(5523,19,26,b's',65535,2,255,b'I',5460,63), // node_context_params
-    f(5542,9,27,b'm',68,4,255,b'I',4719,68), // watchdogs
-    f(5637,13,28,b'm',59,2,255,b'I',5551,86), // fatal_actions
-    f(5650,20,29,b'b',65535,4,0,b'I',4629,70), // stats_flush_on_admin
-    f(5670,21,30,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(5691,25,31,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(5775,14,32,b'm',58,2,255,b'I',5716,59), // inline_headers
-    f(5848,22,33,b's',65535,0,255,b'I',5789,59), // perf_tracing_file_path
-    f(5964,20,34,b'm',152,4,255,b'I',5870,94), // default_regex_engine
-    f(6036,22,35,b'm',152,4,255,b'R',5984,52), // xds_delegate_extension
-    f(6116,28,36,b'm',152,4,255,b'R',6058,58), // xds_config_tracker_extension
-    f(6207,16,37,b'm',152,4,255,b'R',6144,63), // listener_manager
-    f(6223,22,38,b'm',50,4,255,b'S',0,0), // application_log_config
-    f(6287,21,39,b'm',52,4,255,b'I',6245,42), // deferred_stat_options
-    f(6349,32,40,b'm',54,4,255,b'I',6308,41), // grpc_async_client_manager_config
-    f(6431,24,41,b'm',61,4,255,b'I',6381,50), // memory_allocator_manager
-    f(6537,23,42,b'm',434,4,1,b'I',6455,82), // stats_eviction_interval
-    f(6592,26,43,b'b',65535,0,255,b'I',6560,32), // enable_worker_cpu_affinity
+    f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
+    f(4480,16,2,b'm',56,4,255,b'S',0,0), // static_resources
+    f(4496,17,3,b'm',54,4,255,b'S',0,0), // dynamic_resources
+    f(4513,15,4,b'm',57,4,255,b'S',0,0), // cluster_manager
+    f(4599,10,5,b's',65535,0,255,b'I',4528,71), // flags_path
+    f(4654,11,6,b'm',65535,2,255,b'R',4609,45), // stats_sinks
+    f(4735,20,7,b'm',435,4,255,b'I',4665,70), // stats_flush_interval
+    f(4823,8,8,b'm',67,4,255,b'I',4755,68), // watchdog
+    f(4878,7,9,b'm',65535,4,255,b'R',4831,47), // tracing
+    f(4885,5,12,b'm',49,4,255,b'S',0,0), // admin
+    f(4890,12,13,b'm',179,4,255,b'S',0,0), // stats_config
+    f(4947,10,14,b'm',97,4,255,b'R',4902,45), // hds_config
+    f(4957,16,15,b'm',185,4,255,b'S',0,0), // overload_manager
+    f(5019,23,16,b'b',65535,0,255,b'I',4973,46), // enable_dispatcher_stats
+    f(5042,15,17,b'm',61,4,255,b'S',0,0), // layered_runtime
+    f(5085,13,18,b's',65535,0,255,b'R',5057,28), // header_prefix
+    f(5098,29,19,b'm',446,4,255,b'S',0,0), // stats_server_version_override
+    f(5127,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5185,20,21,b'm',153,2,255,b'R',5150,35), // bootstrap_extensions
+    f(5278,14,22,b'm',103,2,255,b'R',5205,73), // config_sources
+    f(5324,21,23,b'm',103,4,255,b'R',5292,32), // default_config_source
+    f(5379,24,24,b's',65535,0,255,b'I',5345,34), // default_socket_interface
+    f(5466,30,25,b'm',65535,1,255,b'R',5403,63), // certificate_provider_instances
+    f(5559,19,26,b's',65535,2,255,b'I',5496,63), // node_context_params
+    f(5578,9,27,b'm',69,4,255,b'I',4755,68), // watchdogs
+    f(5673,13,28,b'm',60,2,255,b'I',5587,86), // fatal_actions
+    f(5686,20,29,b'b',65535,4,0,b'I',4665,70), // stats_flush_on_admin
+    f(5706,21,30,b'm',106,4,255,b'S',0,0), // dns_resolution_config
+    f(5727,25,31,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5811,14,32,b'm',59,2,255,b'I',5752,59), // inline_headers
+    f(5884,22,33,b's',65535,0,255,b'I',5825,59), // perf_tracing_file_path
+    f(6000,20,34,b'm',153,4,255,b'I',5906,94), // default_regex_engine
+    f(6072,22,35,b'm',153,4,255,b'R',6020,52), // xds_delegate_extension
+    f(6152,28,36,b'm',153,4,255,b'R',6094,58), // xds_config_tracker_extension
+    f(6243,16,37,b'm',153,4,255,b'R',6180,63), // listener_manager
+    f(6259,22,38,b'm',51,4,255,b'S',0,0), // application_log_config
+    f(6323,21,39,b'm',53,4,255,b'I',6281,42), // deferred_stat_options
+    f(6385,32,40,b'm',55,4,255,b'I',6344,41), // grpc_async_client_manager_config
+    f(6467,24,41,b'm',62,4,255,b'I',6417,50), // memory_allocator_manager
+    f(6573,23,42,b'm',435,4,1,b'I',6491,82), // stats_eviction_interval
+    f(6628,26,43,b'b',65535,0,255,b'I',6596,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    f(942,10,1,b'm',51,4,255,b'S',0,0), // log_format
+    f(942,10,1,b'm',52,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6740,11,1,b'm',441,4,0,b'S',0,0), // json_format
-    f(6751,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6776,11,1,b'm',442,4,0,b'S',0,0), // json_format
+    f(6787,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6853,30,1,b'b',65535,0,255,b'I',6817,36), // enable_deferred_creation_stats
+    f(6889,30,1,b'b',65535,0,255,b'I',6853,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6935,10,1,b'm',102,4,255,b'S',0,0), // lds_config
-    f(6945,10,2,b'm',102,4,255,b'S',0,0), // cds_config
-    f(6955,10,3,b'm',96,4,255,b'S',0,0), // ads_config
-    f(7015,21,5,b's',65535,0,255,b'R',6965,50), // lds_resources_locator
-    f(7036,21,6,b's',65535,0,255,b'R',6965,50), // cds_resources_locator
+    f(6971,10,1,b'm',103,4,255,b'S',0,0), // lds_config
+    f(6981,10,2,b'm',103,4,255,b'S',0,0), // cds_config
+    f(6991,10,3,b'm',97,4,255,b'S',0,0), // ads_config
+    f(7051,21,5,b's',65535,0,255,b'R',7001,50), // lds_resources_locator
+    f(7072,21,6,b's',65535,0,255,b'R',7001,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7121,30,1,b'm',434,4,255,b'I',6817,36), // max_cached_entry_idle_duration
+    f(7157,30,1,b'm',435,4,255,b'I',6853,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7202,9,1,b'm',169,2,255,b'S',0,0), // listeners
-    f(7211,8,2,b'm',72,2,255,b'S',0,0), // clusters
-    f(7219,7,3,b'm',342,2,255,b'S',0,0), // secrets
+    f(7238,9,1,b'm',170,2,255,b'S',0,0), // listeners
+    f(7247,8,2,b'm',73,2,255,b'S',0,0), // clusters
+    f(7255,7,3,b'm',343,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7266,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
-    f(7357,17,2,b'm',57,4,255,b'I',7284,73), // outlier_detection
-    f(7374,20,3,b'm',98,4,255,b'S',0,0), // upstream_bind_config
-    f(7469,17,4,b'm',96,4,255,b'R',7394,75), // load_stats_config
-    f(7542,32,5,b'b',65535,0,255,b'I',7486,56), // enable_deferred_cluster_creation
+    f(7302,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
+    f(7393,17,2,b'm',58,4,255,b'I',7320,73), // outlier_detection
+    f(7410,20,3,b'm',99,4,255,b'S',0,0), // upstream_bind_config
+    f(7505,17,4,b'm',97,4,255,b'R',7430,75), // load_stats_config
+    f(7578,32,5,b'b',65535,0,255,b'I',7522,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7631,14,1,b's',65535,0,255,b'I',6817,36), // event_log_path
-    f(7645,13,2,b'm',107,4,255,b'I',6817,36), // event_service
+    f(7667,14,1,b's',65535,0,255,b'I',6853,36), // event_log_path
+    f(7681,13,2,b'm',108,4,255,b'I',6853,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7702,18,1,b's',65535,0,255,b'I',6817,36), // inline_header_name
-    f(7720,18,2,b'e',8,0,255,b'I',6817,36), // inline_header_type
+    f(7738,18,1,b's',65535,0,255,b'I',6853,36), // inline_header_name
+    f(7756,18,2,b'e',8,0,255,b'I',6853,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7775,6,1,b'm',152,4,255,b'I',6817,36), // config
+    f(7811,6,1,b'm',153,4,255,b'I',6853,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7821,6,1,b'm',62,2,255,b'S',0,0), // layers
+    f(7857,6,1,b'm',63,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7875,16,1,b'w',65535,0,255,b'I',6817,36), // bytes_to_release
-    f(7891,23,2,b'm',434,4,255,b'I',6817,36), // memory_release_interval
-    f(7914,23,3,b'm',445,4,255,b'I',6817,36), // soft_memory_limit_bytes
-    f(7937,28,4,b'm',444,4,255,b'I',6817,36), // max_per_cpu_cache_size_bytes
-    f(7965,24,5,b'w',65535,0,255,b'I',6817,36), // max_unfreed_memory_bytes
+    f(7911,16,1,b'w',65535,0,255,b'I',6853,36), // bytes_to_release
+    f(7927,23,2,b'm',435,4,255,b'I',6853,36), // memory_release_interval
+    f(7950,23,3,b'm',446,4,255,b'I',6853,36), // soft_memory_limit_bytes
+    f(7973,28,4,b'm',445,4,255,b'I',6853,36), // max_per_cpu_cache_size_bytes
+    f(8001,24,5,b'w',65535,0,255,b'I',6853,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8027,12,2,b'm',441,4,0,b'S',0,0), // static_layer
-    f(8039,10,3,b'm',64,4,0,b'S',0,0), // disk_layer
-    f(8049,11,4,b'm',63,4,0,b'S',0,0), // admin_layer
-    f(8060,10,5,b'm',65,4,0,b'S',0,0), // rtds_layer
+    f(8063,12,2,b'm',442,4,0,b'S',0,0), // static_layer
+    f(8075,10,3,b'm',65,4,0,b'S',0,0), // disk_layer
+    f(8085,11,4,b'm',64,4,0,b'S',0,0), // admin_layer
+    f(8096,10,5,b'm',66,4,0,b'S',0,0), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8167,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8179,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8201,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8203,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8215,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8237,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8261,11,2,b'm',102,4,255,b'S',0,0), // rtds_config
+    f(8297,11,2,b'm',103,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8306,12,1,b'm',434,4,255,b'I',6817,36), // miss_timeout
-    f(8318,16,2,b'm',434,4,255,b'I',6817,36), // megamiss_timeout
-    f(8334,12,3,b'm',434,4,255,b'I',6817,36), // kill_timeout
-    f(8346,17,4,b'm',434,4,255,b'I',6817,36), // multikill_timeout
-    f(8363,19,5,b'm',405,4,255,b'I',6817,36), // multikill_threshold
-    f(8382,23,6,b'm',434,4,255,b'I',6817,36), // max_kill_timeout_jitter
-    f(8405,7,7,b'm',67,2,255,b'I',6817,36), // actions
+    f(8342,12,1,b'm',435,4,255,b'I',6853,36), // miss_timeout
+    f(8354,16,2,b'm',435,4,255,b'I',6853,36), // megamiss_timeout
+    f(8370,12,3,b'm',435,4,255,b'I',6853,36), // kill_timeout
+    f(8382,17,4,b'm',435,4,255,b'I',6853,36), // multikill_timeout
+    f(8399,19,5,b'm',406,4,255,b'I',6853,36), // multikill_threshold
+    f(8418,23,6,b'm',435,4,255,b'I',6853,36), // max_kill_timeout_jitter
+    f(8441,7,7,b'm',68,2,255,b'I',6853,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7775,6,1,b'm',152,4,255,b'I',6817,36), // config
-    f(8461,5,2,b'e',9,0,255,b'I',6817,36), // event
+    f(7811,6,1,b'm',153,4,255,b'I',6853,36), // config
+    f(8497,5,2,b'e',9,0,255,b'I',6853,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8501,20,1,b'm',66,4,255,b'I',6817,36), // main_thread_watchdog
-    f(8521,15,2,b'm',66,4,255,b'I',6817,36), // worker_watchdog
+    f(8537,20,1,b'm',67,4,255,b'I',6853,36), // main_thread_watchdog
+    f(8557,15,2,b'm',67,4,255,b'I',6853,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8575,10,1,b'm',70,2,255,b'S',0,0), // thresholds
-    f(8585,19,2,b'm',70,2,255,b'S',0,0), // per_host_thresholds
+    f(8611,10,1,b'm',71,2,255,b'S',0,0), // thresholds
+    f(8621,19,2,b'm',71,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8654,15,2,b'm',444,4,255,b'S',0,0), // max_connections
-    f(8669,20,3,b'm',444,4,255,b'S',0,0), // max_pending_requests
-    f(8689,12,4,b'm',444,4,255,b'S',0,0), // max_requests
-    f(8701,11,5,b'm',444,4,255,b'S',0,0), // max_retries
-    f(8712,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8787,20,7,b'm',444,4,255,b'I',8727,60), // max_connection_pools
-    f(8807,12,8,b'm',71,4,255,b'S',0,0), // retry_budget
+    f(8690,15,2,b'm',445,4,255,b'S',0,0), // max_connections
+    f(8705,20,3,b'm',445,4,255,b'S',0,0), // max_pending_requests
+    f(8725,12,4,b'm',445,4,255,b'S',0,0), // max_requests
+    f(8737,11,5,b'm',445,4,255,b'S',0,0), // max_retries
+    f(8748,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8823,20,7,b'm',445,4,255,b'I',8763,60), // max_connection_pools
+    f(8843,12,8,b'm',72,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8881,14,1,b'm',405,4,255,b'S',0,0), // budget_percent
-    f(8895,21,2,b'm',444,4,255,b'S',0,0), // min_retry_concurrency
-    f(8993,15,3,b'm',434,4,255,b'R',8916,77), // budget_interval
+    f(8917,14,1,b'm',406,4,255,b'S',0,0), // budget_percent
+    f(8931,21,2,b'm',445,4,255,b'S',0,0), // min_retry_concurrency
+    f(9029,15,3,b'm',435,4,255,b'R',8952,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9039,18,3,b'm',78,4,255,b'S',0,0), // eds_cluster_config
-    f(9057,15,4,b'm',434,4,255,b'S',0,0), // connect_timeout
-    f(9140,33,5,b'm',444,4,255,b'I',9072,68), // per_connection_buffer_limit_bytes
-    f(9173,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9239,13,8,b'm',65535,2,255,b'R',9182,57), // health_checks
-    f(9252,27,9,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
-    f(450,16,10,b'm',69,4,255,b'S',0,0), // circuit_breakers
-    f(9279,21,13,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9300,22,14,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(9322,16,16,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
-    f(9338,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9355,13,18,b'm',94,2,255,b'S',0,0), // dns_resolvers
-    f(7357,17,19,b'm',65535,4,255,b'R',9368,58), // outlier_detection
-    f(9426,16,20,b'm',434,4,255,b'S',0,0), // cleanup_interval
-    f(7374,20,21,b'm',98,4,255,b'S',0,0), // upstream_bind_config
-    f(9511,16,22,b'm',65535,4,255,b'R',9442,69), // lb_subset_config
-    f(9595,19,23,b'm',65535,4,1,b'R',9527,68), // ring_hash_lb_config
-    f(9614,16,24,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(9664,8,25,b'm',123,4,255,b'I',9630,34), // metadata
-    f(9672,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9690,16,27,b'm',73,4,255,b'S',0,0), // common_lb_config
-    f(9706,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9719,28,29,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(9747,27,30,b'm',90,4,255,b'S',0,0), // upstream_connection_options
-    f(9881,40,31,b'b',65535,0,255,b'I',9774,107), // close_connections_on_host_health_failure
-    f(9984,29,32,b'b',65535,0,255,b'I',9921,63), // ignore_health_on_host_removal
-    f(10013,15,33,b'm',156,4,255,b'S',0,0), // load_assignment
-    f(10028,22,34,b'm',80,4,1,b'S',0,0), // original_dst_lb_config
-    f(10050,32,36,b'm',86,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10082,23,37,b'm',79,4,1,b'S',0,0), // least_request_lb_config
-    f(10105,12,38,b'm',77,4,0,b'S',0,0), // cluster_type
-    f(10117,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3471,7,40,b'm',65535,2,255,b'R',10132,75), // filters
-    f(10207,21,41,b'm',87,4,255,b'S',0,0), // load_balancing_policy
-    f(10286,10,42,b'm',102,4,255,b'R',10228,58), // lrs_server
-    f(10296,24,43,b'm',85,2,255,b'S',0,0), // transport_socket_matches
-    f(10320,24,44,b'm',82,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(5091,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10344,30,46,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10400,21,47,b'b',65535,0,255,b'I',10374,26), // track_timeout_budgets
-    f(10490,15,48,b'm',152,4,255,b'R',10421,69), // upstream_config
-    f(10534,19,49,b'm',89,4,255,b'I',10505,29), // track_cluster_stats
-    f(10598,17,50,b'm',81,4,255,b'I',10553,45), // preconnect_policy
-    f(10615,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10721,16,52,b'm',65535,4,1,b'R',10656,65), // maglev_lb_config
-    f(5670,21,53,b'm',105,4,255,b'S',0,0), // dns_resolution_config
-    f(10737,21,54,b'm',431,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5691,25,55,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10758,21,56,b'm',83,4,1,b'S',0,0), // round_robin_lb_config
-    f(10779,27,57,b's',65535,2,255,b'R',10228,58), // lrs_report_endpoint_metrics
-    f(10806,10,58,b'm',434,4,255,b'S',0,0), // dns_jitter
-    f(10844,24,59,b'm',452,4,255,b'R',10816,28), // transport_socket_matcher
-    f(10943,44,60,b'm',434,4,255,b'R',10868,75), // per_connection_buffer_high_watermark_timeout
-    f(11010,13,61,b'm',179,4,255,b'I',10987,23), // stats_matcher
-    f(11089,16,62,b'm',65535,4,255,b'R',11023,66), // queuing_policies
+    f(9075,18,3,b'm',79,4,255,b'S',0,0), // eds_cluster_config
+    f(9093,15,4,b'm',435,4,255,b'S',0,0), // connect_timeout
+    f(9176,33,5,b'm',445,4,255,b'I',9108,68), // per_connection_buffer_limit_bytes
+    f(9209,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9275,13,8,b'm',65535,2,255,b'R',9218,57), // health_checks
+    f(9288,27,9,b'm',445,4,255,b'S',0,0), // max_requests_per_connection
+    f(450,16,10,b'm',70,4,255,b'S',0,0), // circuit_breakers
+    f(9315,21,13,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9336,22,14,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(9358,16,16,b'm',435,4,255,b'S',0,0), // dns_refresh_rate
+    f(9374,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9391,13,18,b'm',95,2,255,b'S',0,0), // dns_resolvers
+    f(7393,17,19,b'm',65535,4,255,b'R',9404,58), // outlier_detection
+    f(9462,16,20,b'm',435,4,255,b'S',0,0), // cleanup_interval
+    f(7410,20,21,b'm',99,4,255,b'S',0,0), // upstream_bind_config
+    f(9547,16,22,b'm',65535,4,255,b'R',9478,69), // lb_subset_config
+    f(9631,19,23,b'm',65535,4,1,b'R',9563,68), // ring_hash_lb_config
+    f(9650,16,24,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(9700,8,25,b'm',124,4,255,b'I',9666,34), // metadata
+    f(9708,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9726,16,27,b'm',74,4,255,b'S',0,0), // common_lb_config
+    f(9742,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9755,28,29,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(9783,27,30,b'm',91,4,255,b'S',0,0), // upstream_connection_options
+    f(9917,40,31,b'b',65535,0,255,b'I',9810,107), // close_connections_on_host_health_failure
+    f(10020,29,32,b'b',65535,0,255,b'I',9957,63), // ignore_health_on_host_removal
+    f(10049,15,33,b'm',157,4,255,b'S',0,0), // load_assignment
+    f(10064,22,34,b'm',81,4,1,b'S',0,0), // original_dst_lb_config
+    f(10086,32,36,b'm',87,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10118,23,37,b'm',80,4,1,b'S',0,0), // least_request_lb_config
+    f(10141,12,38,b'm',78,4,0,b'S',0,0), // cluster_type
+    f(10153,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3438,7,40,b'm',65535,2,255,b'R',10168,75), // filters
+    f(10243,21,41,b'm',88,4,255,b'S',0,0), // load_balancing_policy
+    f(10322,10,42,b'm',103,4,255,b'R',10264,58), // lrs_server
+    f(10332,24,43,b'm',86,2,255,b'S',0,0), // transport_socket_matches
+    f(10356,24,44,b'm',83,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5127,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10380,30,46,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10436,21,47,b'b',65535,0,255,b'I',10410,26), // track_timeout_budgets
+    f(10526,15,48,b'm',153,4,255,b'R',10457,69), // upstream_config
+    f(10570,19,49,b'm',90,4,255,b'I',10541,29), // track_cluster_stats
+    f(10634,17,50,b'm',82,4,255,b'I',10589,45), // preconnect_policy
+    f(10651,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10757,16,52,b'm',65535,4,1,b'R',10692,65), // maglev_lb_config
+    f(5706,21,53,b'm',106,4,255,b'S',0,0), // dns_resolution_config
+    f(10773,21,54,b'm',432,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5727,25,55,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10794,21,56,b'm',84,4,1,b'S',0,0), // round_robin_lb_config
+    f(10815,27,57,b's',65535,2,255,b'R',10264,58), // lrs_report_endpoint_metrics
+    f(10842,10,58,b'm',435,4,255,b'S',0,0), // dns_jitter
+    f(10880,24,59,b'm',453,4,255,b'R',10852,28), // transport_socket_matcher
+    f(10979,44,60,b'm',435,4,255,b'R',10904,75), // per_connection_buffer_high_watermark_timeout
+    f(11046,13,61,b'm',180,4,255,b'I',11023,23), // stats_matcher
+    f(11125,16,62,b'm',65535,4,255,b'R',11059,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11151,23,1,b'm',405,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11174,20,2,b'm',76,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11194,27,3,b'm',75,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11273,19,4,b'm',434,4,255,b'I',11221,52), // update_merge_window
-    f(11344,31,5,b'b',65535,0,255,b'I',11292,52), // ignore_new_hosts_until_first_hc
-    f(11375,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11483,28,7,b'm',74,4,255,b'I',11411,72), // consistent_hashing_lb_config
-    f(11610,20,8,b'm',114,4,255,b'I',11511,99), // override_host_status
+    f(11187,23,1,b'm',406,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11210,20,2,b'm',77,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11230,27,3,b'm',76,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11309,19,4,b'm',435,4,255,b'I',11257,52), // update_merge_window
+    f(11380,31,5,b'b',65535,0,255,b'I',11328,52), // ignore_new_hosts_until_first_hc
+    f(11411,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11519,28,7,b'm',75,4,255,b'I',11447,72), // consistent_hashing_lb_config
+    f(11646,20,8,b'm',115,4,255,b'I',11547,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11702,24,1,b'b',65535,0,255,b'I',6817,36), // use_hostname_for_hashing
-    f(11726,19,2,b'm',444,4,255,b'I',6817,36), // hash_balance_factor
+    f(11738,24,1,b'b',65535,0,255,b'I',6853,36), // use_hostname_for_hashing
+    f(11762,19,2,b'm',445,4,255,b'I',6853,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11880,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
-    f(11895,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
-    f(11911,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11916,15,1,b'm',406,4,255,b'S',0,0), // routing_enabled
+    f(11931,16,2,b'm',446,4,255,b'S',0,0), // min_cluster_size
+    f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12029,10,1,b'm',102,4,255,b'S',0,0), // eds_config
-    f(12039,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12065,10,1,b'm',103,4,255,b'S',0,0), // eds_config
+    f(12075,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12103,12,1,b'm',444,4,255,b'S',0,0), // choice_count
-    f(12115,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12134,17,3,b'm',84,4,255,b'S',0,0), // slow_start_config
+    f(12139,12,1,b'm',445,4,255,b'S',0,0), // choice_count
+    f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
+    f(12170,17,3,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12202,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12217,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12233,22,3,b'm',444,4,255,b'S',0,0), // upstream_port_override
-    f(12342,12,4,b'm',385,4,255,b'R',12255,87), // metadata_key
+    f(12238,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12253,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12269,22,3,b'm',445,4,255,b'S',0,0), // upstream_port_override
+    f(12378,12,4,b'm',386,4,255,b'R',12291,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12402,29,1,b'm',433,4,255,b'I',6817,36), // per_upstream_preconnect_ratio
-    f(12431,27,2,b'm',433,4,255,b'I',6817,36), // predictive_preconnect_ratio
-    f(12458,27,3,b'm',375,4,255,b'I',6817,36), // preconnect_enabled_metadata
+    f(12438,29,1,b'm',434,4,255,b'I',6853,36), // per_upstream_preconnect_ratio
+    f(12467,27,2,b'm',434,4,255,b'I',6853,36), // predictive_preconnect_ratio
+    f(12494,27,3,b'm',376,4,255,b'I',6853,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12134,17,1,b'm',84,4,255,b'S',0,0), // slow_start_config
+    f(12170,17,1,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12650,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
-    f(12667,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12677,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
+    f(12686,17,1,b'm',435,4,255,b'S',0,0), // slow_start_window
+    f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
+    f(12713,18,3,b'm',406,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12747,5,2,b'm',441,4,255,b'S',0,0), // match
-    f(9614,16,3,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(12783,5,2,b'm',442,4,255,b'S',0,0), // match
+    f(9650,16,3,b'm',152,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12864,8,1,b'm',88,2,255,b'S',0,0), // policies
+    f(12900,8,1,b'm',89,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12922,22,4,b'm',152,4,255,b'S',0,0), // typed_extension_config
+    f(12958,22,4,b'm',153,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(12985,15,1,b'b',65535,0,255,b'I',6817,36), // timeout_budgets
-    f(13000,22,2,b'b',65535,0,255,b'I',6817,36), // request_response_sizes
-    f(13022,18,3,b'b',65535,0,255,b'I',6817,36), // per_endpoint_stats
+    f(13021,15,1,b'b',65535,0,255,b'I',6853,36), // timeout_budgets
+    f(13036,22,2,b'b',65535,0,255,b'I',6853,36), // request_response_sizes
+    f(13058,18,3,b'b',65535,0,255,b'I',6853,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13089,13,1,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(13147,48,2,b'b',65535,0,255,b'I',13102,45), // set_local_interface_name_on_upstream_connections
-    f(13195,21,3,b'm',91,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13125,13,1,b'm',150,4,255,b'S',0,0), // tcp_keepalive
+    f(13183,48,2,b'b',65535,0,255,b'I',13138,45), // set_local_interface_name_on_upstream_connections
+    f(13231,21,3,b'm',92,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13285,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13313,26,2,b'm',444,4,255,b'S',0,0), // first_address_family_count
+    f(13321,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13349,26,2,b'm',445,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13391,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13397,6,2,b'm',113,4,0,b'S',0,0), // append
-    f(13403,15,3,b'm',93,4,0,b'S',0,0), // remove_on_match
+    f(13427,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13433,6,2,b'm',114,4,0,b'S',0,0), // append
+    f(13439,15,3,b'm',94,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13484,11,1,b'm',382,4,255,b'S',0,0), // key_matcher
+    f(13520,11,1,b'm',383,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13523,14,1,b'm',142,4,0,b'S',0,0), // socket_address
-    f(13537,4,2,b'm',129,4,0,b'S',0,0), // pipe
-    f(13577,22,3,b'm',65535,4,0,b'R',13541,36), // envoy_internal_address
+    f(13559,14,1,b'm',143,4,0,b'S',0,0), // socket_address
+    f(13573,4,2,b'm',130,4,0,b'S',0,0), // pipe
+    f(13613,22,3,b'm',65535,4,0,b'R',13577,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13678,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13730,13,2,b's',65535,2,255,b'R',13686,44), // cluster_names
-    f(13788,13,3,b'm',434,4,255,b'I',13743,45), // refresh_delay
-    f(13801,13,4,b'm',110,2,255,b'S',0,0), // grpc_services
-    f(13814,15,5,b'm',434,4,255,b'I',13743,45), // request_timeout
-    f(13890,19,6,b'm',132,4,255,b'I',13829,61), // rate_limit_settings
-    f(13909,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(13939,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13960,17,9,b'm',152,2,255,b'R',0,0), // config_validators
+    f(13714,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13766,13,2,b's',65535,2,255,b'R',13722,44), // cluster_names
+    f(13824,13,3,b'm',435,4,255,b'I',13779,45), // refresh_delay
+    f(13837,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
+    f(13850,15,5,b'm',435,4,255,b'I',13779,45), // request_timeout
+    f(13926,19,6,b'm',133,4,255,b'I',13865,61), // rate_limit_settings
+    f(13945,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13975,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13996,17,9,b'm',153,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14044,14,1,b'm',142,4,255,b'S',0,0), // source_address
-    f(14058,8,2,b'm',431,4,255,b'S',0,0), // freebind
-    f(4283,14,3,b'm',143,2,255,b'S',0,0), // socket_options
-    f(14066,27,4,b'm',142,2,255,b'S',0,0), // additional_source_addresses
-    f(14093,22,5,b'm',109,2,255,b'S',0,0), // extra_source_addresses
-    f(14115,22,6,b'm',152,4,255,b'S',0,0), // local_address_selector
-    f(14180,27,7,b'b',65535,0,255,b'R',14137,43), // validate_network_namespaces
+    f(14080,14,1,b'm',143,4,255,b'S',0,0), // source_address
+    f(14094,8,2,b'm',432,4,255,b'S',0,0), // freebind
+    f(4319,14,3,b'm',144,2,255,b'S',0,0), // socket_options
+    f(14102,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
+    f(14129,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
+    f(14151,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
+    f(14216,27,7,b'b',65535,0,255,b'R',14173,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',406,4,255,b'S',0,0), // version
-    f(9664,8,2,b'm',441,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',407,4,255,b'S',0,0), // version
+    f(9700,8,2,b'm',442,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
-    f(14280,24,1,b'b',65535,0,255,b'I',6817,36), // enable_string_conversion
-    f(14304,20,2,b'b',65535,0,255,b'I',6817,36), // enable_string_concat
-    f(14324,23,3,b'b',65535,0,255,b'I',6817,36), // enable_string_functions
+    f(14316,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
+    f(14340,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
+    f(14360,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
-    f(14377,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14391,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
+    f(14413,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14427,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14434,17,2,b'm',96,4,0,b'S',0,0), // api_config_source
-    f(14451,3,3,b'm',95,4,0,b'S',0,0), // ads
-    f(14454,21,4,b'm',434,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14475,4,5,b'm',141,4,0,b'S',0,0), // self
-    f(14479,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14499,11,7,b'm',65535,2,255,b'R',6965,50), // authorities
-    f(14510,18,8,b'm',128,4,0,b'S',0,0), // path_config_source
+    f(14470,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
+    f(14487,3,3,b'm',96,4,0,b'S',0,0), // ads
+    f(14490,21,4,b'm',435,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14511,4,5,b'm',142,4,0,b'S',0,0), // self
+    f(14515,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14535,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
+    f(14546,18,8,b'm',129,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14561,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14597,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14602,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14610,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14622,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14635,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14655,17,5,b'm',155,4,255,b'S',0,0), // watched_directory
+    f(14638,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14646,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14658,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14671,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14691,17,5,b'm',156,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(14721,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
+    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14757,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(5091,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14780,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5127,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(14816,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14843,12,1,b'm',110,4,0,b'I',6817,36), // grpc_service
+    f(14879,12,1,b'm',111,4,0,b'I',6853,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14885,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(14893,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',99,4,255,b'S',0,0), // version
-    f(14908,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(14916,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14921,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14929,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',100,4,255,b'S',0,0), // version
+    f(14944,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14952,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',142,4,255,b'S',0,0), // address
-    f(4283,14,2,b'm',147,4,255,b'S',0,0), // socket_options
+    f(1960,7,1,b'm',143,4,255,b'S',0,0), // address
+    f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(14996,10,1,b'm',111,4,0,b'S',0,0), // envoy_grpc
-    f(15035,11,2,b'm',65535,4,0,b'R',15006,29), // google_grpc
-    f(15080,7,3,b'm',434,4,255,b'I',15046,34), // timeout
-    f(15087,16,5,b'm',112,2,255,b'S',0,0), // initial_metadata
-    f(15103,12,6,b'm',133,4,255,b'R',0,0), // retry_policy
+    f(15032,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
+    f(15071,11,2,b'm',65535,4,0,b'R',15042,29), // google_grpc
+    f(15116,7,3,b'm',435,4,255,b'I',15082,34), // timeout
+    f(15123,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
+    f(15139,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15157,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15169,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15103,12,3,b'm',133,4,255,b'I',15178,53), // retry_policy
-    f(15231,26,4,b'm',444,4,255,b'S',0,0), // max_receive_message_length
-    f(15305,18,5,b'b',65535,0,255,b'I',15257,48), // skip_envoy_headers
+    f(15193,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15205,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15139,12,3,b'm',134,4,255,b'I',15214,53), // retry_policy
+    f(15267,26,4,b'm',445,4,255,b'S',0,0), // max_receive_message_length
+    f(15341,18,5,b'b',65535,0,255,b'I',15293,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15355,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15391,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(3708,6,1,b'm',112,4,255,b'S',0,0), // header
-    f(13397,6,2,b'm',431,4,255,b'S',0,0), // append
-    f(15402,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15415,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3675,6,1,b'm',113,4,255,b'S',0,0), // header
+    f(13433,6,2,b'm',432,4,255,b'S',0,0), // append
+    f(15438,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15451,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(3655,8,1,b'e',18,2,255,b'I',6817,36), // statuses
+    f(3622,8,1,b'e',18,2,255,b'I',6853,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15508,18,1,b'm',431,4,255,b'S',0,0), // allow_absolute_url
-    f(15526,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15540,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15564,17,4,b'm',116,4,255,b'S',0,0), // header_key_format
-    f(15581,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15654,20,6,b'b',65535,0,255,b'R',15596,58), // allow_chunked_length
-    f(15674,45,7,b'm',431,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15719,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15782,16,9,b'm',431,4,255,b'I',15743,39), // use_balsa_parser
-    f(15798,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15857,22,11,b'm',382,2,255,b'R',15818,39), // ignore_http_11_upgrade
+    f(15544,18,1,b'm',432,4,255,b'S',0,0), // allow_absolute_url
+    f(15562,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15576,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15600,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
+    f(15617,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15690,20,6,b'b',65535,0,255,b'R',15632,58), // allow_chunked_length
+    f(15710,45,7,b'm',432,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15755,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15818,16,9,b'm',432,4,255,b'I',15779,39), // use_balsa_parser
+    f(15834,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15893,22,11,b'm',383,2,255,b'R',15854,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15936,17,1,b'm',117,4,0,b'S',0,0), // proper_case_words
-    f(15998,18,8,b'm',152,4,0,b'I',15953,45), // stateful_formatter
+    f(15972,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
+    f(16034,18,8,b'm',153,4,0,b'I',15989,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16130,16,1,b'm',444,4,255,b'S',0,0), // hpack_table_size
-    f(16146,22,2,b'm',444,4,255,b'S',0,0), // max_concurrent_streams
-    f(16168,26,3,b'm',444,4,255,b'S',0,0), // initial_stream_window_size
-    f(16194,30,4,b'm',444,4,255,b'S',0,0), // initial_connection_window_size
-    f(16224,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16292,14,6,b'b',65535,0,255,b'R',16237,55), // allow_metadata
-    f(16340,19,7,b'm',444,4,255,b'I',16306,34), // max_outbound_frames
-    f(16404,27,8,b'm',444,4,255,b'I',16359,45), // max_outbound_control_frames
-    f(16472,49,9,b'm',444,4,255,b'I',16431,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16567,38,10,b'm',444,4,255,b'I',16521,46), // max_inbound_priority_frames_per_stream
-    f(16674,52,11,b'm',444,4,255,b'I',16605,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16766,38,12,b'b',65535,0,255,b'I',16726,40), // stream_error_on_invalid_http_messaging
-    f(16851,26,13,b'm',65535,2,255,b'R',16804,47), // custom_settings_parameters
-    f(15674,45,14,b'm',431,4,255,b'I',16726,40), // override_stream_error_on_invalid_http_message
-    f(16877,20,15,b'm',121,4,255,b'S',0,0), // connection_keepalive
-    f(16935,17,16,b'm',431,4,255,b'I',16897,38), // use_oghttp2_codec
-    f(17013,17,17,b'm',445,4,255,b'I',16952,61), // max_metadata_size
-    f(17067,23,18,b'm',431,4,255,b'I',17030,37), // enable_huffman_encoding
-    f(17090,24,19,b'm',444,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17153,17,20,b'm',431,4,255,b'I',17114,39), // disallow_obs_text
-    f(17212,18,21,b'm',445,4,255,b'I',17170,42), // stream_reset_burst
-    f(17230,17,22,b'm',445,4,255,b'I',17170,42), // stream_reset_rate
+    f(16166,16,1,b'm',445,4,255,b'S',0,0), // hpack_table_size
+    f(16182,22,2,b'm',445,4,255,b'S',0,0), // max_concurrent_streams
+    f(16204,26,3,b'm',445,4,255,b'S',0,0), // initial_stream_window_size
+    f(16230,30,4,b'm',445,4,255,b'S',0,0), // initial_connection_window_size
+    f(16260,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16328,14,6,b'b',65535,0,255,b'R',16273,55), // allow_metadata
+    f(16376,19,7,b'm',445,4,255,b'I',16342,34), // max_outbound_frames
+    f(16440,27,8,b'm',445,4,255,b'I',16395,45), // max_outbound_control_frames
+    f(16508,49,9,b'm',445,4,255,b'I',16467,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16603,38,10,b'm',445,4,255,b'I',16557,46), // max_inbound_priority_frames_per_stream
+    f(16710,52,11,b'm',445,4,255,b'I',16641,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16802,38,12,b'b',65535,0,255,b'I',16762,40), // stream_error_on_invalid_http_messaging
+    f(16887,26,13,b'm',65535,2,255,b'R',16840,47), // custom_settings_parameters
+    f(15710,45,14,b'm',432,4,255,b'I',16762,40), // override_stream_error_on_invalid_http_message
+    f(16913,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
+    f(16971,17,16,b'm',432,4,255,b'I',16933,38), // use_oghttp2_codec
+    f(17049,17,17,b'm',446,4,255,b'I',16988,61), // max_metadata_size
+    f(17103,23,18,b'm',432,4,255,b'I',17066,37), // enable_huffman_encoding
+    f(17126,24,19,b'm',445,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17189,17,20,b'm',432,4,255,b'I',17150,39), // disallow_obs_text
+    f(17248,18,21,b'm',446,4,255,b'I',17206,42), // stream_reset_burst
+    f(17266,17,22,b'm',446,4,255,b'I',17206,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17287,12,1,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(17299,17,2,b'm',444,4,255,b'S',0,0), // max_headers_count
-    f(17316,23,3,b'm',434,4,255,b'S',0,0), // max_connection_duration
-    f(17339,19,4,b'm',434,4,255,b'S',0,0), // max_stream_duration
-    f(17358,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9252,27,6,b'm',444,4,255,b'S',0,0), // max_requests_per_connection
-    f(17407,23,7,b'm',444,4,255,b'R',17389,18), // max_response_headers_kb
-    f(17430,30,8,b'm',405,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17323,12,1,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(17335,17,2,b'm',445,4,255,b'S',0,0), // max_headers_count
+    f(17352,23,3,b'm',435,4,255,b'S',0,0), // max_connection_duration
+    f(17375,19,4,b'm',435,4,255,b'S',0,0), // max_stream_duration
+    f(17394,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9288,27,6,b'm',445,4,255,b'S',0,0), // max_requests_per_connection
+    f(17443,23,7,b'm',445,4,255,b'R',17425,18), // max_response_headers_kb
+    f(17466,30,8,b'm',406,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17498,15,1,b'b',65535,0,255,b'I',6817,36), // sort_properties
+    f(17534,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17551,8,1,b'm',434,4,255,b'S',0,0), // interval
-    f(15080,7,2,b'm',434,4,255,b'S',0,0), // timeout
-    f(17559,15,3,b'm',405,4,255,b'S',0,0), // interval_jitter
-    f(17634,24,4,b'm',434,4,255,b'R',17574,60), // connection_idle_interval
+    f(17587,8,1,b'm',435,4,255,b'S',0,0), // interval
+    f(15116,7,2,b'm',435,4,255,b'S',0,0), // timeout
+    f(17595,15,3,b'm',406,4,255,b'S',0,0), // interval_jitter
+    f(17670,24,4,b'm',435,4,255,b'R',17610,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17687,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17693,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17697,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17723,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17729,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17733,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17734,15,1,b'm',124,1,255,b'S',0,0), // filter_metadata
-    f(17783,21,2,b'm',125,1,255,b'I',17749,34), // typed_filter_metadata
+    f(17770,15,1,b'm',125,1,255,b'S',0,0), // filter_metadata
+    f(17819,21,2,b'm',126,1,255,b'I',17785,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17932,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17968,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9664,8,3,b'm',441,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',122,4,255,b'S',0,0), // locality
-    f(17934,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17949,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(17967,24,8,b'm',99,4,0,b'S',0,0), // user_agent_build_version
-    f(17991,10,9,b'm',108,2,255,b'S',0,0), // extensions
-    f(18001,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18016,19,11,b'm',94,2,255,b'S',0,0), // listening_addresses
-    f(18035,18,12,b'm',127,1,255,b'S',0,0), // dynamic_parameters
+    f(9700,8,3,b'm',442,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',123,4,255,b'S',0,0), // locality
+    f(17970,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17985,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18003,24,8,b'm',100,4,0,b'S',0,0), // user_agent_build_version
+    f(18027,10,9,b'm',109,2,255,b'S',0,0), // extensions
+    f(18037,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18052,19,11,b'm',95,2,255,b'S',0,0), // listening_addresses
+    f(18071,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',449,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',450,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14655,17,2,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(18138,13,3,b'm',434,4,255,b'R',0,0), // poll_interval
+    f(14691,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(18174,13,3,b'm',435,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18216,17,2,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(18233,10,3,b'm',150,2,255,b'S',0,0), // added_tlvs
+    f(18252,17,2,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(18269,10,3,b'm',151,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18292,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18302,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18328,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18338,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18348,10,1,b'm',444,4,255,b'I',6817,36), // max_tokens
-    f(18358,9,2,b'm',433,4,255,b'I',6817,36), // fill_rate
+    f(18384,10,1,b'm',445,4,255,b'I',6853,36), // max_tokens
+    f(18394,9,2,b'm',434,4,255,b'I',6853,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18399,14,1,b'm',97,4,255,b'I',6817,36), // retry_back_off
-    f(18413,11,2,b'm',444,4,255,b'I',6817,36), // num_retries
-    f(18424,8,3,b's',65535,0,255,b'I',6817,36), // retry_on
-    f(18432,14,4,b'm',135,4,255,b'I',6817,36), // retry_priority
-    f(18446,20,5,b'm',134,2,255,b'I',6817,36), // retry_host_predicate
-    f(18466,33,6,b'l',65535,0,255,b'I',6817,36), // host_selection_retry_max_attempts
+    f(18435,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
+    f(18449,11,2,b'm',445,4,255,b'I',6853,36), // num_retries
+    f(18460,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
+    f(18468,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
+    f(18482,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
+    f(18502,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(3148,12,2,b'm',430,4,0,b'I',6817,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(3148,12,2,b'm',430,4,0,b'I',6817,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18630,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18666,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18630,13,1,b'm',431,4,255,b'S',0,0), // default_value
-    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18666,13,1,b'm',432,4,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18630,13,1,b'm',398,4,255,b'S',0,0), // default_value
-    f(3926,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18666,13,1,b'm',399,4,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18630,13,2,b'u',65535,0,255,b'S',0,0), // default_value
-    f(3926,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(18666,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18808,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18827,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18844,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18863,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(13939,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13975,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18912,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(18948,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18920,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18947,10,4,b's',65535,4,0,b'R',18930,17), // named_port
-    f(19006,13,5,b's',65535,0,255,b'R',18957,49), // resolver_name
-    f(19019,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19030,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18956,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18983,10,4,b's',65535,4,0,b'R',18966,17), // named_port
+    f(19042,13,5,b's',65535,0,255,b'R',18993,49), // resolver_name
+    f(19055,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19066,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19089,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19100,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19125,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19136,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19105,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19114,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19141,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19150,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
-    f(2968,4,7,b'm',144,4,255,b'S',0,0), // type
-    f(19123,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(2968,4,7,b'm',145,4,255,b'S',0,0), // type
+    f(19159,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19177,6,1,b'm',146,4,255,b'S',0,0), // stream
-    f(19183,8,2,b'm',145,4,255,b'S',0,0), // datagram
+    f(19213,6,1,b'm',147,4,255,b'S',0,0), // stream
+    f(19219,8,2,b'm',146,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4283,14,1,b'm',143,2,255,b'S',0,0), // socket_options
+    f(4319,14,1,b'm',144,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6751,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6740,11,2,b'm',441,4,0,b'S',0,0), // json_format
-    f(19382,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19399,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19411,18,5,b'm',104,4,0,b'S',0,0), // text_format_source
-    f(19429,10,6,b'm',152,2,255,b'S',0,0), // formatters
-    f(19475,19,7,b'm',120,4,255,b'I',19439,36), // json_format_options
+    f(6787,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6776,11,2,b'm',442,4,0,b'S',0,0), // json_format
+    f(19418,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19435,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19447,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
+    f(19465,10,6,b'm',153,2,255,b'S',0,0), // formatters
+    f(19511,19,7,b'm',121,4,255,b'I',19475,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19527,16,1,b'm',444,4,255,b'S',0,0), // keepalive_probes
-    f(19543,14,2,b'm',444,4,255,b'S',0,0), // keepalive_time
-    f(19557,18,3,b'm',444,4,255,b'S',0,0), // keepalive_interval
+    f(19563,16,1,b'm',445,4,255,b'S',0,0), // keepalive_probes
+    f(19579,14,2,b'm',445,4,255,b'S',0,0), // keepalive_time
+    f(19593,18,3,b'm',445,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19656,13,3,b'm',148,4,255,b'R',19604,52), // format_string
+    f(19692,13,3,b'm',149,4,255,b'R',19640,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19782,20,1,b'm',445,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19802,10,2,b'm',431,4,255,b'S',0,0), // prefer_gro
+    f(19818,20,1,b'm',446,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19838,10,2,b'm',432,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19860,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19868,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19945,24,3,b's',65535,0,255,b'I',19887,58), // override_auto_sni_header
+    f(19896,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19904,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19981,24,3,b's',65535,0,255,b'I',19923,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20006,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20042,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15157,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20064,9,2,b'm',164,2,255,b'S',0,0), // endpoints
-    f(20073,6,4,b'm',158,4,255,b'S',0,0), // policy
-    f(20079,15,5,b'm',157,1,255,b'S',0,0), // named_endpoints
+    f(15193,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20100,9,2,b'm',165,2,255,b'S',0,0), // endpoints
+    f(20109,6,4,b'm',159,4,255,b'S',0,0), // policy
+    f(20115,15,5,b'm',158,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',160,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',161,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20213,14,2,b'm',159,2,255,b'S',0,0), // drop_overloads
-    f(20227,23,3,b'm',444,4,255,b'S',0,0), // overprovisioning_factor
-    f(20250,20,4,b'm',434,4,255,b'S',0,0), // endpoint_stale_after
-    f(20270,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20249,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
+    f(20263,23,3,b'm',445,4,255,b'S',0,0), // overprovisioning_factor
+    f(20286,20,4,b'm',435,4,255,b'S',0,0), // endpoint_stale_after
+    f(20306,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(14885,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20360,15,2,b'm',398,4,255,b'S',0,0), // drop_percentage
+    f(14921,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20396,15,2,b'm',399,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
-    f(20408,19,2,b'm',162,4,255,b'I',11292,52), // health_check_config
+    f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
+    f(20444,19,2,b'm',163,4,255,b'I',11328,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20427,20,4,b'm',161,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20447,35), // observability_name
+    f(20463,20,4,b'm',162,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20483,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18920,10,1,b'u',65535,0,255,b'I',6817,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6817,36), // hostname
-    f(1960,7,3,b'm',94,4,255,b'I',6817,36), // address
-    f(20584,27,4,b'b',65535,0,255,b'I',6817,36), // disable_active_health_check
+    f(18956,10,1,b'u',65535,0,255,b'I',6853,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6853,36), // hostname
+    f(1960,7,3,b'm',95,4,255,b'I',6853,36), // address
+    f(20620,27,4,b'b',65535,0,255,b'I',6853,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20646,8,1,b'm',160,4,0,b'S',0,0), // endpoint
+    f(20682,8,1,b'm',161,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9664,8,3,b'm',123,4,255,b'S',0,0), // metadata
-    f(20654,21,4,b'm',444,4,255,b'S',0,0), // load_balancing_weight
-    f(20675,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9700,8,3,b'm',124,4,255,b'S',0,0), // metadata
+    f(20690,21,4,b'm',445,4,255,b'S',0,0), // load_balancing_weight
+    f(20711,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',122,4,255,b'S',0,0), // locality
-    f(20732,12,2,b'm',163,2,255,b'S',0,0), // lb_endpoints
-    f(20654,21,3,b'm',444,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',123,4,255,b'S',0,0), // locality
+    f(20768,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
+    f(20690,21,3,b'm',445,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20778,9,6,b'm',444,4,255,b'I',20744,34), // proximity
-    f(20803,23,7,b'm',65535,4,0,b'R',20787,16), // load_balancer_endpoints
-    f(20877,28,8,b'm',65535,4,0,b'R',20826,51), // leds_cluster_locality_config
-    f(9664,8,9,b'm',123,4,255,b'I',20905,35), // metadata
+    f(20814,9,6,b'm',445,4,255,b'I',20780,34), // proximity
+    f(20839,23,7,b'm',65535,4,0,b'R',20823,16), // load_balancer_endpoints
+    f(20913,28,8,b'm',65535,4,0,b'R',20862,51), // leds_cluster_locality_config
+    f(9700,8,9,b'm',124,4,255,b'I',20941,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',94,4,255,b'S',0,0), // address
-    f(4283,14,2,b'm',147,4,255,b'S',0,0), // socket_options
-    f(13089,13,3,b'm',149,4,255,b'S',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
+    f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
+    f(13125,13,3,b'm',150,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
-    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
+    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
+    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21108,18,1,b'm',168,4,255,b'S',0,0), // filter_chain_match
-    f(3471,7,3,b'm',166,2,255,b'S',0,0), // filters
-    f(21164,15,4,b'm',431,4,255,b'R',21126,38), // use_proxy_proto
-    f(9664,8,5,b'm',123,4,255,b'I',21179,39), // metadata
-    f(9614,16,6,b'm',151,4,255,b'S',0,0), // transport_socket
+    f(21144,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
+    f(3438,7,3,b'm',167,2,255,b'S',0,0), // filters
+    f(21200,15,4,b'm',432,4,255,b'R',21162,38), // use_proxy_proto
+    f(9700,8,5,b'm',124,4,255,b'I',21215,39), // metadata
+    f(9650,16,6,b'm',152,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21218,32,9,b'm',434,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21254,32,9,b'm',435,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21291,13,3,b'm',101,2,255,b'S',0,0), // prefix_ranges
-    f(21304,14,4,b's',65535,0,255,b'R',20744,34), // address_suffix
-    f(21318,10,5,b'm',444,4,255,b'R',20744,34), // suffix_len
-    f(21328,20,6,b'm',101,2,255,b'S',0,0), // source_prefix_ranges
-    f(21348,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21360,16,8,b'm',444,4,255,b'S',0,0), // destination_port
-    f(21376,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21394,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21415,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21427,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21438,27,13,b'm',101,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21327,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
+    f(21340,14,4,b's',65535,0,255,b'R',20780,34), // address_suffix
+    f(21354,10,5,b'm',445,4,255,b'R',20780,34), // suffix_len
+    f(21364,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
+    f(21384,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21396,16,8,b'm',445,4,255,b'S',0,0), // destination_port
+    f(21412,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21430,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21451,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21463,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21474,27,13,b'm',102,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',94,4,255,b'S',0,0), // address
-    f(21498,13,3,b'm',167,2,255,b'S',0,0), // filter_chains
-    f(21511,16,4,b'm',431,4,255,b'S',0,0), // use_original_dst
-    f(9140,33,5,b'm',444,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9664,8,6,b'm',123,4,255,b'I',21527,35), // metadata
-    f(21562,13,7,b'm',172,4,255,b'S',0,0), // deprecated_v1
-    f(21575,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21585,16,9,b'm',173,2,255,b'S',0,0), // listener_filters
-    f(21601,11,10,b'm',431,4,255,b'S',0,0), // transparent
-    f(14058,8,11,b'm',431,4,255,b'S',0,0), // freebind
-    f(21612,26,12,b'm',444,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4283,14,13,b'm',143,2,255,b'S',0,0), // socket_options
-    f(21638,24,15,b'm',434,4,255,b'S',0,0), // listener_filters_timeout
-    f(21662,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21679,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21715,19,18,b'm',176,4,255,b'S',0,0), // udp_listener_config
-    f(21809,12,19,b'm',65535,4,255,b'R',21734,75), // api_listener
-    f(21821,25,20,b'm',170,4,255,b'S',0,0), // connection_balance_config
-    f(21918,10,21,b'b',65535,0,255,b'I',21846,72), // reuse_port
-    f(4297,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21928,16,24,b'm',444,4,255,b'S',0,0), // tcp_backlog_size
-    f(21944,20,25,b'm',167,4,255,b'S',0,0), // default_filter_chain
-    f(21964,12,26,b'm',431,4,255,b'S',0,0), // bind_to_port
-    f(22127,17,27,b'm',65535,4,0,b'R',21976,151), // internal_listener
-    f(22144,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22155,17,29,b'm',431,4,255,b'S',0,0), // enable_reuse_port
-    f(22172,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
-    f(4374,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22184,20,32,b'm',452,4,255,b'S',0,0), // filter_chain_matcher
-    f(20427,20,33,b'm',165,2,255,b'S',0,0), // additional_addresses
-    f(22204,42,34,b'm',444,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22246,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22352,11,36,b'm',65535,4,255,b'R',22269,83), // fcds_config
-    f(13089,13,37,b'm',149,4,255,b'S',0,0), // tcp_keepalive
-    f(10943,44,38,b'm',434,4,255,b'R',22363,112), // per_connection_buffer_high_watermark_timeout
-    f(11010,13,39,b'm',179,4,255,b'I',10987,23), // stats_matcher
+    f(1960,7,2,b'm',95,4,255,b'S',0,0), // address
+    f(21534,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
+    f(21547,16,4,b'm',432,4,255,b'S',0,0), // use_original_dst
+    f(9176,33,5,b'm',445,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9700,8,6,b'm',124,4,255,b'I',21563,35), // metadata
+    f(21598,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
+    f(21611,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21621,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
+    f(21637,11,10,b'm',432,4,255,b'S',0,0), // transparent
+    f(14094,8,11,b'm',432,4,255,b'S',0,0), // freebind
+    f(21648,26,12,b'm',445,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4319,14,13,b'm',144,2,255,b'S',0,0), // socket_options
+    f(21674,24,15,b'm',435,4,255,b'S',0,0), // listener_filters_timeout
+    f(21698,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21715,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21751,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
+    f(21845,12,19,b'm',65535,4,255,b'R',21770,75), // api_listener
+    f(21857,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
+    f(21954,10,21,b'b',65535,0,255,b'I',21882,72), // reuse_port
+    f(4333,10,22,b'm',33,2,255,b'S',0,0), // access_log
+    f(21964,16,24,b'm',445,4,255,b'S',0,0), // tcp_backlog_size
+    f(21980,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
+    f(22000,12,26,b'm',432,4,255,b'S',0,0), // bind_to_port
+    f(22163,17,27,b'm',65535,4,0,b'R',22012,151), // internal_listener
+    f(22180,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22191,17,29,b'm',432,4,255,b'S',0,0), // enable_reuse_port
+    f(22208,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4410,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
+    f(22220,20,32,b'm',453,4,255,b'S',0,0), // filter_chain_matcher
+    f(20463,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
+    f(22240,42,34,b'm',445,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22282,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22388,11,36,b'm',65535,4,255,b'R',22305,83), // fcds_config
+    f(13125,13,37,b'm',150,4,255,b'S',0,0), // tcp_keepalive
+    f(10979,44,38,b'm',435,4,255,b'R',22399,112), // per_connection_buffer_high_watermark_timeout
+    f(11046,13,39,b'm',180,4,255,b'I',11023,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22532,13,1,b'm',171,4,0,b'S',0,0), // exact_balance
-    f(22642,14,2,b'm',152,4,0,b'R',22545,97), // extend_balance
-    f(22656,20,3,b'm',65535,4,0,b'R',22545,97), // cpu_locality_balance
+    f(22568,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
+    f(22678,14,2,b'm',153,4,0,b'R',22581,97), // extend_balance
+    f(22692,20,3,b'm',65535,4,0,b'R',22581,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21964,12,1,b'm',431,4,255,b'S',0,0), // bind_to_port
+    f(22000,12,1,b'm',432,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
-    f(22831,15,4,b'm',174,4,255,b'S',0,0), // filter_disabled
-    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
+    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
+    f(22867,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
+    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22904,8,1,b'm',175,4,0,b'S',0,0), // or_match
-    f(22912,9,2,b'm',175,4,0,b'S',0,0), // and_match
-    f(22921,9,3,b'm',174,4,0,b'S',0,0), // not_match
-    f(22930,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22939,22,5,b'm',403,4,0,b'S',0,0), // destination_port_range
+    f(22940,8,1,b'm',176,4,0,b'S',0,0), // or_match
+    f(22948,9,2,b'm',176,4,0,b'S',0,0), // and_match
+    f(22957,9,3,b'm',175,4,0,b'S',0,0), // not_match
+    f(22966,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22975,22,5,b'm',404,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23028,5,1,b'm',174,2,255,b'S',0,0), // rules
+    f(23064,5,1,b'm',175,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
-    f(23075,24,5,b'm',153,4,255,b'S',0,0), // downstream_socket_config
-    f(23202,12,7,b'm',65535,4,255,b'R',23099,103), // quic_options
-    f(23259,31,8,b'm',152,4,255,b'R',23214,45), // udp_packet_packet_writer_config
+    f(23111,24,5,b'm',154,4,255,b'S',0,0), // downstream_socket_config
+    f(23238,12,7,b'm',65535,4,255,b'R',23135,103), // quic_options
+    f(23295,31,8,b'm',153,4,255,b'R',23250,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12747,5,1,b'm',382,4,255,b'I',6817,36), // match
-    f(23337,7,2,b'd',65535,2,255,b'I',6817,36), // buckets
-    f(23344,4,3,b'm',444,4,255,b'I',6817,36), // bins
+    f(12783,5,1,b'm',383,4,255,b'I',6853,36), // match
+    f(23373,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
+    f(23380,4,3,b'm',445,4,255,b'I',6853,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23383,10,1,b'm',180,2,255,b'S',0,0), // stats_tags
-    f(23476,20,2,b'm',431,4,255,b'I',23393,83), // use_all_default_tags
-    f(11010,13,3,b'm',179,4,255,b'S',0,0), // stats_matcher
-    f(23610,25,4,b'm',177,2,255,b'I',23496,114), // histogram_bucket_settings
-    f(23684,27,5,b'm',431,4,255,b'I',23635,49), // allow_default_tag_overrides
+    f(23419,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
+    f(23512,20,2,b'm',432,4,255,b'I',23429,83), // use_all_default_tags
+    f(11046,13,3,b'm',180,4,255,b'S',0,0), // stats_matcher
+    f(23646,25,4,b'm',178,2,255,b'I',23532,114), // histogram_bucket_settings
+    f(23720,27,5,b'm',432,4,255,b'I',23671,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23747,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23757,14,2,b'm',374,4,0,b'S',0,0), // exclusion_list
-    f(23771,14,3,b'm',374,4,0,b'S',0,0), // inclusion_list
+    f(23783,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23793,14,2,b'm',375,4,0,b'S',0,0), // exclusion_list
+    f(23807,14,3,b'm',375,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23821,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23829,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23834,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23857,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23865,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23870,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23889,37,1,b'u',65535,0,255,b'I',6817,36), // minimum_account_to_track_power_of_two
+    f(23925,37,1,b'u',65535,0,255,b'I',6853,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23964,8,2,b'm',188,2,255,b'S',0,0), // triggers
+    f(24000,8,2,b'm',189,2,255,b'S',0,0), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23964,8,2,b'm',188,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',430,4,255,b'I',24011,149), // typed_config
+    f(24000,8,2,b'm',189,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',431,4,255,b'I',24047,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24200,16,1,b'm',434,4,255,b'S',0,0), // refresh_interval
-    f(24216,17,2,b'm',185,2,255,b'S',0,0), // resource_monitors
-    f(8405,7,3,b'm',183,2,255,b'S',0,0), // actions
-    f(24309,21,4,b'm',181,4,255,b'I',24233,76), // buffer_factory_config
-    f(24330,15,5,b'm',182,2,255,b'S',0,0), // loadshed_points
+    f(24236,16,1,b'm',435,4,255,b'S',0,0), // refresh_interval
+    f(24252,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
+    f(8441,7,3,b'm',184,2,255,b'S',0,0), // actions
+    f(24345,21,4,b'm',182,4,255,b'I',24269,76), // buffer_factory_config
+    f(24366,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',430,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24423,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24440,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24459,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24476,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24533,9,2,b'm',187,4,0,b'S',0,0), // threshold
-    f(24542,6,3,b'm',186,4,0,b'S',0,0), // scaled
+    f(24569,9,2,b'm',188,4,0,b'S',0,0), // threshold
+    f(24578,6,3,b'm',187,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24575,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24611,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24612,9,1,b'm',191,4,0,b'S',0,0), // and_rules
-    f(24621,8,2,b'm',191,4,0,b'S',0,0), // or_rules
-    f(24629,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(3708,6,4,b'm',204,4,0,b'S',0,0), // header
-    f(24632,14,5,b'm',101,4,0,b'S',0,0), // destination_ip
-    f(21360,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9664,8,7,b'm',375,4,0,b'S',0,0), // metadata
-    f(24646,8,8,b'm',190,4,0,b'S',0,0), // not_rule
-    f(24654,21,9,b'm',382,4,0,b'S',0,0), // requested_server_name
-    f(24675,8,10,b'm',378,4,0,b'S',0,0), // url_path
-    f(22939,22,11,b'm',403,4,0,b'S',0,0), // destination_port_range
-    f(24769,7,12,b'm',152,4,0,b'R',24683,86), // matcher
-    f(24800,12,13,b'm',152,4,0,b'R',24776,24), // uri_template
-    f(24812,16,14,b'm',198,4,0,b'S',0,0), // sourced_metadata
+    f(24648,9,1,b'm',192,4,0,b'S',0,0), // and_rules
+    f(24657,8,2,b'm',192,4,0,b'S',0,0), // or_rules
+    f(24665,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3675,6,4,b'm',205,4,0,b'S',0,0), // header
+    f(24668,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
+    f(21396,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
+    f(24682,8,8,b'm',191,4,0,b'S',0,0), // not_rule
+    f(24690,21,9,b'm',383,4,0,b'S',0,0), // requested_server_name
+    f(24711,8,10,b'm',379,4,0,b'S',0,0), // url_path
+    f(22975,22,11,b'm',404,4,0,b'S',0,0), // destination_port_range
+    f(3765,7,12,b'm',153,4,0,b'R',24719,86), // matcher
+    f(24829,12,13,b'm',153,4,0,b'R',24805,24), // uri_template
+    f(24841,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23028,5,1,b'm',190,2,255,b'S',0,0), // rules
+    f(23064,5,1,b'm',191,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24890,11,1,b'm',190,2,255,b'S',0,0), // permissions
-    f(24901,10,2,b'm',193,2,255,b'S',0,0), // principals
-    f(24911,9,3,b'm',412,4,255,b'S',0,0), // condition
-    f(24920,17,4,b'm',408,4,255,b'S',0,0), // checked_condition
-    f(24978,10,5,b'm',100,4,255,b'I',24937,41), // cel_config
+    f(24919,11,1,b'm',191,2,255,b'S',0,0), // permissions
+    f(24930,10,2,b'm',194,2,255,b'S',0,0), // principals
+    f(24940,9,3,b'm',413,4,255,b'S',0,0), // condition
+    f(24949,17,4,b'm',409,4,255,b'S',0,0), // checked_condition
+    f(25007,10,5,b'm',101,4,255,b'I',24966,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25018,7,1,b'm',195,4,0,b'S',0,0), // and_ids
-    f(25025,6,2,b'm',195,4,0,b'S',0,0), // or_ids
-    f(24629,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25031,13,4,b'm',194,4,0,b'S',0,0), // authenticated
-    f(25044,9,5,b'm',101,4,0,b'S',0,0), // source_ip
-    f(3708,6,6,b'm',204,4,0,b'S',0,0), // header
-    f(9664,8,7,b'm',375,4,0,b'S',0,0), // metadata
-    f(25053,6,8,b'm',193,4,0,b'S',0,0), // not_id
-    f(24675,8,9,b'm',378,4,0,b'S',0,0), // url_path
-    f(25059,16,10,b'm',101,4,0,b'S',0,0), // direct_remote_ip
-    f(25075,9,11,b'm',101,4,0,b'S',0,0), // remote_ip
-    f(25084,12,12,b'm',371,4,0,b'S',0,0), // filter_state
-    f(24812,16,13,b'm',198,4,0,b'S',0,0), // sourced_metadata
-    f(25096,6,14,b'm',152,4,0,b'S',0,0), // custom
+    f(25047,7,1,b'm',196,4,0,b'S',0,0), // and_ids
+    f(25054,6,2,b'm',196,4,0,b'S',0,0), // or_ids
+    f(24665,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25060,13,4,b'm',195,4,0,b'S',0,0), // authenticated
+    f(25073,9,5,b'm',102,4,0,b'S',0,0), // source_ip
+    f(3675,6,6,b'm',205,4,0,b'S',0,0), // header
+    f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
+    f(25082,6,8,b'm',194,4,0,b'S',0,0), // not_id
+    f(24711,8,9,b'm',379,4,0,b'S',0,0), // url_path
+    f(25088,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
+    f(25104,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
+    f(25113,12,12,b'm',372,4,0,b'S',0,0), // filter_state
+    f(24841,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
+    f(25125,6,14,b'm',153,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25146,14,2,b'm',382,4,255,b'S',0,0), // principal_name
+    f(25175,14,2,b'm',383,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25194,3,1,b'm',193,2,255,b'S',0,0), // ids
+    f(25223,3,1,b'm',194,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24575,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12864,8,2,b'm',197,1,255,b'S',0,0), // policies
-    f(25342,21,3,b'm',65535,4,255,b'R',25222,120), // audit_logging_options
+    f(24611,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12900,8,2,b'm',198,1,255,b'S',0,0), // policies
+    f(25371,21,3,b'm',65535,4,255,b'R',25251,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',192,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',193,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25438,16,1,b'm',375,4,255,b'S',0,0), // metadata_matcher
-    f(25454,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25467,16,1,b'm',376,4,255,b'S',0,0), // metadata_matcher
+    f(25483,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.ClusterSpecifierPlugin
-    f(25513,9,1,b'm',152,4,255,b'S',0,0), // extension
-    f(25522,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25542,9,1,b'm',153,4,255,b'S',0,0), // extension
+    f(25551,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25568,12,2,b'm',382,4,255,b'S',0,0), // string_match
-    f(25580,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25597,12,2,b'm',383,4,255,b'S',0,0), // string_match
+    f(25609,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25623,9,1,b's',65535,0,255,b'I',6817,36), // operation
-    f(25632,9,2,b'm',431,4,255,b'I',6817,36), // propagate
+    f(25652,9,1,b's',65535,0,255,b'I',6853,36), // operation
+    f(25661,9,2,b'm',432,4,255,b'I',6853,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25683,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25689,4,2,b'm',104,4,255,b'S',0,0), // body
-    f(25693,11,3,b'm',148,4,255,b'S',0,0), // body_format
+    f(25712,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25718,4,2,b'm',105,4,255,b'S',0,0), // body
+    f(25722,11,3,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7775,6,1,b'm',430,4,255,b'S',0,0), // config
-    f(25522,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14908,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7811,6,1,b'm',431,4,255,b'S',0,0), // config
+    f(25551,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14944,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25773,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25784,11,6,b'm',404,4,0,b'S',0,0), // range_match
-    f(25795,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25580,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25808,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25820,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25832,16,11,b'm',380,4,0,b'S',0,0), // safe_regex_match
-    f(25848,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25568,12,13,b'm',382,4,0,b'S',0,0), // string_match
-    f(25862,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25802,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25813,11,6,b'm',405,4,0,b'S',0,0), // range_match
+    f(25824,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25609,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25837,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25849,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25861,16,11,b'm',381,4,0,b'S',0,0), // safe_regex_match
+    f(25877,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25597,12,13,b'm',383,4,0,b'S',0,0), // string_match
+    f(25891,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.InternalRedirectPolicy
-    f(25935,22,1,b'm',444,4,255,b'S',0,0), // max_internal_redirects
-    f(25957,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
-    f(25980,10,3,b'm',152,2,255,b'S',0,0), // predicates
-    f(25990,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
-    f(26017,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
+    f(25964,22,1,b'm',445,4,255,b'S',0,0), // max_internal_redirects
+    f(25986,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
+    f(26009,10,3,b'm',153,2,255,b'S',0,0), // predicates
+    f(26019,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
+    f(26046,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25568,12,5,b'm',382,4,0,b'S',0,0), // string_match
-    f(25795,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25597,12,5,b'm',383,4,0,b'S',0,0), // string_match
+    f(25824,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26120,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26133,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26146,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26159,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26173,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26187,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26198,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26213,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26226,13,9,b'm',379,4,1,b'S',0,0), // regex_rewrite
-    f(26239,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26149,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26162,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26175,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26188,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26202,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26216,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26227,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26242,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26255,13,9,b'm',380,4,1,b'S',0,0), // regex_rewrite
+    f(26268,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12747,5,1,b'm',225,4,255,b'S',0,0), // match
-    f(26278,5,2,b'm',210,4,0,b'S',0,0), // route
-    f(26283,8,3,b'm',207,4,0,b'S',0,0), // redirect
-    f(9664,8,4,b'm',123,4,255,b'I',26291,32), // metadata
-    f(26393,9,5,b'm',201,4,255,b'I',26323,70), // decorator
-    f(26402,15,7,b'm',202,4,0,b'S',0,0), // direct_response
-    f(26417,22,9,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26439,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26462,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26488,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26513,23,13,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
+    f(12783,5,1,b'm',226,4,255,b'S',0,0), // match
+    f(26307,5,2,b'm',211,4,0,b'S',0,0), // route
+    f(26312,8,3,b'm',208,4,0,b'S',0,0), // redirect
+    f(9700,8,4,b'm',124,4,255,b'I',26320,32), // metadata
+    f(26422,9,5,b'm',202,4,255,b'I',26352,70), // decorator
+    f(26431,15,7,b'm',203,4,0,b'S',0,0), // direct_response
+    f(26446,22,9,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26468,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26491,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26517,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26542,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4842,7,15,b'm',229,4,255,b'I',26536,35), // tracing
-    f(26571,30,16,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(26673,13,17,b'm',65535,4,0,b'R',26601,72), // filter_action
-    f(26735,21,18,b'm',65535,4,0,b'R',26686,49), // non_forwarding_action
-    f(22144,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26756,25,20,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26883,16,21,b'm',152,2,255,b'R',26781,102), // route_specifiers
+    f(4878,7,15,b'm',230,4,255,b'I',26565,35), // tracing
+    f(26600,30,16,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26702,13,17,b'm',65535,4,0,b'R',26630,72), // filter_action
+    f(26764,21,18,b'm',65535,4,0,b'R',26715,49), // non_forwarding_action
+    f(22180,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26785,25,20,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26912,16,21,b'm',153,2,255,b'R',26810,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26985,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26999,17,3,b'm',233,4,0,b'S',0,0), // weighted_clusters
-    f(27075,14,4,b'm',123,4,255,b'I',27016,59), // metadata_match
-    f(26173,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(27089,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27109,17,7,b'm',431,4,1,b'S',0,0), // auto_host_rewrite
-    f(15080,7,8,b'm',434,4,255,b'S',0,0), // timeout
-    f(15103,12,9,b'm',65535,4,255,b'R',27126,103), // retry_policy
+    f(27014,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(27028,17,3,b'm',234,4,0,b'S',0,0), // weighted_clusters
+    f(27104,14,4,b'm',124,4,255,b'I',27045,59), // metadata_match
+    f(26202,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27118,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27138,17,7,b'm',432,4,1,b'S',0,0), // auto_host_rewrite
+    f(15116,7,8,b'm',435,4,255,b'S',0,0), // timeout
+    f(15139,12,9,b'm',65535,4,255,b'R',27155,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27298,11,13,b'm',65535,2,255,b'R',27229,69), // rate_limits
-    f(27352,22,14,b'm',431,4,255,b'I',27309,43), // include_vh_rate_limits
-    f(27374,11,15,b'm',211,2,255,b'S',0,0), // hash_policy
-    f(27474,4,17,b'm',65535,4,255,b'R',27385,89), // cors
-    f(27478,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27509,16,23,b'm',434,4,255,b'S',0,0), // max_grpc_timeout
-    f(17287,12,24,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(27525,15,25,b'm',220,2,255,b'S',0,0), // upgrade_configs
-    f(27540,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
-    f(27638,12,27,b'm',65535,4,255,b'R',27564,74), // hedge_policy
-    f(27650,19,28,b'm',434,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27669,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27688,23,30,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(25935,22,31,b'm',444,4,255,b'S',0,0), // max_internal_redirects
-    f(26226,13,32,b'm',379,4,255,b'S',0,0), // regex_rewrite
-    f(27746,25,33,b'm',430,4,255,b'R',27711,35), // retry_policy_typed_config
-    f(27771,24,34,b'm',205,4,255,b'S',0,0), // internal_redirect_policy
-    f(27795,23,35,b'm',379,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17339,19,36,b'm',218,4,255,b'S',0,0), // max_stream_duration
-    f(27818,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
-    f(27842,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27865,31,39,b'm',199,4,0,b'S',0,0), // inline_cluster_specifier_plugin
-    f(27991,17,40,b'm',152,4,255,b'I',27896,95), // early_data_policy
-    f(28008,19,41,b'm',152,4,255,b'S',0,0), // path_rewrite_policy
-    f(28097,13,42,b'm',434,4,255,b'I',28027,70), // flush_timeout
-    f(28110,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26239,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27327,11,13,b'm',65535,2,255,b'R',27258,69), // rate_limits
+    f(27381,22,14,b'm',432,4,255,b'I',27338,43), // include_vh_rate_limits
+    f(27403,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
+    f(27503,4,17,b'm',65535,4,255,b'R',27414,89), // cors
+    f(27507,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27538,16,23,b'm',435,4,255,b'S',0,0), // max_grpc_timeout
+    f(17323,12,24,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(27554,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
+    f(27569,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
+    f(27667,12,27,b'm',65535,4,255,b'R',27593,74), // hedge_policy
+    f(27679,19,28,b'm',435,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27698,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27717,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(25964,22,31,b'm',445,4,255,b'S',0,0), // max_internal_redirects
+    f(26255,13,32,b'm',380,4,255,b'S',0,0), // regex_rewrite
+    f(27775,25,33,b'm',431,4,255,b'R',27740,35), // retry_policy_typed_config
+    f(27800,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
+    f(27824,23,35,b'm',380,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17375,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
+    f(27847,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
+    f(27871,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27894,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
+    f(28020,17,40,b'm',153,4,255,b'I',27925,95), // early_data_policy
+    f(28037,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
+    f(28126,13,42,b'm',435,4,255,b'I',28056,70), // flush_timeout
+    f(28139,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26268,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3708,6,1,b'm',216,4,0,b'S',0,0), // header
-    f(28166,6,2,b'm',213,4,0,b'S',0,0), // cookie
-    f(28172,21,3,b'm',212,4,0,b'S',0,0), // connection_properties
-    f(28193,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28201,15,5,b'm',217,4,0,b'S',0,0), // query_parameter
-    f(25084,12,6,b'm',215,4,0,b'S',0,0), // filter_state
+    f(3675,6,1,b'm',217,4,0,b'S',0,0), // header
+    f(28195,6,2,b'm',214,4,0,b'S',0,0), // cookie
+    f(28201,21,3,b'm',213,4,0,b'S',0,0), // connection_properties
+    f(28222,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28230,15,5,b'm',218,4,0,b'S',0,0), // query_parameter
+    f(25113,12,6,b'm',216,4,0,b'S',0,0), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25044,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25073,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28427,3,2,b'm',434,4,255,b'I',28332,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28332,95), // path
-    f(28430,10,4,b'm',214,2,255,b'I',28332,95), // attributes
+    f(28456,3,2,b'm',435,4,255,b'I',28361,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28361,95), // path
+    f(28459,10,4,b'm',215,2,255,b'I',28361,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',6817,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',6853,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26226,13,2,b'm',379,4,255,b'S',0,0), // regex_rewrite
+    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26255,13,2,b'm',380,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17339,19,1,b'm',434,4,255,b'S',0,0), // max_stream_duration
-    f(28728,23,2,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28751,26,3,b'm',434,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17375,19,1,b'm',435,4,255,b'S',0,0), // max_stream_duration
+    f(28757,23,2,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28780,26,3,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28830,16,3,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(28846,13,4,b'm',431,4,255,b'I',26536,35), // trace_sampled
-    f(26985,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28859,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28892,25,7,b'm',92,2,255,b'S',0,0), // request_headers_mutations
-    f(27089,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28859,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(28875,13,4,b'm',432,4,255,b'I',26565,35), // trace_sampled
+    f(27014,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28888,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28921,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
+    f(27118,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28964,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28976,7,2,b'm',431,4,255,b'S',0,0), // enabled
-    f(28983,14,3,b'm',221,4,255,b'S',0,0), // connect_config
+    f(28993,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(29005,7,2,b'm',432,4,255,b'S',0,0), // enabled
+    f(29012,14,3,b'm',222,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(29058,21,1,b'm',130,4,255,b'S',0,0), // proxy_protocol_config
-    f(29079,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29087,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
+    f(29108,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29129,13,2,b'm',231,2,255,b'S',0,0), // virtual_hosts
-    f(29142,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26439,23,4,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26462,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26417,22,6,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(29163,17,7,b'm',431,4,255,b'S',0,0), // validate_clusters
-    f(26488,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29276,4,9,b'm',65535,4,255,b'R',29180,96), // vhds
-    f(29280,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29315,35,11,b'm',444,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29350,25,12,b'm',199,2,255,b'S',0,0), // cluster_specifier_plugins
-    f(27688,23,13,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(29375,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29403,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26513,23,16,b'm',223,1,255,b'S',0,0), // typed_per_filter_config
-    f(9664,8,17,b'm',123,4,255,b'I',29442,38), // metadata
-    f(29480,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26883,16,19,b'm',152,2,255,b'R',26781,102), // route_specifiers
+    f(29158,13,2,b'm',232,2,255,b'S',0,0), // virtual_hosts
+    f(29171,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26468,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26491,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26446,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(29192,17,7,b'm',432,4,255,b'S',0,0), // validate_clusters
+    f(26517,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29305,4,9,b'm',65535,4,255,b'R',29209,96), // vhds
+    f(29309,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29344,35,11,b'm',445,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29379,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
+    f(27717,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(29404,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29432,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26542,23,16,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
+    f(9700,8,17,b'm',124,4,255,b'I',29471,38), // metadata
+    f(29509,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26912,16,19,b'm',153,2,255,b'R',26810,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29589,6,1,b'm',208,2,255,b'S',0,0), // routes
+    f(29618,6,1,b'm',209,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29627,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29656,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29633,14,4,b'm',431,4,255,b'S',0,0), // case_sensitive
-    f(29647,7,6,b'm',204,2,255,b'S',0,0), // headers
-    f(29654,16,7,b'm',206,2,255,b'S',0,0), // query_parameters
-    f(29670,4,8,b'm',227,4,255,b'S',0,0), // grpc
-    f(28830,16,9,b'm',138,4,255,b'S',0,0), // runtime_fraction
-    f(29674,10,10,b'm',380,4,0,b'S',0,0), // safe_regex
-    f(29684,11,11,b'm',228,4,255,b'S',0,0), // tls_context
-    f(29695,15,12,b'm',226,4,0,b'S',0,0), // connect_matcher
-    f(29710,16,13,b'm',375,2,255,b'S',0,0), // dynamic_metadata
-    f(29726,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29747,17,15,b'm',152,4,0,b'S',0,0), // path_match_policy
-    f(25084,12,16,b'm',371,2,255,b'S',0,0), // filter_state
-    f(29764,7,17,b'm',200,2,255,b'S',0,0), // cookies
+    f(29662,14,4,b'm',432,4,255,b'S',0,0), // case_sensitive
+    f(29676,7,6,b'm',205,2,255,b'S',0,0), // headers
+    f(29683,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
+    f(29699,4,8,b'm',228,4,255,b'S',0,0), // grpc
+    f(28859,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(29703,10,10,b'm',381,4,0,b'S',0,0), // safe_regex
+    f(29713,11,11,b'm',229,4,255,b'S',0,0), // tls_context
+    f(29724,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
+    f(29739,16,13,b'm',376,2,255,b'S',0,0), // dynamic_metadata
+    f(29755,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29776,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
+    f(25113,12,16,b'm',372,2,255,b'S',0,0), // filter_state
+    f(29793,7,17,b'm',201,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29927,9,1,b'm',431,4,255,b'S',0,0), // presented
-    f(29936,9,2,b'm',431,4,255,b'S',0,0), // validated
+    f(29956,9,1,b'm',432,4,255,b'S',0,0), // presented
+    f(29965,9,2,b'm',432,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29974,15,1,b'm',398,4,255,b'I',6817,36), // client_sampling
-    f(29989,15,2,b'm',398,4,255,b'I',6817,36), // random_sampling
-    f(30004,16,3,b'm',398,4,255,b'I',6817,36), // overall_sampling
-    f(30020,11,4,b'm',392,2,255,b'I',6817,36), // custom_tags
-    f(25623,9,5,b's',65535,0,255,b'I',6817,36), // operation
-    f(30031,18,6,b's',65535,0,255,b'I',6817,36), // upstream_operation
+    f(30003,15,1,b'm',399,4,255,b'I',6853,36), // client_sampling
+    f(30018,15,2,b'm',399,4,255,b'I',6853,36), // random_sampling
+    f(30033,16,3,b'm',399,4,255,b'I',6853,36), // overall_sampling
+    f(30049,11,4,b'm',393,2,255,b'I',6853,36), // custom_tags
+    f(25652,9,5,b's',65535,0,255,b'I',6853,36), // operation
+    f(30060,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29647,7,4,b'm',204,2,255,b'S',0,0), // headers
+    f(29676,7,4,b'm',205,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30118,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29589,6,3,b'm',208,2,255,b'S',0,0), // routes
-    f(30125,11,4,b'e',34,0,255,b'S',0,0), // require_tls
-    f(30136,16,5,b'm',230,2,255,b'S',0,0), // virtual_clusters
-    f(27298,11,6,b'm',65535,2,255,b'R',27229,69), // rate_limits
-    f(26417,22,7,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(27474,4,8,b'm',65535,4,255,b'R',27385,89), // cors
-    f(26439,23,10,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26462,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26488,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30152,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26513,23,15,b'm',232,1,255,b'S',0,0), // typed_per_filter_config
-    f(15103,12,16,b'm',65535,4,255,b'R',27126,103), // retry_policy
-    f(27638,12,17,b'm',65535,4,255,b'R',27564,74), // hedge_policy
-    f(26571,30,18,b'm',444,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(30181,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27746,25,20,b'm',430,4,255,b'R',27711,35), // retry_policy_typed_config
-    f(24769,7,21,b'm',452,4,255,b'S',0,0), // matcher
-    f(27688,23,22,b'm',219,2,255,b'S',0,0), // request_mirror_policies
-    f(30276,31,23,b'b',65535,0,255,b'I',30214,62), // include_is_timeout_retry_header
-    f(9664,8,24,b'm',123,4,255,b'I',30307,39), // metadata
-    f(26756,25,25,b'm',445,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26883,16,26,b'm',152,2,255,b'R',26781,102), // route_specifiers
+    f(30147,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29618,6,3,b'm',209,2,255,b'S',0,0), // routes
+    f(30154,11,4,b'e',34,0,255,b'S',0,0), // require_tls
+    f(30165,16,5,b'm',231,2,255,b'S',0,0), // virtual_clusters
+    f(27327,11,6,b'm',65535,2,255,b'R',27258,69), // rate_limits
+    f(26446,22,7,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(27503,4,8,b'm',65535,4,255,b'R',27414,89), // cors
+    f(26468,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26491,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26517,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30181,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26542,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
+    f(15139,12,16,b'm',65535,4,255,b'R',27155,103), // retry_policy
+    f(27667,12,17,b'm',65535,4,255,b'R',27593,74), // hedge_policy
+    f(26600,30,18,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(30210,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27775,25,20,b'm',431,4,255,b'R',27740,35), // retry_policy_typed_config
+    f(3765,7,21,b'm',453,4,255,b'S',0,0), // matcher
+    f(27717,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(30305,31,23,b'b',65535,0,255,b'I',30243,62), // include_is_timeout_retry_header
+    f(9700,8,24,b'm',124,4,255,b'I',30336,39), // metadata
+    f(26785,25,25,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26912,16,26,b'm',153,2,255,b'R',26810,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7211,8,1,b'm',234,2,255,b'S',0,0), // clusters
-    f(30442,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30503,12,3,b'm',444,4,255,b'I',30460,43), // total_weight
-    f(28607,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30515,15,5,b'm',431,4,0,b'S',0,0), // use_hash_policy
+    f(7247,8,1,b'm',235,2,255,b'S',0,0), // clusters
+    f(30471,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30532,12,3,b'm',445,4,255,b'I',30489,43), // total_weight
+    f(28636,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30544,15,5,b'm',432,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',444,4,255,b'S',0,0), // weight
-    f(27075,14,3,b'm',123,4,255,b'I',27016,59), // metadata_match
-    f(26417,22,4,b'm',113,2,255,b'S',0,0), // request_headers_to_add
-    f(26439,23,5,b'm',113,2,255,b'S',0,0), // response_headers_to_add
-    f(26462,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26488,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26513,23,10,b'm',235,1,255,b'S',0,0), // typed_per_filter_config
-    f(27089,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26985,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',445,4,255,b'S',0,0), // weight
+    f(27104,14,3,b'm',124,4,255,b'I',27045,59), // metadata_match
+    f(26446,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26468,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26491,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26517,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26542,23,10,b'm',236,1,255,b'S',0,0), // typed_per_filter_config
+    f(27118,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27014,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',430,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30786,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6740,11,3,b'm',441,4,0,b'S',0,0), // json_format
-    f(30792,17,4,b'm',441,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',148,4,0,b'S',0,0), // log_format
+    f(30815,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6776,11,3,b'm',442,4,0,b'S',0,0), // json_format
+    f(30821,17,4,b'm',442,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30872,10,1,b's',65535,0,255,b'S',0,0), // expression
-    f(24978,10,2,b'm',100,4,255,b'I',24937,41), // cel_config
+    f(30901,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(25007,10,2,b'm',101,4,255,b'I',24966,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',148,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    f(7211,8,1,b's',65535,2,255,b'S',0,0), // clusters
+    f(7247,8,1,b's',65535,2,255,b'S',0,0), // clusters
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9322,16,3,b'm',434,4,255,b'S',0,0), // dns_refresh_rate
-    f(10320,24,4,b'm',243,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10117,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10806,10,6,b'm',434,4,255,b'S',0,0), // dns_jitter
-    f(5691,25,7,b'm',152,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9338,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
-    f(31091,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31123,20,10,b'm',434,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9358,16,3,b'm',435,4,255,b'S',0,0), // dns_refresh_rate
+    f(10356,24,4,b'm',244,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10153,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10842,10,6,b'm',435,4,255,b'S',0,0), // dns_jitter
+    f(5727,25,7,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9374,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
+    f(31120,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31152,20,10,b'm',435,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12528,13,1,b'm',434,4,255,b'S',0,0), // base_interval
-    f(12541,12,2,b'm',434,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31266,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19656,13,2,b'm',148,4,1,b'S',0,0), // format_string
-    f(31323,9,3,b'b',65535,0,255,b'I',31276,47), // read_only
-    f(31414,20,4,b'e',37,0,255,b'I',31332,82), // shared_with_upstream
-    f(31434,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31447,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31295,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19692,13,2,b'm',149,4,1,b'S',0,0), // format_string
+    f(31352,9,3,b'b',65535,0,255,b'I',31305,47), // read_only
+    f(31443,20,4,b'e',37,0,255,b'I',31361,82), // shared_with_upstream
+    f(31463,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31476,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31521,9,1,b'm',247,4,255,b'S',0,0), // mutations
-    f(29280,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31550,9,1,b'm',248,4,255,b'S',0,0), // mutations
+    f(29309,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31521,9,1,b'm',247,4,255,b'S',0,0), // mutations
+    f(31550,9,1,b'm',248,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31659,17,1,b'm',92,2,255,b'S',0,0), // request_mutations
-    f(31676,18,2,b'm',92,2,255,b'S',0,0), // response_mutations
-    f(31728,25,3,b'm',65535,2,255,b'R',31694,34), // query_parameter_mutations
-    f(31788,27,4,b'm',92,2,255,b'R',31753,35), // response_trailers_mutations
-    f(31815,26,5,b'm',92,2,255,b'R',31753,35), // request_trailers_mutations
+    f(31688,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
+    f(31705,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
+    f(31757,25,3,b'm',65535,2,255,b'R',31723,34), // query_parameter_mutations
+    f(31817,27,4,b'm',93,2,255,b'R',31782,35), // response_trailers_mutations
+    f(31844,26,5,b'm',93,2,255,b'R',31782,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31943,13,1,b'm',431,4,255,b'I',31887,56), // dynamic_stats
-    f(31956,16,2,b'b',65535,0,255,b'I',26536,35), // start_child_span
-    f(31972,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31984,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32006,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32026,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32079,40,7,b'b',65535,0,255,b'I',32053,26), // suppress_grpc_request_failure_code_stats
-    f(32165,21,8,b'm',270,2,255,b'R',32119,46), // upstream_http_filters
-    f(32247,20,9,b'm',249,4,255,b'I',32186,61), // upstream_log_options
-    f(32267,33,10,b'm',431,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31972,13,1,b'm',432,4,255,b'I',31916,56), // dynamic_stats
+    f(31985,16,2,b'b',65535,0,255,b'I',26565,35), // start_child_span
+    f(32001,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32013,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32035,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32055,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32108,40,7,b'b',65535,0,255,b'I',32082,26), // suppress_grpc_request_failure_code_stats
+    f(32194,21,8,b'm',271,2,255,b'R',32148,46), // upstream_http_filters
+    f(32276,20,9,b'm',250,4,255,b'I',32215,61), // upstream_log_options
+    f(32296,33,10,b'm',432,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32371,37,1,b'b',65535,0,255,b'I',6817,36), // flush_upstream_log_on_upstream_stream
-    f(32408,27,2,b'm',434,4,255,b'I',6817,36), // upstream_log_flush_interval
+    f(32400,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
+    f(32437,27,2,b'm',435,4,255,b'I',6853,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32491,18,1,b'm',244,2,255,b'S',0,0), // on_request_headers
-    f(32551,17,2,b'b',65535,0,255,b'R',32509,42), // clear_route_cache
+    f(32520,18,1,b'm',245,2,255,b'S',0,0), // on_request_headers
+    f(32580,17,2,b'b',65535,0,255,b'R',32538,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',441,4,255,b'S',0,0), // value
-    f(9664,8,3,b'm',252,2,255,b'S',0,0), // metadata
+    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
+    f(9700,8,3,b'm',253,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32692,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',441,4,255,b'S',0,0), // value
-    f(32746,11,4,b'm',430,4,255,b'R',32707,39), // typed_value
+    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32721,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',442,4,255,b'S',0,0), // value
+    f(32775,11,4,b'm',431,4,255,b'R',32736,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32889,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
-    f(32901,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32918,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
+    f(32930,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(33115,9,1,b'b',65535,0,255,b'I',33038,77), // bind_port
-    f(33124,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(33144,9,1,b'b',65535,0,255,b'I',33067,77), // bind_port
+    f(33153,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23028,5,1,b'm',259,2,255,b'S',0,0), // rules
-    f(33193,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18216,17,3,b'm',131,4,255,b'S',0,0), // pass_through_tlvs
-    f(33230,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22144,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33249,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
+    f(23064,5,1,b'm',260,2,255,b'S',0,0), // rules
+    f(33222,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18252,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(33259,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22180,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33278,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32620,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12818,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33339,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
+    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12854,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(33368,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18302,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33430,14,2,b'm',258,4,255,b'S',0,0), // on_tlv_present
+    f(18338,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(33459,14,2,b'm',259,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33507,25,1,b'm',431,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(33587,24,2,b'm',444,4,255,b'I',33532,55), // initial_read_buffer_size
-    f(33611,25,3,b'm',431,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(33636,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33683,21,5,b'm',444,4,255,b'S',0,0), // max_client_hello_size
+    f(33536,25,1,b'm',432,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(33616,24,2,b'm',445,4,255,b'I',33561,55), // initial_read_buffer_size
+    f(33640,25,3,b'm',432,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(33665,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33712,21,5,b'm',445,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8654,15,2,b'm',445,4,255,b'S',0,0), // max_connections
-    f(33772,5,3,b'm',434,4,255,b'S',0,0), // delay
-    f(32901,15,4,b'm',137,4,255,b'S',0,0), // runtime_enabled
+    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8690,15,2,b'm',446,4,255,b'S',0,0), // max_connections
+    f(33801,5,3,b'm',435,4,255,b'S',0,0), // delay
+    f(32930,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33835,8,1,b'm',104,4,255,b'S',0,0), // response
+    f(33864,8,1,b'm',105,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33969,10,1,b'e',40,0,255,b'S',0,0), // codec_type
-    f(22144,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33979,3,3,b'm',272,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',222,4,0,b'S',0,0), // route_config
-    f(33982,12,5,b'm',270,2,255,b'S',0,0), // http_filters
-    f(33994,14,6,b'm',431,4,255,b'S',0,0), // add_user_agent
-    f(4842,7,7,b'm',65535,4,255,b'R',34008,28), // tracing
-    f(9279,21,8,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9300,22,9,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34036,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34047,13,12,b'm',434,4,255,b'S',0,0), // drain_timeout
-    f(4297,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34060,18,14,b'm',431,4,255,b'S',0,0), // use_remote_address
-    f(34078,19,15,b'm',431,4,255,b'S',0,0), // generate_request_id
-    f(34097,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34124,31,17,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34155,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34173,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34264,49,20,b'b',65535,0,255,b'I',34193,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34313,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34328,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27525,15,23,b'm',269,2,255,b'S',0,0), // upgrade_configs
-    f(34331,19,24,b'm',434,4,255,b'S',0,0), // stream_idle_timeout
-    f(34350,23,25,b'm',267,4,255,b'S',0,0), // internal_address_config
-    f(34373,21,26,b'm',434,4,255,b'S',0,0), // delayed_close_timeout
-    f(13814,15,28,b'm',434,4,255,b'S',0,0), // request_timeout
-    f(34394,22,29,b'm',444,4,255,b'S',0,0), // max_request_headers_kb
-    f(34416,14,30,b'm',431,4,255,b'S',0,0), // normalize_path
-    f(34468,13,31,b'm',65535,4,0,b'R',34430,38), // scoped_routes
-    f(34481,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34509,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34522,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
-    f(9719,28,35,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(34550,20,36,b'm',273,4,255,b'S',0,0), // request_id_extension
-    f(34570,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34603,18,38,b'm',271,4,255,b'S',0,0), // local_reply_config
-    f(34621,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34645,36,40,b'm',431,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34681,23,41,b'm',434,4,255,b'S',0,0), // request_headers_timeout
-    f(34704,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34759,26,43,b'm',65535,4,255,b'R',34723,36), // path_normalization_options
-    f(34808,22,44,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
-    f(34830,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34862,32,46,b'm',152,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34894,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34917,28,48,b'm',140,4,255,b'S',0,0), // scheme_header_transformation
-    f(34945,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34964,30,50,b'm',152,4,255,b'R',0,0), // typed_header_validation_config
-    f(34994,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35017,32,52,b'm',152,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35049,35,53,b'm',431,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35084,25,54,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(35109,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35140,18,56,b'm',266,4,255,b'S',0,0), // access_log_options
-    f(35158,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35229,34,58,b'b',65535,0,255,b'I',35179,50), // http1_safe_max_connection_duration
-    f(35263,20,59,b'm',434,4,255,b'S',0,0), // stream_flush_timeout
-    f(35283,27,60,b'm',452,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35310,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35330,20,62,b'm',405,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33998,10,1,b'e',40,0,255,b'S',0,0), // codec_type
+    f(22180,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(34008,3,3,b'm',273,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',223,4,0,b'S',0,0), // route_config
+    f(34011,12,5,b'm',271,2,255,b'S',0,0), // http_filters
+    f(34023,14,6,b'm',432,4,255,b'S',0,0), // add_user_agent
+    f(4878,7,7,b'm',65535,4,255,b'R',34037,28), // tracing
+    f(9315,21,8,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9336,22,9,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(34065,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34076,13,12,b'm',435,4,255,b'S',0,0), // drain_timeout
+    f(4333,10,13,b'm',33,2,255,b'S',0,0), // access_log
+    f(34089,18,14,b'm',432,4,255,b'S',0,0), // use_remote_address
+    f(34107,19,15,b'm',432,4,255,b'S',0,0), // generate_request_id
+    f(34126,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34153,31,17,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34184,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34202,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34293,49,20,b'b',65535,0,255,b'I',34222,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34342,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34357,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27554,15,23,b'm',270,2,255,b'S',0,0), // upgrade_configs
+    f(34360,19,24,b'm',435,4,255,b'S',0,0), // stream_idle_timeout
+    f(34379,23,25,b'm',268,4,255,b'S',0,0), // internal_address_config
+    f(34402,21,26,b'm',435,4,255,b'S',0,0), // delayed_close_timeout
+    f(13850,15,28,b'm',435,4,255,b'S',0,0), // request_timeout
+    f(34423,22,29,b'm',445,4,255,b'S',0,0), // max_request_headers_kb
+    f(34445,14,30,b'm',432,4,255,b'S',0,0), // normalize_path
+    f(34497,13,31,b'm',65535,4,0,b'R',34459,38), // scoped_routes
+    f(34510,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34538,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34551,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(9755,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(34579,20,36,b'm',274,4,255,b'S',0,0), // request_id_extension
+    f(34599,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34632,18,38,b'm',272,4,255,b'S',0,0), // local_reply_config
+    f(34650,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34674,36,40,b'm',432,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34710,23,41,b'm',435,4,255,b'S',0,0), // request_headers_timeout
+    f(34733,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34788,26,43,b'm',65535,4,255,b'R',34752,36), // path_normalization_options
+    f(34837,22,44,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
+    f(34859,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34891,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34923,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34946,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
+    f(34974,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34993,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
+    f(35023,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35046,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35078,35,53,b'm',432,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35113,25,54,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(35138,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35169,18,56,b'm',267,4,255,b'S',0,0), // access_log_options
+    f(35187,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35258,34,58,b'b',65535,0,255,b'I',35208,50), // http1_safe_max_connection_duration
+    f(35292,20,59,b'm',435,4,255,b'S',0,0), // stream_flush_timeout
+    f(35312,27,60,b'm',453,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35339,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35359,20,62,b'm',406,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34097,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34124,31,2,b'm',268,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34126,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34153,31,2,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35084,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(35109,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35556,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(35113,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(35138,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35585,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35703,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35715,11,2,b'm',101,2,255,b'S',0,0), // cidr_ranges
+    f(35732,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35744,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35835,7,1,b'm',431,4,255,b'S',0,0), // subject
-    f(35842,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35864,7,1,b'm',432,4,255,b'S',0,0), // subject
+    f(35871,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35846,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30786,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(35851,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35875,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30815,6,7,b'e',42,0,255,b'S',0,0), // format
+    f(35880,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28964,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3471,7,2,b'm',270,2,255,b'R',35952,61), // filters
-    f(28976,7,3,b'm',431,4,255,b'S',0,0), // enabled
+    f(28993,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3438,7,2,b'm',271,2,255,b'R',35981,61), // filters
+    f(29005,7,3,b'm',432,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',430,4,0,b'S',0,0), // typed_config
-    f(21056,16,5,b'm',65535,4,0,b'R',21013,43), // config_discovery
-    f(25522,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14908,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
+    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
+    f(25551,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14944,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36159,7,1,b'm',274,2,255,b'S',0,0), // mappers
-    f(25693,11,2,b'm',148,4,255,b'S',0,0), // body_format
+    f(36188,7,1,b'm',275,2,255,b'S',0,0), // mappers
+    f(25722,11,2,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36229,13,1,b'm',102,4,255,b'S',0,0), // config_source
-    f(36242,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36258,13,1,b'm',103,4,255,b'S',0,0), // config_source
+    f(36271,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',430,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',431,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36411,11,2,b'm',444,4,255,b'S',0,0), // status_code
-    f(25689,4,3,b'm',104,4,255,b'S',0,0), // body
-    f(36422,20,4,b'm',148,4,255,b'S',0,0), // body_format_override
-    f(36442,14,5,b'm',113,2,255,b'S',0,0), // headers_to_add
+    f(36440,11,2,b'm',445,4,255,b'S',0,0), // status_code
+    f(25718,4,3,b'm',105,4,255,b'S',0,0), // body
+    f(36451,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
+    f(36471,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32889,12,2,b'm',407,4,255,b'S',0,0), // token_bucket
-    f(32901,15,3,b'm',137,4,255,b'S',0,0), // runtime_enabled
-    f(36522,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32918,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
+    f(32930,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(36551,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23028,5,1,b'm',196,4,255,b'S',0,0), // rules
-    f(36576,12,2,b'm',196,4,255,b'S',0,0), // shadow_rules
-    f(22144,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36588,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(36604,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(24769,7,6,b'm',452,4,255,b'S',0,0), // matcher
-    f(36628,14,7,b'm',452,4,255,b'S',0,0), // shadow_matcher
-    f(36642,10,8,b'm',434,4,255,b'S',0,0), // delay_deny
+    f(23064,5,1,b'm',197,4,255,b'S',0,0), // rules
+    f(36605,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
+    f(22180,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36617,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(36633,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(3765,7,6,b'm',453,4,255,b'S',0,0), // matcher
+    f(36657,14,7,b'm',453,4,255,b'S',0,0), // shadow_matcher
+    f(36671,10,8,b'm',435,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36711,17,1,b'm',244,2,255,b'S',0,0), // on_new_connection
-    f(36728,27,2,b'm',244,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36755,18,3,b'm',244,2,255,b'S',0,0), // on_downstream_data
+    f(36740,17,1,b'm',245,2,255,b'S',0,0), // on_new_connection
+    f(36757,27,2,b'm',245,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36784,18,3,b'm',245,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36885,23,3,b'm',434,4,255,b'I',20744,34), // downstream_idle_timeout
-    f(36908,21,4,b'm',434,4,255,b'I',20744,34), // upstream_idle_timeout
-    f(4297,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36929,20,7,b'm',444,4,255,b'S',0,0), // max_connect_attempts
-    f(17287,12,8,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(27075,14,9,b'm',123,4,255,b'I',27016,59), // metadata_match
-    f(26999,17,10,b'm',282,4,0,b'S',0,0), // weighted_clusters
-    f(27374,11,11,b'm',399,2,255,b'I',36949,78), // hash_policy
-    f(37027,16,12,b'm',281,4,255,b'S',0,0), // tunneling_config
-    f(37043,34,13,b'm',434,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37176,9,14,b'm',65535,4,255,b'R',37077,99), // on_demand
-    f(35084,25,15,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(37185,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35140,18,17,b'm',280,4,255,b'S',0,0), // access_log_options
-    f(37214,15,18,b'm',97,4,255,b'S',0,0), // backoff_options
-    f(37316,19,19,b'm',150,2,255,b'R',37229,87), // proxy_protocol_tlvs
-    f(37335,52,20,b'm',405,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37387,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(37408,20,22,b'm',444,4,255,b'S',0,0), // max_early_data_bytes
-    f(37472,31,23,b'e',65535,0,255,b'R',37428,44), // proxy_protocol_tlv_merge_policy
-    f(37503,17,24,b'm',431,4,255,b'S',0,0), // check_drain_close
+    f(36914,23,3,b'm',435,4,255,b'I',20780,34), // downstream_idle_timeout
+    f(36937,21,4,b'm',435,4,255,b'I',20780,34), // upstream_idle_timeout
+    f(4333,10,5,b'm',33,2,255,b'S',0,0), // access_log
+    f(36958,20,7,b'm',445,4,255,b'S',0,0), // max_connect_attempts
+    f(17323,12,8,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(27104,14,9,b'm',124,4,255,b'I',27045,59), // metadata_match
+    f(27028,17,10,b'm',283,4,0,b'S',0,0), // weighted_clusters
+    f(27403,11,11,b'm',400,2,255,b'I',36978,78), // hash_policy
+    f(37056,16,12,b'm',282,4,255,b'S',0,0), // tunneling_config
+    f(37072,34,13,b'm',435,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37205,9,14,b'm',65535,4,255,b'R',37106,99), // on_demand
+    f(35113,25,15,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(37214,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35169,18,17,b'm',281,4,255,b'S',0,0), // access_log_options
+    f(37243,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
+    f(37345,19,19,b'm',151,2,255,b'R',37258,87), // proxy_protocol_tlvs
+    f(37364,52,20,b'm',406,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37416,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(37437,20,22,b'm',445,4,255,b'S',0,0), // max_early_data_bytes
+    f(37501,31,23,b'e',65535,0,255,b'R',37457,44), // proxy_protocol_tlv_merge_policy
+    f(37532,17,24,b'm',432,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35084,25,1,b'm',434,4,255,b'S',0,0), // access_log_flush_interval
-    f(37185,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37594,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35113,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(37214,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37623,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37689,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36442,14,3,b'm',113,2,255,b'S',0,0), // headers_to_add
-    f(37697,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37723,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37732,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34550,20,7,b'm',273,4,255,b'S',0,0), // request_id_extension
-    f(37759,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37776,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19429,10,10,b'm',152,2,255,b'R',37799,76), // formatters
+    f(37718,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36471,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(37726,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37752,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37761,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34579,20,7,b'm',274,4,255,b'S',0,0), // request_id_extension
+    f(37788,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37805,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19465,10,10,b'm',153,2,255,b'R',37828,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7211,8,1,b'm',283,2,255,b'S',0,0), // clusters
+    f(7247,8,1,b'm',284,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(27075,14,3,b'm',123,4,255,b'I',27016,59), // metadata_match
+    f(27104,14,3,b'm',124,4,255,b'I',27045,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    f(22144,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17287,12,3,b'm',434,4,255,b'S',0,0), // idle_timeout
-    f(38132,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38151,13,5,b'm',286,2,255,b'I',36949,78), // hash_policies
-    f(38164,22,6,b'm',153,4,255,b'S',0,0), // upstream_socket_config
-    f(38186,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
-    f(4297,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(24769,7,9,b'm',452,4,0,b'S',0,0), // matcher
-    f(38215,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38301,15,11,b'm',65535,2,255,b'R',38231,70), // session_filters
-    f(37027,16,12,b'm',65535,4,255,b'R',38316,102), // tunneling_config
-    f(35140,18,13,b'm',65535,4,255,b'R',38418,73), // access_log_options
+    f(17323,12,3,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(38161,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38180,13,5,b'm',287,2,255,b'I',36978,78), // hash_policies
+    f(38193,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
+    f(38215,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(4333,10,8,b'm',33,2,255,b'S',0,0), // access_log
+    f(3765,7,9,b'm',453,4,0,b'S',0,0), // matcher
+    f(38244,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38330,15,11,b'm',65535,2,255,b'R',38260,70), // session_filters
+    f(37056,16,12,b'm',65535,4,255,b'R',38345,102), // tunneling_config
+    f(35169,18,13,b'm',65535,4,255,b'R',38447,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(25044,9,1,b'b',65535,4,0,b'I',6817,36), // source_ip
-    f(12818,3,2,b's',65535,4,0,b'I',6817,36), // key
+    f(25073,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
+    f(12854,3,2,b's',65535,4,0,b'I',6853,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31521,9,1,b'm',92,2,255,b'S',0,0), // mutations
+    f(31550,9,1,b'm',93,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38824,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38865,18,3,b'm',402,4,255,b'S',0,0), // reject_with_status
+    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38853,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38894,18,3,b'm',403,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34173,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38943,17,2,b'm',292,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34313,15,3,b'm',431,4,255,b'S',0,0), // skip_xff_append
+    f(34202,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38972,17,2,b'm',293,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34342,15,3,b'm',432,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(39026,5,1,b'm',101,2,255,b'S',0,0), // cidrs
+    f(39055,5,1,b'm',102,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(39112,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(39141,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11174,20,1,b'm',299,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11194,27,2,b'm',298,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11210,20,1,b'm',300,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11230,27,2,b'm',299,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11880,15,1,b'm',405,4,255,b'S',0,0), // routing_enabled
-    f(11895,16,2,b'm',445,4,255,b'S',0,0), // min_cluster_size
-    f(11911,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39602,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39631,16,5,b'm',300,4,255,b'S',0,0), // force_local_zone
-    f(39647,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(11916,15,1,b'm',406,4,255,b'S',0,0), // routing_enabled
+    f(11931,16,2,b'm',446,4,255,b'S',0,0), // min_cluster_size
+    f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(39631,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39660,16,5,b'm',301,4,255,b'S',0,0), // force_local_zone
+    f(39676,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39761,8,1,b'm',444,4,255,b'S',0,0), // min_size
+    f(39790,8,1,b'm',445,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12650,17,1,b'm',434,4,255,b'S',0,0), // slow_start_window
-    f(12667,10,2,b'm',136,4,255,b'S',0,0), // aggression
-    f(12677,18,3,b'm',405,4,255,b'S',0,0), // min_weight_percent
+    f(12686,17,1,b'm',435,4,255,b'S',0,0), // slow_start_window
+    f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
+    f(12713,18,3,b'm',406,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12103,12,1,b'm',444,4,255,b'S',0,0), // choice_count
-    f(12115,19,2,b'm',136,4,255,b'S',0,0), // active_request_bias
-    f(12134,17,3,b'm',301,4,255,b'S',0,0), // slow_start_config
-    f(39905,18,4,b'm',297,4,255,b'S',0,0), // locality_lb_config
-    f(39923,16,5,b'm',431,4,255,b'S',0,0), // enable_full_scan
-    f(39939,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(12139,12,1,b'm',445,4,255,b'S',0,0), // choice_count
+    f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
+    f(12170,17,3,b'm',302,4,255,b'S',0,0), // slow_start_config
+    f(39934,18,4,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(39952,16,5,b'm',432,4,255,b'S',0,0), // enable_full_scan
+    f(39968,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39905,18,1,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(39934,18,1,b'm',298,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12134,17,1,b'm',301,4,255,b'S',0,0), // slow_start_config
-    f(39905,18,2,b'm',297,4,255,b'S',0,0), // locality_lb_config
+    f(12170,17,1,b'm',302,4,255,b'S',0,0), // slow_start_config
+    f(39934,18,2,b'm',298,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4278,8 +4283,8 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40500,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(40529,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4289,485 +4294,485 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35715,11,1,b'm',101,2,255,b'S',0,0), // cidr_ranges
-    f(22144,11,2,b's',65535,0,255,b'I',41064,84), // stat_prefix
+    f(35744,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(22180,11,2,b's',65535,0,255,b'I',41093,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(14721,20,2,b'm',106,4,255,b'S',0,0), // dns_resolver_options
-    f(41217,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(41242,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41305,15,5,b'm',444,4,255,b'I',41268,37), // udp_max_queries
-    f(41320,21,6,b'm',445,4,255,b'S',0,0), // query_timeout_seconds
-    f(41341,11,7,b'm',444,4,255,b'S',0,0), // query_tries
-    f(41352,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41370,22,9,b'm',444,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41392,24,10,b'm',434,4,255,b'I',41268,37), // max_udp_channel_duration
-    f(41416,25,11,b'b',65535,0,255,b'I',41268,37), // reinit_channel_on_timeout
-    f(41507,14,12,b'm',444,4,255,b'I',41441,66), // qcache_max_ttl
+    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14757,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
+    f(41246,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(41271,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41334,15,5,b'm',445,4,255,b'I',41297,37), // udp_max_queries
+    f(41349,21,6,b'm',446,4,255,b'S',0,0), // query_timeout_seconds
+    f(41370,11,7,b'm',445,4,255,b'S',0,0), // query_tries
+    f(41381,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41399,22,9,b'm',445,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41421,24,10,b'm',435,4,255,b'I',41297,37), // max_udp_channel_duration
+    f(41445,25,11,b'b',65535,0,255,b'I',41297,37), // reinit_channel_on_timeout
+    f(41536,14,12,b'm',445,4,255,b'I',41470,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18413,11,1,b'm',444,4,255,b'S',0,0), // num_retries
-    f(41633,20,2,b'm',444,4,255,b'I',41602,31), // num_resolver_threads
+    f(18449,11,1,b'm',445,4,255,b'S',0,0), // num_retries
+    f(41662,20,2,b'm',445,4,255,b'I',41631,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14712,9,1,b'm',94,2,255,b'S',0,0), // resolvers
-    f(41805,12,2,b'm',65535,4,255,b'R',41726,79), // dns_over_tls
-    f(41898,14,3,b'm',65535,4,255,b'R',41817,81), // dns_over_https
-    f(41964,13,4,b'b',65535,0,255,b'R',41912,52), // enable_dnssec
-    f(41977,10,5,b'm',444,4,255,b'I',41441,66), // cache_size
-    f(41633,20,6,b'm',444,4,255,b'I',41602,31), // num_resolver_threads
-    f(41987,17,7,b'm',431,4,255,b'S',0,0), // use_system_config
-    f(42004,13,8,b'm',434,4,255,b'S',0,0), // query_timeout
-    f(41341,11,9,b'm',444,4,255,b'S',0,0), // query_tries
+    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(41834,12,2,b'm',65535,4,255,b'R',41755,79), // dns_over_tls
+    f(41927,14,3,b'm',65535,4,255,b'R',41846,81), // dns_over_https
+    f(41993,13,4,b'b',65535,0,255,b'R',41941,52), // enable_dnssec
+    f(42006,10,5,b'm',445,4,255,b'I',41470,66), // cache_size
+    f(41662,20,6,b'm',445,4,255,b'I',41631,31), // num_resolver_threads
+    f(42016,17,7,b'm',432,4,255,b'S',0,0), // use_system_config
+    f(42033,13,8,b'm',435,4,255,b'S',0,0), // query_timeout
+    f(41370,11,9,b'm',445,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(42083,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(42112,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(42166,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(42195,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42248,11,1,b'm',343,4,255,b'S',0,0), // san_matcher
-    f(42259,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(42277,11,1,b'm',344,4,255,b'S',0,0), // san_matcher
+    f(42288,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42346,17,1,b'm',431,4,255,b'S',0,0), // pack_trace_reason
-    f(42422,33,2,b'm',431,4,255,b'I',42363,59), // use_request_id_for_trace_sampling
+    f(42375,17,1,b'm',432,4,255,b'S',0,0), // pack_trace_reason
+    f(42451,33,2,b'm',432,4,255,b'I',42392,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42525,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42554,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42629,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42658,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42726,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42768,27,2,b'm',65535,4,255,b'R',42745,23), // max_heap_size_bytes_runtime
+    f(42755,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42797,27,2,b'm',65535,4,255,b'R',42774,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14602,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14638,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(43017,15,1,b'm',452,4,255,b'S',0,0), // cluster_matcher
+    f(43046,15,1,b'm',453,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7775,6,1,b'm',130,4,255,b'S',0,0), // config
-    f(9614,16,2,b'm',151,4,255,b'S',0,0), // transport_socket
-    f(43199,25,3,b'b',65535,0,255,b'I',43115,84), // allow_unspecified_address
-    f(43288,15,4,b'b',65535,0,255,b'I',43224,64), // tlv_as_pool_key
+    f(7811,6,1,b'm',131,4,255,b'S',0,0), // config
+    f(9650,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(43228,25,3,b'b',65535,0,255,b'I',43144,84), // allow_unspecified_address
+    f(43317,15,4,b'b',65535,0,255,b'I',43253,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43431,10,1,b'm',104,4,255,b'S',0,0), // trusted_ca
-    f(43441,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43464,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43553,36,6,b'm',431,4,255,b'R',43487,66), // require_signed_certificate_timestamp
-    f(43589,3,7,b'm',104,4,255,b'S',0,0), // crl
-    f(43592,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43617,23,9,b'm',382,2,255,b'S',0,0), // match_subject_alt_names
-    f(43640,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
-    f(14655,17,11,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(43664,23,12,b'm',152,4,255,b'S',0,0), // custom_validator_config
-    f(43745,32,13,b'm',65535,4,255,b'R',43687,58), // ca_certificate_provider_instance
-    f(43777,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43802,29,15,b'm',343,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43831,16,16,b'm',444,4,255,b'S',0,0), // max_verify_depth
-    f(43963,17,17,b'm',65535,4,255,b'R',43847,116), // system_root_certs
-    f(43980,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43460,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
+    f(43470,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43493,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43582,36,6,b'm',432,4,255,b'R',43516,66), // require_signed_certificate_timestamp
+    f(43618,3,7,b'm',105,4,255,b'S',0,0), // crl
+    f(43621,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43646,23,9,b'm',383,2,255,b'S',0,0), // match_subject_alt_names
+    f(43669,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(14691,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(43693,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
+    f(43774,32,13,b'm',65535,4,255,b'R',43716,58), // ca_certificate_provider_instance
+    f(43806,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43831,29,15,b'm',344,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43860,16,16,b'm',445,4,255,b'S',0,0), // max_verify_depth
+    f(43992,17,17,b'm',65535,4,255,b'R',43876,116), // system_root_certs
+    f(44009,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(44061,10,1,b'm',346,4,255,b'S',0,0), // tls_params
-    f(44071,16,2,b'm',344,2,255,b'S',0,0), // tls_certificates
-    f(44087,18,3,b'm',335,4,0,b'S',0,0), // validation_context
-    f(44105,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(44119,34,6,b'm',341,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(44153,36,7,b'm',341,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(44189,27,8,b'm',337,4,0,b'S',0,0), // combined_validation_context
-    f(44310,36,9,b'm',65535,4,255,b'R',44216,94), // tls_certificate_certificate_provider
-    f(44444,39,10,b'm',65535,4,0,b'R',44346,98), // validation_context_certificate_provider
-    f(44483,45,11,b'm',65535,4,255,b'R',44216,94), // tls_certificate_certificate_provider_instance
-    f(44528,48,12,b'm',65535,4,0,b'R',44346,98), // validation_context_certificate_provider_instance
-    f(44670,17,13,b'm',152,4,255,b'R',44576,94), // custom_handshaker
-    f(44687,33,14,b'm',65535,4,255,b'R',44216,94), // tls_certificate_provider_instance
-    f(44720,7,15,b'm',345,4,255,b'S',0,0), // key_log
-    f(44860,31,16,b'm',152,4,255,b'R',44727,133), // custom_tls_certificate_selector
+    f(44090,10,1,b'm',347,4,255,b'S',0,0), // tls_params
+    f(44100,16,2,b'm',345,2,255,b'S',0,0), // tls_certificates
+    f(44116,18,3,b'm',336,4,0,b'S',0,0), // validation_context
+    f(44134,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(44148,34,6,b'm',342,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(44182,36,7,b'm',342,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(44218,27,8,b'm',338,4,0,b'S',0,0), // combined_validation_context
+    f(44339,36,9,b'm',65535,4,255,b'R',44245,94), // tls_certificate_certificate_provider
+    f(44473,39,10,b'm',65535,4,0,b'R',44375,98), // validation_context_certificate_provider
+    f(44512,45,11,b'm',65535,4,255,b'R',44245,94), // tls_certificate_certificate_provider_instance
+    f(44557,48,12,b'm',65535,4,0,b'R',44375,98), // validation_context_certificate_provider_instance
+    f(44699,17,13,b'm',153,4,255,b'R',44605,94), // custom_handshaker
+    f(44716,33,14,b'm',65535,4,255,b'R',44245,94), // tls_certificate_provider_instance
+    f(44749,7,15,b'm',346,4,255,b'S',0,0), // key_log
+    f(44889,31,16,b'm',153,4,255,b'R',44756,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44986,26,1,b'm',335,4,255,b'S',0,0), // default_validation_context
-    f(44153,36,2,b'm',341,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44444,39,3,b'm',65535,4,255,b'R',45012,76), // validation_context_certificate_provider
-    f(44528,48,4,b'm',65535,4,255,b'R',45012,76), // validation_context_certificate_provider_instance
+    f(45015,26,1,b'm',336,4,255,b'S',0,0), // default_validation_context
+    f(44182,36,2,b'm',342,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44473,39,3,b'm',65535,4,255,b'R',45041,76), // validation_context_certificate_provider
+    f(44557,48,4,b'm',65535,4,255,b'R',45041,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(45150,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
-    f(45168,26,2,b'm',431,4,255,b'S',0,0), // require_client_certificate
-    f(45281,11,3,b'm',431,4,255,b'R',45194,87), // require_sni
-    f(45292,19,4,b'm',347,4,0,b'S',0,0), // session_ticket_keys
-    f(45311,37,5,b'm',341,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(45348,15,6,b'm',434,4,255,b'S',0,0), // session_timeout
-    f(45363,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(45399,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45417,31,9,b'm',431,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45448,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45483,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(45179,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
+    f(45197,26,2,b'm',432,4,255,b'S',0,0), // require_client_certificate
+    f(45310,11,3,b'm',432,4,255,b'R',45223,87), // require_sni
+    f(45321,19,4,b'm',348,4,0,b'S',0,0), // session_ticket_keys
+    f(45340,37,5,b'm',342,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(45377,15,6,b'm',435,4,255,b'S',0,0), // session_timeout
+    f(45392,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(45428,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(45446,31,9,b'm',432,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45477,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45512,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45571,13,1,b'm',340,2,255,b'S',0,0), // trust_domains
-    f(45584,13,2,b'm',104,4,255,b'S',0,0), // trust_bundles
+    f(45600,13,1,b'm',341,2,255,b'S',0,0), // trust_domains
+    f(45613,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45676,12,2,b'm',104,4,255,b'S',0,0), // trust_bundle
-    f(45753,21,3,b's',65535,0,255,b'R',45688,65), // workload_trust_domain
+    f(45705,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
+    f(45782,21,3,b's',65535,0,255,b'R',45717,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45831,10,2,b'm',102,4,255,b'S',0,0), // sds_config
+    f(45860,10,2,b'm',103,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45889,15,2,b'm',344,4,0,b'S',0,0), // tls_certificate
-    f(45292,19,3,b'm',347,4,0,b'S',0,0), // session_ticket_keys
-    f(44087,18,4,b'm',335,4,0,b'S',0,0), // validation_context
-    f(45954,14,5,b'm',65535,4,0,b'R',45904,50), // generic_secret
+    f(45918,15,2,b'm',345,4,0,b'S',0,0), // tls_certificate
+    f(45321,19,3,b'm',348,4,0,b'S',0,0), // session_ticket_keys
+    f(44116,18,4,b'm',336,4,0,b'S',0,0), // validation_context
+    f(45983,14,5,b'm',65535,4,0,b'R',45933,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(46031,8,1,b'e',51,0,255,b'S',0,0), // san_type
-    f(24769,7,2,b'm',382,4,255,b'S',0,0), // matcher
-    f(46039,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(46060,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(3765,7,2,b'm',383,4,255,b'S',0,0), // matcher
+    f(46068,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(46098,17,1,b'm',104,4,255,b'S',0,0), // certificate_chain
-    f(46115,11,2,b'm',104,12,255,b'S',0,0), // private_key
-    f(46126,8,3,b'm',104,12,255,b'S',0,0), // password
-    f(46134,11,4,b'm',104,4,255,b'S',0,0), // ocsp_staple
-    f(46236,28,5,b'm',104,2,255,b'R',46145,91), // signed_certificate_timestamp
-    f(46334,20,6,b'm',65535,4,255,b'R',46264,70), // private_key_provider
-    f(14655,17,7,b'm',155,4,255,b'S',0,0), // watched_directory
-    f(46531,6,8,b'm',104,12,255,b'R',46354,177), // pkcs12
-    f(44061,10,9,b'm',346,4,255,b'R',46537,118), // tls_params
+    f(46127,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
+    f(46144,11,2,b'm',105,12,255,b'S',0,0), // private_key
+    f(46155,8,3,b'm',105,12,255,b'S',0,0), // password
+    f(46163,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
+    f(46265,28,5,b'm',105,2,255,b'R',46174,91), // signed_certificate_timestamp
+    f(46363,20,6,b'm',65535,4,255,b'R',46293,70), // private_key_provider
+    f(14691,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(46560,6,8,b'm',105,12,255,b'R',46383,177), // pkcs12
+    f(44090,10,9,b'm',347,4,255,b'R',46566,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46706,19,2,b'm',101,2,255,b'S',0,0), // local_address_range
-    f(46725,20,3,b'm',101,2,255,b'S',0,0), // remote_address_range
+    f(46735,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(46754,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46800,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46828,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46856,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46869,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46880,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(47011,19,6,b'e',65535,2,255,b'R',46900,111), // compliance_policies
+    f(46829,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46857,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46885,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46898,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(46909,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(47040,19,6,b'e',65535,2,255,b'R',46929,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(47092,4,1,b'm',104,10,255,b'S',0,0), // keys
+    f(47121,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(45150,18,1,b'm',336,4,255,b'S',0,0), // common_tls_context
-    f(47156,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(47244,19,3,b'b',65535,0,255,b'R',47159,85), // allow_renegotiation
-    f(47263,16,4,b'm',444,4,255,b'S',0,0), // max_session_keys
-    f(47369,21,5,b'm',431,4,255,b'I',47279,90), // enforce_rsa_key_usage
-    f(47390,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(47403,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(45179,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
+    f(47185,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(47273,19,3,b'b',65535,0,255,b'R',47188,85), // allow_renegotiation
+    f(47292,16,4,b'm',445,4,255,b'S',0,0), // max_session_keys
+    f(47398,21,5,b'm',432,4,255,b'I',47308,90), // enforce_rsa_key_usage
+    f(47419,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(47432,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9719,28,1,b'm',119,4,255,b'S',0,0), // common_http_protocol_options
-    f(10344,30,2,b'm',154,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47480,20,3,b'm',351,4,0,b'S',0,0), // explicit_http_config
-    f(47500,30,4,b'm',352,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47530,11,5,b'm',350,4,0,b'S',0,0), // auto_config
-    f(33982,12,6,b'm',270,2,255,b'R',47541,82), // http_filters
-    f(47623,24,7,b'm',152,4,255,b'R',0,0), // header_validation_config
-    f(7357,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27688,23,9,b'm',219,2,255,b'R',0,0), // request_mirror_policies
-    f(27374,11,10,b'm',211,2,255,b'R',0,0), // hash_policy
-    f(15103,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9755,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(10380,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(47509,20,3,b'm',352,4,0,b'S',0,0), // explicit_http_config
+    f(47529,30,4,b'm',353,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47559,11,5,b'm',351,4,0,b'S',0,0), // auto_config
+    f(34011,12,6,b'm',271,2,255,b'R',47570,82), // http_filters
+    f(47652,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(27717,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
+    f(27403,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
+    f(15139,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9279,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9300,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34808,22,3,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
-    f(47716,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(34837,22,3,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
+    f(47745,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9279,21,1,b'm',115,4,0,b'S',0,0), // http_protocol_options
-    f(9300,22,2,b'm',118,4,0,b'S',0,0), // http2_protocol_options
-    f(34808,22,3,b'm',65535,4,0,b'R',34785,23), // http3_protocol_options
+    f(9315,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
+    f(9336,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
+    f(34837,22,3,b'm',65535,4,0,b'R',34814,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9279,21,1,b'm',115,4,255,b'S',0,0), // http_protocol_options
-    f(9300,22,2,b'm',118,4,255,b'S',0,0), // http2_protocol_options
-    f(34808,22,3,b'm',65535,4,255,b'R',34785,23), // http3_protocol_options
+    f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(34837,22,3,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',126,4,255,b'S',0,0), // node
-    f(47948,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47956,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47980,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(48006,25,5,b'm',354,1,255,b'S',0,0), // initial_resource_versions
-    f(48031,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48045,12,7,b'm',447,4,255,b'S',0,0), // error_detail
-    f(48057,27,8,b'm',365,2,255,b'S',0,0), // resource_locators_subscribe
-    f(48084,29,9,b'm',365,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
+    f(47977,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47985,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(48009,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(48035,25,5,b'm',355,1,255,b'S',0,0), // initial_resource_versions
+    f(48060,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48074,12,7,b'm',448,4,255,b'S',0,0), // error_detail
+    f(48086,27,8,b'm',366,2,255,b'S',0,0), // resource_locators_subscribe
+    f(48113,29,9,b'm',366,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(48239,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(48258,9,2,b'm',362,2,255,b'S',0,0), // resources
-    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48267,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48272,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(48289,13,7,b'm',103,4,255,b'S',0,0), // control_plane
-    f(48302,22,8,b'm',367,2,255,b'S',0,0), // removed_resource_names
-    f(48324,15,9,b'm',364,2,255,b'S',0,0), // resource_errors
+    f(48268,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(48287,9,2,b'm',363,2,255,b'S',0,0), // resources
+    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48296,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48301,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(48318,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(48331,22,8,b'm',368,2,255,b'S',0,0), // removed_resource_names
+    f(48353,15,9,b'm',365,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',126,4,255,b'S',0,0), // node
-    f(48382,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48031,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48045,12,6,b'm',447,4,255,b'S',0,0), // error_detail
-    f(48396,17,7,b'm',365,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
+    f(48411,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48060,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48074,12,6,b'm',448,4,255,b'S',0,0), // error_detail
+    f(48425,17,7,b'm',366,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(48258,9,2,b'm',430,2,255,b'S',0,0), // resources
-    f(48457,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47948,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48267,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48289,13,6,b'm',103,4,255,b'S',0,0), // control_plane
-    f(48324,15,7,b'm',364,2,255,b'S',0,0), // resource_errors
+    f(48287,9,2,b'm',431,2,255,b'S',0,0), // resources
+    f(48486,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48296,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48318,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(48353,15,7,b'm',365,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48517,10,1,b'm',360,4,0,b'S',0,0), // constraint
-    f(48527,14,2,b'm',359,4,0,b'S',0,0), // or_constraints
-    f(48541,15,3,b'm',359,4,0,b'S',0,0), // and_constraints
-    f(48556,15,4,b'm',358,4,0,b'S',0,0), // not_constraints
+    f(48546,10,1,b'm',361,4,0,b'S',0,0), // constraint
+    f(48556,14,2,b'm',360,4,0,b'S',0,0), // or_constraints
+    f(48570,15,3,b'm',360,4,0,b'S',0,0), // and_constraints
+    f(48585,15,4,b'm',359,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48640,11,1,b'm',358,2,255,b'S',0,0), // constraints
+    f(48669,11,1,b'm',359,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48722,6,3,b'm',361,4,0,b'S',0,0), // exists
+    f(48751,6,3,b'm',362,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48841,8,2,b'm',430,4,255,b'S',0,0), // resource
+    f(48870,8,2,b'm',431,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48849,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28427,3,6,b'm',434,4,255,b'S',0,0), // ttl
-    f(48856,13,7,b'm',363,4,255,b'S',0,0), // cache_control
-    f(48869,13,8,b'm',367,4,255,b'S',0,0), // resource_name
-    f(9664,8,9,b'm',123,4,255,b'S',0,0), // metadata
+    f(48878,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28456,3,6,b'm',435,4,255,b'S',0,0), // ttl
+    f(48885,13,7,b'm',364,4,255,b'S',0,0), // cache_control
+    f(48898,13,8,b'm',368,4,255,b'S',0,0), // resource_name
+    f(9700,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48930,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48959,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48869,13,1,b'm',367,4,255,b'S',0,0), // resource_name
-    f(48045,12,2,b'm',447,4,255,b'S',0,0), // error_detail
+    f(48898,13,1,b'm',368,4,255,b'S',0,0), // resource_name
+    f(48074,12,2,b'm',448,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18035,18,2,b'm',366,1,255,b'S',0,0), // dynamic_parameters
+    f(18071,18,2,b'm',367,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49128,29,2,b'm',358,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(49157,29,2,b'm',359,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49189,5,2,b'm',441,4,255,b'S',0,0), // layer
+    f(49218,5,2,b'm',442,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(49230,6,1,b'm',448,2,255,b'S',0,0), // ranges
-    f(25580,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(49259,6,1,b'm',449,2,255,b'S',0,0), // ranges
+    f(25609,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(49271,5,1,b'm',397,4,0,b'S',0,0), // range
-    f(49276,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(49300,5,1,b'm',398,4,0,b'S',0,0), // range
+    f(49305,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25568,12,2,b'm',382,4,0,b'S',0,0), // string_match
-    f(49321,13,3,b'm',369,4,0,b'S',0,0), // address_match
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25597,12,2,b'm',383,4,0,b'S',0,0), // string_match
+    f(49350,13,3,b'm',370,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28607,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49416,6,1,b'm',383,4,0,b'S',0,0), // one_of
+    f(49445,6,1,b'm',384,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49461,8,1,b'm',382,2,255,b'S',0,0), // patterns
+    f(49490,8,1,b'm',383,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',376,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',383,4,255,b'S',0,0), // value
-    f(49506,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',377,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',384,4,255,b'S',0,0), // value
+    f(49535,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12818,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12854,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49592,14,1,b'm',383,2,255,b'S',0,0), // value_matchers
+    f(49621,14,1,b'm',384,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',382,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',383,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49684,7,1,b'm',380,4,255,b'S',0,0), // pattern
-    f(49691,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49713,7,1,b'm',381,4,255,b'S',0,0), // pattern
+    f(49720,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49801,10,1,b'm',381,4,0,b'I',49737,64), // google_re2
-    f(23829,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49830,10,1,b'm',382,4,0,b'I',49766,64), // google_re2
+    f(23865,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49855,16,1,b'm',444,4,255,b'I',6817,36), // max_program_size
+    f(49884,16,1,b'm',445,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(49276,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29627,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49906,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29674,10,5,b'm',380,4,0,b'S',0,0), // safe_regex
-    f(49912,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49923,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25096,6,8,b'm',451,4,0,b'R',49931,52), // custom
+    f(49305,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29656,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49935,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29703,10,5,b'm',381,4,0,b'S',0,0), // safe_regex
+    f(49941,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49952,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25125,6,8,b'm',452,4,0,b'R',49960,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(50017,10,1,b'm',384,4,0,b'S',0,0), // null_match
-    f(50027,12,2,b'm',370,4,0,b'S',0,0), // double_match
-    f(25568,12,3,b'm',382,4,0,b'S',0,0), // string_match
-    f(50039,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25795,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(50049,10,6,b'm',373,4,0,b'S',0,0), // list_match
-    f(22904,8,7,b'm',377,4,0,b'S',0,0), // or_match
+    f(50046,10,1,b'm',385,4,0,b'S',0,0), // null_match
+    f(50056,12,2,b'm',371,4,0,b'S',0,0), // double_match
+    f(25597,12,3,b'm',383,4,0,b'S',0,0), // string_match
+    f(50068,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25824,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(50078,10,6,b'm',374,4,0,b'S',0,0), // list_match
+    f(22940,8,7,b'm',378,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12818,3,1,b's',65535,0,255,b'I',6817,36), // key
-    f(131,4,2,b'm',386,2,255,b'I',6817,36), // path
+    f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
+    f(131,4,2,b'm',387,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12818,3,1,b's',65535,4,0,b'I',6817,36), // key
-    f(50183,5,2,b'u',65535,4,0,b'I',6817,36), // index
+    f(12854,3,1,b's',65535,4,0,b'I',6853,36), // key
+    f(50212,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(50223,7,1,b'm',390,4,0,b'I',6817,36), // request
-    f(26278,5,2,b'm',391,4,0,b'I',6817,36), // route
-    f(694,7,3,b'm',388,4,0,b'I',6817,36), // cluster
-    f(50230,4,4,b'm',389,4,0,b'I',6817,36), // host
+    f(50252,7,1,b'm',391,4,0,b'I',6853,36), // request
+    f(26307,5,2,b'm',392,4,0,b'I',6853,36), // route
+    f(694,7,3,b'm',389,4,0,b'I',6853,36), // cluster
+    f(50259,4,4,b'm',390,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50432,3,1,b's',65535,0,255,b'I',6817,36), // tag
-    f(50435,7,2,b'm',395,4,0,b'I',6817,36), // literal
-    f(50442,11,3,b'm',393,4,0,b'I',6817,36), // environment
-    f(50453,14,4,b'm',394,4,0,b'I',6817,36), // request_header
-    f(9664,8,5,b'm',396,4,0,b'I',6817,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6817,36), // value
+    f(50461,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(50464,7,2,b'm',396,4,0,b'I',6853,36), // literal
+    f(50471,11,3,b'm',394,4,0,b'I',6853,36), // environment
+    f(50482,14,4,b'm',395,4,0,b'I',6853,36), // request_header
+    f(9700,8,5,b'm',397,4,0,b'I',6853,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(18630,13,2,b's',65535,0,255,b'I',6817,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(18666,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(18630,13,2,b's',65535,0,255,b'I',6817,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(18666,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6817,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50627,4,1,b'm',387,4,255,b'I',6817,36), // kind
-    f(12342,12,2,b'm',385,4,255,b'I',6817,36), // metadata_key
-    f(18630,13,3,b's',65535,0,255,b'I',6817,36), // default_value
+    f(50656,4,1,b'm',388,4,255,b'I',6853,36), // kind
+    f(12378,12,2,b'm',386,4,255,b'I',6853,36), // metadata_key
+    f(18666,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50656,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50661,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50685,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50690,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50695,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50704,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(50724,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50733,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25044,9,1,b'm',401,4,0,b'I',6817,36), // source_ip
-    f(25084,12,2,b'm',400,4,0,b'I',6817,36), // filter_state
+    f(25073,9,1,b'm',402,4,0,b'I',6853,36), // source_ip
+    f(25113,12,2,b'm',401,4,0,b'I',6853,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12818,3,1,b's',65535,0,255,b'I',6817,36), // key
+    f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50832,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(50861,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50656,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50661,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50685,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50690,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50656,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50661,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50685,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50690,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50934,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50946,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50958,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50963,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50975,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50987,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18348,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50988,15,2,b'm',444,4,255,b'S',0,0), // tokens_per_fill
-    f(51003,13,3,b'm',434,4,255,b'S',0,0), // fill_interval
+    f(18384,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(51017,15,2,b'm',445,4,255,b'S',0,0), // tokens_per_fill
+    f(51032,13,3,b'm',435,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(51114,13,2,b'm',409,1,255,b'I',51052,62), // reference_map
-    f(51175,8,3,b'm',410,1,255,b'I',51127,48), // type_map
-    f(51183,4,4,b'm',412,4,255,b'S',0,0), // expr
-    f(51245,11,5,b'm',420,4,255,b'I',51187,58), // source_info
-    f(51315,12,6,b's',65535,0,255,b'I',51256,59), // expr_version
+    f(51143,13,2,b'm',410,1,255,b'I',51081,62), // reference_map
+    f(51204,8,3,b'm',411,1,255,b'I',51156,48), // type_map
+    f(51212,4,4,b'm',413,4,255,b'S',0,0), // expr
+    f(51274,11,5,b'm',421,4,255,b'I',51216,58), // source_info
+    f(51344,12,6,b's',65535,0,255,b'I',51285,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
+    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',420,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',425,4,255,b'S',0,0), // value
+    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51463,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(51473,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51483,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51494,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51506,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51518,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51530,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51541,14,8,b'm',434,4,0,b'S',0,0), // duration_value
-    f(51555,15,9,b'm',443,4,0,b'S',0,0), // timestamp_value
+    f(51492,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(51502,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51512,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51523,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51535,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51547,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51559,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51570,14,8,b'm',435,4,0,b'S',0,0), // duration_value
+    f(51584,15,9,b'm',444,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
-    f(17932,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51599,10,3,b'm',411,4,0,b'S',0,0), // const_expr
-    f(51609,10,4,b'm',417,4,0,b'S',0,0), // ident_expr
-    f(51619,11,5,b'm',418,4,0,b'S',0,0), // select_expr
-    f(51630,9,6,b'm',413,4,0,b'S',0,0), // call_expr
-    f(51639,9,7,b'm',414,4,0,b'S',0,0), // list_expr
-    f(51648,11,8,b'm',415,4,0,b'S',0,0), // struct_expr
-    f(51724,18,9,b'm',65535,4,0,b'R',51659,65), // comprehension_expr
+    f(17968,2,2,b'l',65535,0,255,b'S',0,0), // id
+    f(51628,10,3,b'm',412,4,0,b'S',0,0), // const_expr
+    f(51638,10,4,b'm',418,4,0,b'S',0,0), // ident_expr
+    f(51648,11,5,b'm',419,4,0,b'S',0,0), // select_expr
+    f(51659,9,6,b'm',414,4,0,b'S',0,0), // call_expr
+    f(51668,9,7,b'm',415,4,0,b'S',0,0), // list_expr
+    f(51677,11,8,b'm',416,4,0,b'S',0,0), // struct_expr
+    f(51753,18,9,b'm',65535,4,0,b'R',51688,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51776,6,1,b'm',412,4,255,b'S',0,0), // target
-    f(51782,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51790,4,3,b'm',412,2,255,b'S',0,0), // args
+    f(51805,6,1,b'm',413,4,255,b'S',0,0), // target
+    f(51811,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51819,4,3,b'm',413,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51834,8,1,b'm',412,2,255,b'S',0,0), // elements
-    f(51842,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51863,8,1,b'm',413,2,255,b'S',0,0), // elements
+    f(51871,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51900,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51912,7,2,b'm',416,2,255,b'S',0,0), // entries
+    f(51929,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(51941,7,2,b'm',417,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    f(17932,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51967,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(51976,7,3,b'm',412,4,0,b'S',0,0), // map_key
-    f(2972,5,4,b'm',412,4,255,b'S',0,0), // value
-    f(51983,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(17968,2,1,b'l',65535,0,255,b'S',0,0), // id
+    f(51996,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(52005,7,3,b'm',413,4,0,b'S',0,0), // map_key
+    f(2972,5,4,b'm',413,4,255,b'S',0,0), // value
+    f(52012,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(52068,7,1,b'm',412,4,255,b'S',0,0), // operand
-    f(40500,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(52075,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(52097,7,1,b'm',413,4,255,b'S',0,0), // operand
+    f(40529,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(52104,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(52118,11,3,b's',65535,2,255,b'I',6817,36), // overload_id
-    f(2972,5,4,b'm',411,4,255,b'I',6817,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(52147,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(2972,5,4,b'm',412,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(52164,14,1,b's',65535,0,255,b'I',6817,36), // syntax_version
-    f(52178,8,2,b's',65535,0,255,b'I',6817,36), // location
-    f(52186,12,3,b'i',65535,2,255,b'I',6817,36), // line_offsets
-    f(52198,9,4,b'm',424,1,255,b'I',6817,36), // positions
-    f(52207,11,5,b'm',423,1,255,b'I',6817,36), // macro_calls
-    f(17991,10,6,b'm',421,2,255,b'I',6817,36), // extensions
+    f(52193,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(52207,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(52215,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(52227,9,4,b'm',425,1,255,b'I',6853,36), // positions
+    f(52236,11,5,b'm',424,1,255,b'I',6853,36), // macro_calls
+    f(18027,10,6,b'm',422,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
-    f(17932,2,1,b's',65535,0,255,b'I',6817,36), // id
-    f(52263,19,2,b'e',55,2,255,b'I',6817,36), // affected_components
-    f(2825,7,3,b'm',422,4,255,b'I',6817,36), // version
+    f(17968,2,1,b's',65535,0,255,b'I',6853,36), // id
+    f(52292,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(2825,7,3,b'm',423,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(52335,5,1,b'l',65535,0,255,b'I',6817,36), // major
-    f(52340,5,2,b'l',65535,0,255,b'I',6817,36), // minor
+    f(52364,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(52369,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',412,4,255,b'S',0,0), // value
+    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',413,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    f(12818,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52475,3,1,b'm',435,4,0,b'I',6817,36), // dyn
-    f(52478,4,2,b'e',58,4,0,b'I',6817,36), // null
-    f(52482,9,3,b'e',56,4,0,b'I',6817,36), // primitive
-    f(52491,7,4,b'e',56,4,0,b'I',6817,36), // wrapper
-    f(52498,10,5,b'e',57,4,0,b'I',6817,36), // well_known
-    f(52508,9,6,b'm',428,4,0,b'I',6817,36), // list_type
-    f(52517,8,7,b'm',429,4,0,b'I',6817,36), // map_type
-    f(51782,8,8,b'm',427,4,0,b'I',6817,36), // function
-    f(52525,12,9,b's',65535,4,0,b'I',6817,36), // message_type
-    f(52537,10,10,b's',65535,4,0,b'I',6817,36), // type_param
-    f(2968,4,11,b'm',425,4,0,b'I',6817,36), // type
-    f(52547,5,12,b'm',435,4,0,b'I',6817,36), // error
-    f(52552,13,14,b'm',426,4,0,b'I',6817,36), // abstract_type
+    f(52504,3,1,b'm',436,4,0,b'I',6853,36), // dyn
+    f(52507,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(52511,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(52520,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(52527,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(52537,9,6,b'm',429,4,0,b'I',6853,36), // list_type
+    f(52546,8,7,b'm',430,4,0,b'I',6853,36), // map_type
+    f(51811,8,8,b'm',428,4,0,b'I',6853,36), // function
+    f(52554,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(52566,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(2968,4,11,b'm',426,4,0,b'I',6853,36), // type
+    f(52576,5,12,b'm',436,4,0,b'I',6853,36), // error
+    f(52581,13,14,b'm',427,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
-    f(345,4,1,b's',65535,0,255,b'I',6817,36), // name
-    f(52607,15,2,b'm',425,2,255,b'I',6817,36), // parameter_types
+    f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
+    f(52636,15,2,b'm',426,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52664,11,1,b'm',425,4,255,b'I',6817,36), // result_type
-    f(52675,9,2,b'm',425,2,255,b'I',6817,36), // arg_types
+    f(52693,11,1,b'm',426,4,255,b'I',6853,36), // result_type
+    f(52704,9,2,b'm',426,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52722,9,1,b'm',425,4,255,b'I',6817,36), // elem_type
+    f(52751,9,1,b'm',426,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52768,8,1,b'm',425,4,255,b'I',6817,36), // key_type
-    f(52776,10,2,b'm',425,4,255,b'I',6817,36), // value_type
+    f(52797,8,1,b'm',426,4,255,b'I',6853,36), // key_type
+    f(52805,10,2,b'm',426,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(47948,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47977,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4776,8 +4781,8 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52907,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52914,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52936,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52943,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4786,496 +4791,496 @@ pub(crate) static FIELDS: [FieldRow; 1754] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(53043,6,1,b'm',446,2,255,b'S',0,0), // values
+    f(53072,6,1,b'm',447,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(53098,6,1,b'm',442,1,255,b'S',0,0), // fields
+    f(53127,6,1,b'm',443,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',446,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',447,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52907,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52914,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(52936,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(52943,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51463,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53238,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51518,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51473,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53250,12,5,b'm',441,4,0,b'S',0,0), // struct_value
-    f(53262,10,6,b'm',439,4,0,b'S',0,0), // list_value
+    f(51492,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53267,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51547,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51502,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53279,12,5,b'm',442,4,0,b'S',0,0), // struct_value
+    f(53291,10,6,b'm',440,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50832,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(53289,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',430,2,255,b'S',0,0), // details
+    f(50861,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(53318,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',431,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14377,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14391,10,2,b'm',444,4,255,b'S',0,0), // prefix_len
+    f(14413,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14427,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(53342,6,1,b'm',450,1,255,b'S',0,0), // params
+    f(53371,6,1,b'm',451,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',430,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53444,12,1,b'm',453,4,0,b'S',0,0), // matcher_list
-    f(53456,12,2,b'm',458,4,0,b'S',0,0), // matcher_tree
-    f(53468,11,3,b'm',461,4,255,b'S',0,0), // on_no_match
+    f(53473,12,1,b'm',454,4,0,b'S',0,0), // matcher_list
+    f(53485,12,2,b'm',459,4,0,b'S',0,0), // matcher_tree
+    f(53497,11,3,b'm',462,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53518,8,1,b'm',454,2,255,b'S',0,0), // matchers
+    f(53547,8,1,b'm',455,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53578,9,1,b'm',455,4,255,b'S',0,0), // predicate
-    f(53587,8,2,b'm',461,4,255,b'S',0,0), // on_match
+    f(53607,9,1,b'm',456,4,255,b'S',0,0), // predicate
+    f(53616,8,2,b'm',462,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53644,16,1,b'm',457,4,0,b'S',0,0), // single_predicate
-    f(53660,10,2,b'm',456,4,0,b'S',0,0), // or_matcher
-    f(53670,11,3,b'm',456,4,0,b'S',0,0), // and_matcher
-    f(53681,11,4,b'm',455,4,0,b'S',0,0), // not_matcher
+    f(53673,16,1,b'm',458,4,0,b'S',0,0), // single_predicate
+    f(53689,10,2,b'm',457,4,0,b'S',0,0), // or_matcher
+    f(53699,11,3,b'm',457,4,0,b'S',0,0), // and_matcher
+    f(53710,11,4,b'm',456,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53578,9,1,b'm',455,2,255,b'S',0,0), // predicate
+    f(53607,9,1,b'm',456,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53820,5,1,b'm',451,4,255,b'S',0,0), // input
-    f(53825,11,2,b'm',464,4,0,b'S',0,0), // value_match
-    f(53836,12,3,b'm',451,4,0,b'S',0,0), // custom_match
+    f(53849,5,1,b'm',452,4,255,b'S',0,0), // input
+    f(53854,11,2,b'm',465,4,0,b'S',0,0), // value_match
+    f(53865,12,3,b'm',452,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53820,5,1,b'm',451,4,255,b'S',0,0), // input
-    f(53887,15,2,b'm',459,4,0,b'S',0,0), // exact_match_map
-    f(53902,16,3,b'm',459,4,0,b'S',0,0), // prefix_match_map
-    f(53836,12,4,b'm',451,4,0,b'R',53918,55), // custom_match
+    f(53849,5,1,b'm',452,4,255,b'S',0,0), // input
+    f(53916,15,2,b'm',460,4,0,b'S',0,0), // exact_match_map
+    f(53931,16,3,b'm',460,4,0,b'S',0,0), // prefix_match_map
+    f(53865,12,4,b'm',452,4,0,b'R',53947,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(54021,3,1,b'm',460,1,255,b'S',0,0), // map
+    f(54050,3,1,b'm',461,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12818,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',461,4,255,b'S',0,0), // value
+    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',462,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(24769,7,1,b'm',452,4,0,b'S',0,0), // matcher
-    f(24575,6,2,b'm',451,4,0,b'S',0,0), // action
-    f(54154,13,3,b'b',65535,0,255,b'R',54116,38), // keep_matching
+    f(3765,7,1,b'm',453,4,0,b'S',0,0), // matcher
+    f(24611,6,2,b'm',452,4,0,b'S',0,0), // action
+    f(54183,13,3,b'b',65535,0,255,b'R',54145,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49801,10,1,b'm',463,4,0,b'S',0,0), // google_re2
-    f(23829,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49830,10,1,b'm',464,4,0,b'S',0,0), // google_re2
+    f(23865,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(49276,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29627,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49906,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29674,10,5,b'm',462,4,0,b'S',0,0), // safe_regex
-    f(49912,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49923,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25096,6,8,b'm',451,4,0,b'R',49931,52), // custom
+    f(49305,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29656,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(49935,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29703,10,5,b'm',463,4,0,b'S',0,0), // safe_regex
+    f(49941,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(49952,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25125,6,8,b'm',452,4,0,b'R',49960,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(54274,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(54371,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54434,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54481,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54540,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54611,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54655,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54708,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54952,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(55073,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(55161,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(55263,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(55350,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55430,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55559,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55649,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55784,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55819,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55957,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(56014,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(56113,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(56163,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(56248,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(56288,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(56337,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56459,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56543,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56606,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56698,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56752,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56799,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56838,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56962,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(57063,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(57173,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(57242,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57529,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57584,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57685,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57803,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(57908,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(58014,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(58185,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(58298,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(58494,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58639,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58732,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58851,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(58987,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(59091,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(59218,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(59339,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(59461,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(59564,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59637,24,212,57), // envoy.type.v3.StatusCode
-    e(60455,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(60586,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60687,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60774,25,284,1), // google.protobuf.NullValue
+    e(54303,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(54400,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54463,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54510,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54569,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54640,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54684,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54737,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(54981,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(55102,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(55190,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(55292,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(55379,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55459,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55588,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55678,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55813,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55848,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(55986,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(56043,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(56142,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(56192,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(56277,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(56317,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(56366,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56488,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56572,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56635,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56727,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56781,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56828,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56867,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(56991,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(57092,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(57202,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(57271,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57558,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57613,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57714,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57832,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(57937,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(58043,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(58214,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(58327,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(58523,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58668,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58761,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58880,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(59016,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(59120,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(59247,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(59368,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(59490,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(59593,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59666,24,212,57), // envoy.type.v3.StatusCode
+    e(60484,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(60615,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60716,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60803,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(54309,7,0), // UNKNOWN
-    v(54316,9,1), // REQUESTED
-    v(54325,14,2), // DOES_NOT_EXIST
-    v(54339,5,3), // ACKED
-    v(54344,6,4), // NACKED
-    v(54350,14,5), // RECEIVED_ERROR
-    v(54364,7,6), // TIMEOUT
+    v(54338,7,0), // UNKNOWN
+    v(54345,9,1), // REQUESTED
+    v(54354,14,2), // DOES_NOT_EXIST
+    v(54368,5,3), // ACKED
+    v(54373,6,4), // NACKED
+    v(54379,14,5), // RECEIVED_ERROR
+    v(54393,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54418,7,0), // Gradual
-    v(54425,9,1), // Immediate
+    v(54447,7,0), // Gradual
+    v(54454,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54477,2,0), // v4
-    v(54479,2,1), // v6
+    v(54506,2,0), // v4
+    v(54508,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54519,5,0), // Serve
-    v(54524,8,1), // Validate
-    v(54532,8,2), // InitOnly
+    v(54548,5,0), // Serve
+    v(54553,8,1), // Validate
+    v(54561,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54571,4,0), // LIVE
-    v(54575,8,1), // DRAINING
-    v(54583,16,2), // PRE_INITIALIZING
-    v(54599,12,3), // INITIALIZING
+    v(54600,4,0), // LIVE
+    v(54604,8,1), // DRAINING
+    v(54612,16,2), // PRE_INITIALIZING
+    v(54628,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54643,7,0), // COUNTER
-    v(54650,5,1), // GAUGE
+    v(54672,7,0), // COUNTER
+    v(54679,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54700,2,0), // EQ
-    v(54702,2,1), // GE
-    v(54704,2,2), // LE
-    v(54706,2,3), // NE
+    v(54729,2,0), // EQ
+    v(54731,2,1), // GE
+    v(54733,2,2), // LE
+    v(54735,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54757,2,0), // OK
-    v(54759,8,1), // CANCELED
-    v(54309,7,2), // UNKNOWN
-    v(54767,16,3), // INVALID_ARGUMENT
-    v(54783,17,4), // DEADLINE_EXCEEDED
-    v(54800,9,5), // NOT_FOUND
-    v(54809,14,6), // ALREADY_EXISTS
-    v(54823,17,7), // PERMISSION_DENIED
-    v(54840,18,8), // RESOURCE_EXHAUSTED
-    v(54858,19,9), // FAILED_PRECONDITION
-    v(54877,7,10), // ABORTED
-    v(54884,12,11), // OUT_OF_RANGE
-    v(54896,13,12), // UNIMPLEMENTED
-    v(54909,8,13), // INTERNAL
-    v(54917,11,14), // UNAVAILABLE
-    v(54928,9,15), // DATA_LOSS
-    v(54937,15,16), // UNAUTHENTICATED
+    v(54786,2,0), // OK
+    v(54788,8,1), // CANCELED
+    v(54338,7,2), // UNKNOWN
+    v(54796,16,3), // INVALID_ARGUMENT
+    v(54812,17,4), // DEADLINE_EXCEEDED
+    v(54829,9,5), // NOT_FOUND
+    v(54838,14,6), // ALREADY_EXISTS
+    v(54852,17,7), // PERMISSION_DENIED
+    v(54869,18,8), // RESOURCE_EXHAUSTED
+    v(54887,19,9), // FAILED_PRECONDITION
+    v(54906,7,10), // ABORTED
+    v(54913,12,11), // OUT_OF_RANGE
+    v(54925,13,12), // UNIMPLEMENTED
+    v(54938,8,13), // INTERNAL
+    v(54946,11,14), // UNAVAILABLE
+    v(54957,9,15), // DATA_LOSS
+    v(54966,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(55013,14,0), // REQUEST_HEADER
-    v(55027,15,1), // REQUEST_TRAILER
-    v(55042,15,2), // RESPONSE_HEADER
-    v(55057,16,3), // RESPONSE_TRAILER
+    v(55042,14,0), // REQUEST_HEADER
+    v(55056,15,1), // REQUEST_TRAILER
+    v(55071,15,2), // RESPONSE_HEADER
+    v(55086,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(54309,7,0), // UNKNOWN
-    v(55136,4,1), // KILL
-    v(55140,9,2), // MULTIKILL
-    v(55149,8,3), // MEGAMISS
-    v(55157,4,4), // MISS
+    v(54338,7,0), // UNKNOWN
+    v(55165,4,1), // KILL
+    v(55169,9,2), // MULTIKILL
+    v(55178,8,3), // MEGAMISS
+    v(55186,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(55217,23,0), // USE_CONFIGURED_PROTOCOL
-    v(55240,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(55246,23,0), // USE_CONFIGURED_PROTOCOL
+    v(55269,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(55308,6,0), // STATIC
-    v(55314,10,1), // STRICT_DNS
-    v(55324,11,2), // LOGICAL_DNS
-    v(55335,3,3), // EDS
-    v(55338,12,4), // ORIGINAL_DST
+    v(55337,6,0), // STATIC
+    v(55343,10,1), // STRICT_DNS
+    v(55353,11,2), // LOGICAL_DNS
+    v(55364,3,3), // EDS
+    v(55367,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(55397,4,0), // AUTO
-    v(55401,7,1), // V4_ONLY
-    v(55408,7,2), // V6_ONLY
-    v(55415,12,3), // V4_PREFERRED
-    v(55427,3,4), // ALL
+    v(55426,4,0), // AUTO
+    v(55430,7,1), // V4_ONLY
+    v(55437,7,2), // V6_ONLY
+    v(55444,12,3), // V4_PREFERRED
+    v(55456,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55470,11,0), // ROUND_ROBIN
-    v(55481,13,1), // LEAST_REQUEST
-    v(55494,9,2), // RING_HASH
-    v(55503,6,3), // RANDOM
-    v(55509,6,5), // MAGLEV
-    v(55515,16,6), // CLUSTER_PROVIDED
-    v(55531,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55499,11,0), // ROUND_ROBIN
+    v(55510,13,1), // LEAST_REQUEST
+    v(55523,9,2), // RING_HASH
+    v(55532,6,3), // RANDOM
+    v(55538,6,5), // MAGLEV
+    v(55544,16,6), // CLUSTER_PROVIDED
+    v(55560,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55634,7,0), // DEFAULT
-    v(55641,2,1), // V4
-    v(55643,2,2), // V6
-    v(55645,4,3), // PIPE
-    v(54909,8,4), // INTERNAL
+    v(55663,7,0), // DEFAULT
+    v(55670,2,1), // V4
+    v(55672,2,2), // V6
+    v(55674,4,3), // PIPE
+    v(54938,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55693,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55730,4,1), // REST
-    v(55734,4,2), // GRPC
-    v(55738,10,3), // DELTA_GRPC
-    v(55748,15,5), // AGGREGATED_GRPC
-    v(55763,21,6), // AGGREGATED_DELTA_GRPC
+    v(55722,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55759,4,1), // REST
+    v(55763,4,2), // GRPC
+    v(55767,10,3), // DELTA_GRPC
+    v(55777,15,5), // AGGREGATED_GRPC
+    v(55792,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(55397,4,0), // AUTO
-    v(55815,2,1), // V2
-    v(55817,2,2), // V3
+    v(55426,4,0), // AUTO
+    v(55844,2,1), // V2
+    v(55846,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55876,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55899,13,1), // ADD_IF_ABSENT
-    v(55912,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55938,19,3), // OVERWRITE_IF_EXISTS
+    v(55905,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(55928,13,1), // ADD_IF_ABSENT
+    v(55941,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(55967,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(54309,7,0), // UNKNOWN
-    v(55990,7,1), // HEALTHY
-    v(55997,9,2), // UNHEALTHY
-    v(54575,8,3), // DRAINING
-    v(54364,7,4), // TIMEOUT
-    v(56006,8,5), // DEGRADED
+    v(54338,7,0), // UNKNOWN
+    v(56019,7,1), // HEALTHY
+    v(56026,9,2), // UNHEALTHY
+    v(54604,8,3), // DRAINING
+    v(54393,7,4), // TIMEOUT
+    v(56035,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(56083,5,0), // ALLOW
-    v(56088,14,1), // REJECT_REQUEST
-    v(56102,11,2), // DROP_HEADER
+    v(56112,5,0), // ALLOW
+    v(56117,14,1), // REJECT_REQUEST
+    v(56131,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(56161,2,0), // V1
-    v(55815,2,1), // V2
+    v(56190,2,0), // V1
+    v(55844,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(56230,11,0), // INCLUDE_ALL
-    v(56241,7,1), // INCLUDE
+    v(56259,11,0), // INCLUDE_ALL
+    v(56270,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55634,7,0), // DEFAULT
-    v(56284,4,1), // HIGH
+    v(55663,7,0), // DEFAULT
+    v(56313,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(56331,3,0), // TCP
-    v(56334,3,1), // UDP
+    v(56360,3,0), // TCP
+    v(56363,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(56386,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56415,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56437,22,2), // SOCKET_IP_VERSION_IPV6
+    v(56415,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56444,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56466,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56504,13,0), // STATE_PREBIND
-    v(56517,11,1), // STATE_BOUND
-    v(56528,15,2), // STATE_LISTENING
+    v(56533,13,0), // STATE_PREBIND
+    v(56546,11,1), // STATE_BOUND
+    v(56557,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56580,11,0), // UNSPECIFIED
-    v(56591,7,1), // INBOUND
-    v(56598,8,2), // OUTBOUND
+    v(56609,11,0), // UNSPECIFIED
+    v(56620,7,1), // INBOUND
+    v(56627,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56668,3,0), // ANY
-    v(56671,19,1), // SAME_IP_OR_LOOPBACK
-    v(56690,8,2), // EXTERNAL
+    v(56697,3,0), // ANY
+    v(56700,19,1), // SAME_IP_OR_LOOPBACK
+    v(56719,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55634,7,0), // DEFAULT
-    v(56741,11,1), // MODIFY_ONLY
+    v(55663,7,0), // DEFAULT
+    v(56770,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56787,7,0), // DYNAMIC
-    v(56794,5,1), // ROUTE
+    v(56816,7,0), // DYNAMIC
+    v(56823,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(56083,5,0), // ALLOW
-    v(56831,4,1), // DENY
-    v(56835,3,2), // LOG
+    v(56112,5,0), // ALLOW
+    v(56860,4,1), // DENY
+    v(56864,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56895,17,0), // MOVED_PERMANENTLY
-    v(56912,5,1), // FOUND
-    v(56917,9,2), // SEE_OTHER
-    v(56926,18,3), // TEMPORARY_REDIRECT
-    v(56944,18,4), // PERMANENT_REDIRECT
+    v(56924,17,0), // MOVED_PERMANENTLY
+    v(56941,5,1), // FOUND
+    v(56946,9,2), // SEE_OTHER
+    v(56955,18,3), // TEMPORARY_REDIRECT
+    v(56973,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(57023,19,0), // SERVICE_UNAVAILABLE
-    v(54800,9,1), // NOT_FOUND
-    v(57042,21,2), // INTERNAL_SERVER_ERROR
+    v(57052,19,0), // SERVICE_UNAVAILABLE
+    v(54829,9,1), // NOT_FOUND
+    v(57071,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(57119,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(57149,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(57148,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(57178,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(57225,4,0), // NONE
-    v(57229,13,1), // EXTERNAL_ONLY
-    v(55427,3,2), // ALL
+    v(57254,4,0), // NONE
+    v(57258,13,1), // EXTERNAL_ONLY
+    v(55456,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(57279,6,0), // NotSet
-    v(57285,20,1), // TcpUpstreamConnected
-    v(57305,11,2), // TcpPeriodic
-    v(57316,16,3), // TcpConnectionEnd
-    v(57332,15,4), // DownstreamStart
-    v(57347,18,5), // DownstreamPeriodic
-    v(57365,13,6), // DownstreamEnd
-    v(57378,17,7), // UpstreamPoolReady
-    v(57395,16,8), // UpstreamPeriodic
-    v(57411,11,9), // UpstreamEnd
-    v(57422,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(57461,26,11), // UdpTunnelUpstreamConnected
-    v(57487,11,12), // UdpPeriodic
-    v(57498,13,13), // UdpSessionEnd
-    v(57511,18,14), // TcpConnectionStart
+    v(57308,6,0), // NotSet
+    v(57314,20,1), // TcpUpstreamConnected
+    v(57334,11,2), // TcpPeriodic
+    v(57345,16,3), // TcpConnectionEnd
+    v(57361,15,4), // DownstreamStart
+    v(57376,18,5), // DownstreamPeriodic
+    v(57394,13,6), // DownstreamEnd
+    v(57407,17,7), // UpstreamPoolReady
+    v(57424,16,8), // UpstreamPeriodic
+    v(57440,11,9), // UpstreamEnd
+    v(57451,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(57490,26,11), // UdpTunnelUpstreamConnected
+    v(57516,11,12), // UdpPeriodic
+    v(57527,13,13), // UdpSessionEnd
+    v(57540,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56580,11,0), // UNSPECIFIED
-    v(55397,4,1), // AUTO
-    v(55401,7,2), // V4_ONLY
-    v(55408,7,3), // V6_ONLY
-    v(55415,12,4), // V4_PREFERRED
-    v(55427,3,5), // ALL
+    v(56609,11,0), // UNSPECIFIED
+    v(55426,4,1), // AUTO
+    v(55430,7,2), // V4_ONLY
+    v(55437,7,3), // V6_ONLY
+    v(55444,12,4), // V4_PREFERRED
+    v(55456,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(57225,4,0), // NONE
-    v(57671,4,1), // ONCE
-    v(57675,10,2), // TRANSITIVE
+    v(57254,4,0), // NONE
+    v(57700,4,1), // ONCE
+    v(57704,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56580,11,0), // UNSPECIFIED
-    v(57783,14,1), // SANITIZED_UTF8
-    v(57797,6,2), // BASE64
+    v(56609,11,0), // UNSPECIFIED
+    v(57812,14,1), // SANITIZED_UTF8
+    v(57826,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(57880,16,0), // DYNAMIC_METADATA
-    v(57896,12,1), // FILTER_STATE
+    v(57909,16,0), // DYNAMIC_METADATA
+    v(57925,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(55397,4,0), // AUTO
-    v(57999,5,1), // HTTP1
-    v(58004,5,2), // HTTP2
-    v(58009,5,3), // HTTP3
+    v(55426,4,0), // AUTO
+    v(58028,5,1), // HTTP1
+    v(58033,5,2), // HTTP2
+    v(58038,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(58120,8,0), // SANITIZE
-    v(58128,12,1), // FORWARD_ONLY
-    v(58140,14,2), // APPEND_FORWARD
-    v(58154,12,3), // SANITIZE_SET
-    v(58166,19,4), // ALWAYS_FORWARD_ONLY
+    v(58149,8,0), // SANITIZE
+    v(58157,12,1), // FORWARD_ONLY
+    v(58169,14,2), // APPEND_FORWARD
+    v(58183,12,3), // SANITIZE_SET
+    v(58195,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(58290,4,0), // TEXT
-    v(58294,4,1), // JSON
+    v(58319,4,0), // TEXT
+    v(58323,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(58408,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(58439,14,1), // KEEP_UNCHANGED
-    v(56088,14,2), // REJECT_REQUEST
-    v(58453,21,3), // UNESCAPE_AND_REDIRECT
-    v(58474,20,4), // UNESCAPE_AND_FORWARD
+    v(58437,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(58468,14,1), // KEEP_UNCHANGED
+    v(56117,14,2), // REJECT_REQUEST
+    v(58482,21,3), // UNESCAPE_AND_REDIRECT
+    v(58503,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(58602,9,0), // OVERWRITE
-    v(58611,16,1), // APPEND_IF_ABSENT
-    v(58627,12,2), // PASS_THROUGH
+    v(58631,9,0), // OVERWRITE
+    v(58640,16,1), // APPEND_IF_ABSENT
+    v(58656,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58700,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58722,10,1), // CONTINUOUS
+    v(58729,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58751,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58797,9,0), // IMMEDIATE
-    v(58806,18,1), // ON_DOWNSTREAM_DATA
-    v(58824,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58826,9,0), // IMMEDIATE
+    v(58835,18,1), // ON_DOWNSTREAM_DATA
+    v(58853,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58950,17,0), // HEALTHY_HOSTS_NUM
-    v(58967,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(58979,17,0), // HEALTHY_HOSTS_NUM
+    v(58996,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(59073,9,0), // N_CHOICES
-    v(59082,9,1), // FULL_SCAN
+    v(59102,9,0), // N_CHOICES
+    v(59111,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(59184,18,0), // VERIFY_TRUST_CHAIN
-    v(59202,16,1), // ACCEPT_UNTRUSTED
+    v(59213,18,0), // VERIFY_TRUST_CHAIN
+    v(59231,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(59297,16,0), // LENIENT_STAPLING
-    v(59313,15,1), // STRICT_STAPLING
-    v(59328,11,2), // MUST_STAPLE
+    v(59326,16,0), // LENIENT_STAPLING
+    v(59342,15,1), // STRICT_STAPLING
+    v(59357,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(59410,20,0), // SAN_TYPE_UNSPECIFIED
-    v(59430,5,1), // EMAIL
-    v(59435,3,2), // DNS
-    v(59438,3,3), // URI
-    v(59441,10,4), // IP_ADDRESS
-    v(59451,10,5), // OTHER_NAME
+    v(59439,20,0), // SAN_TYPE_UNSPECIFIED
+    v(59459,5,1), // EMAIL
+    v(59464,3,2), // DNS
+    v(59467,3,3), // URI
+    v(59470,10,4), // IP_ADDRESS
+    v(59480,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(59528,8,0), // TLS_AUTO
-    v(59536,7,1), // TLSv1_0
-    v(59543,7,2), // TLSv1_1
-    v(59550,7,3), // TLSv1_2
-    v(59557,7,4), // TLSv1_3
+    v(59557,8,0), // TLS_AUTO
+    v(59565,7,1), // TLSv1_0
+    v(59572,7,2), // TLSv1_1
+    v(59579,7,3), // TLSv1_2
+    v(59586,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59611,7,0), // HUNDRED
-    v(59618,12,1), // TEN_THOUSAND
-    v(59630,7,2), // MILLION
+    v(59640,7,0), // HUNDRED
+    v(59647,12,1), // TEN_THOUSAND
+    v(59659,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59661,5,0), // Empty
-    v(59666,8,100), // Continue
-    v(54757,2,200), // OK
-    v(59674,7,201), // Created
-    v(59681,8,202), // Accepted
-    v(59689,27,203), // NonAuthoritativeInformation
-    v(59716,9,204), // NoContent
-    v(59725,12,205), // ResetContent
-    v(59737,14,206), // PartialContent
-    v(59751,11,207), // MultiStatus
-    v(59762,15,208), // AlreadyReported
-    v(59777,6,226), // IMUsed
-    v(59783,15,300), // MultipleChoices
-    v(59798,16,301), // MovedPermanently
-    v(59814,5,302), // Found
-    v(59819,8,303), // SeeOther
-    v(59827,11,304), // NotModified
-    v(59838,8,305), // UseProxy
-    v(59846,17,307), // TemporaryRedirect
-    v(59863,17,308), // PermanentRedirect
-    v(59880,10,400), // BadRequest
-    v(59890,12,401), // Unauthorized
-    v(59902,15,402), // PaymentRequired
-    v(59917,9,403), // Forbidden
-    v(59926,8,404), // NotFound
-    v(59934,16,405), // MethodNotAllowed
-    v(59950,13,406), // NotAcceptable
-    v(59963,27,407), // ProxyAuthenticationRequired
-    v(59990,14,408), // RequestTimeout
-    v(60004,8,409), // Conflict
-    v(60012,4,410), // Gone
-    v(60016,14,411), // LengthRequired
-    v(60030,18,412), // PreconditionFailed
-    v(60048,15,413), // PayloadTooLarge
-    v(60063,10,414), // URITooLong
-    v(60073,20,415), // UnsupportedMediaType
-    v(60093,19,416), // RangeNotSatisfiable
-    v(60112,17,417), // ExpectationFailed
-    v(60129,18,421), // MisdirectedRequest
-    v(60147,19,422), // UnprocessableEntity
-    v(60166,6,423), // Locked
-    v(60172,16,424), // FailedDependency
-    v(60188,15,426), // UpgradeRequired
-    v(60203,20,428), // PreconditionRequired
-    v(60223,15,429), // TooManyRequests
-    v(60238,27,431), // RequestHeaderFieldsTooLarge
-    v(60265,19,500), // InternalServerError
-    v(60284,14,501), // NotImplemented
-    v(60298,10,502), // BadGateway
-    v(60308,18,503), // ServiceUnavailable
-    v(60326,14,504), // GatewayTimeout
-    v(60340,23,505), // HTTPVersionNotSupported
-    v(60363,21,506), // VariantAlsoNegotiates
-    v(60384,19,507), // InsufficientStorage
-    v(60403,12,508), // LoopDetected
-    v(60415,11,510), // NotExtended
-    v(60426,29,511), // NetworkAuthenticationRequired
+    v(59690,5,0), // Empty
+    v(59695,8,100), // Continue
+    v(54786,2,200), // OK
+    v(59703,7,201), // Created
+    v(59710,8,202), // Accepted
+    v(59718,27,203), // NonAuthoritativeInformation
+    v(59745,9,204), // NoContent
+    v(59754,12,205), // ResetContent
+    v(59766,14,206), // PartialContent
+    v(59780,11,207), // MultiStatus
+    v(59791,15,208), // AlreadyReported
+    v(59806,6,226), // IMUsed
+    v(59812,15,300), // MultipleChoices
+    v(59827,16,301), // MovedPermanently
+    v(59843,5,302), // Found
+    v(59848,8,303), // SeeOther
+    v(59856,11,304), // NotModified
+    v(59867,8,305), // UseProxy
+    v(59875,17,307), // TemporaryRedirect
+    v(59892,17,308), // PermanentRedirect
+    v(59909,10,400), // BadRequest
+    v(59919,12,401), // Unauthorized
+    v(59931,15,402), // PaymentRequired
+    v(59946,9,403), // Forbidden
+    v(59955,8,404), // NotFound
+    v(59963,16,405), // MethodNotAllowed
+    v(59979,13,406), // NotAcceptable
+    v(59992,27,407), // ProxyAuthenticationRequired
+    v(60019,14,408), // RequestTimeout
+    v(60033,8,409), // Conflict
+    v(60041,4,410), // Gone
+    v(60045,14,411), // LengthRequired
+    v(60059,18,412), // PreconditionFailed
+    v(60077,15,413), // PayloadTooLarge
+    v(60092,10,414), // URITooLong
+    v(60102,20,415), // UnsupportedMediaType
+    v(60122,19,416), // RangeNotSatisfiable
+    v(60141,17,417), // ExpectationFailed
+    v(60158,18,421), // MisdirectedRequest
+    v(60176,19,422), // UnprocessableEntity
+    v(60195,6,423), // Locked
+    v(60201,16,424), // FailedDependency
+    v(60217,15,426), // UpgradeRequired
+    v(60232,20,428), // PreconditionRequired
+    v(60252,15,429), // TooManyRequests
+    v(60267,27,431), // RequestHeaderFieldsTooLarge
+    v(60294,19,500), // InternalServerError
+    v(60313,14,501), // NotImplemented
+    v(60327,10,502), // BadGateway
+    v(60337,18,503), // ServiceUnavailable
+    v(60355,14,504), // GatewayTimeout
+    v(60369,23,505), // HTTPVersionNotSupported
+    v(60392,21,506), // VariantAlsoNegotiates
+    v(60413,19,507), // InsufficientStorage
+    v(60432,12,508), // LoopDetected
+    v(60444,11,510), // NotExtended
+    v(60455,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(60510,21,0), // COMPONENT_UNSPECIFIED
-    v(60531,16,1), // COMPONENT_PARSER
-    v(60547,22,2), // COMPONENT_TYPE_CHECKER
-    v(60569,17,3), // COMPONENT_RUNTIME
+    v(60539,21,0), // COMPONENT_UNSPECIFIED
+    v(60560,16,1), // COMPONENT_PARSER
+    v(60576,22,2), // COMPONENT_TYPE_CHECKER
+    v(60598,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60629,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60655,4,1), // BOOL
-    v(60659,5,2), // INT64
-    v(60664,6,3), // UINT64
-    v(60670,6,4), // DOUBLE
-    v(60676,6,5), // STRING
-    v(60682,5,6), // BYTES
+    v(60658,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60684,4,1), // BOOL
+    v(60688,5,2), // INT64
+    v(60693,6,3), // UINT64
+    v(60699,6,4), // DOUBLE
+    v(60705,6,5), // STRING
+    v(60711,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60730,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56668,3,1), // ANY
-    v(60757,9,2), // TIMESTAMP
-    v(60766,8,3), // DURATION
+    v(60759,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56697,3,1), // ANY
+    v(60786,9,2), // TIMESTAMP
+    v(60795,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60799,10,0), // NULL_VALUE
+    v(60828,10,0), // NULL_VALUE
 ];
