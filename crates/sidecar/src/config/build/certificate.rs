@@ -111,8 +111,8 @@ fn encrypted(pem: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn decrypted(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>> {
-    let unusable = |error: pkcs8::Error| ConfigError::new("private_key", error);
-    let key = EncryptedPrivateKeyInfoRef::try_from(der).map_err(|error| unusable(error.into()))?;
+    let key = EncryptedPrivateKeyInfoRef::try_from(der)
+        .map_err(|error| ConfigError::new("private_key", error))?;
     // A wrong password and a cipher that is not there look alike from here.
     let key = key.decrypt(password).map_err(|_| {
         ConfigError::new(

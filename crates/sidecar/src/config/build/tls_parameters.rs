@@ -28,12 +28,13 @@ pub struct Parameters {
 pub fn build(proto: &tls::TlsParameters) -> Result<Parameters> {
     let (versions, cipher_suites, groups, signature_schemes) = (
         versions(proto),
-        known(&proto.cipher_suites, cipher_suite, "cipher_suites"),
-        known(&proto.ecdh_curves, group, "ecdh_curves"),
+        known(&proto.cipher_suites, cipher_suite, "cipher_suites", SUITES),
+        known(&proto.ecdh_curves, group, "ecdh_curves", GROUPS),
         known(
             &proto.signature_algorithms,
             signature_scheme,
             "signature_algorithms",
+            SCHEMES,
         ),
     )
         .together()?;
@@ -102,6 +103,7 @@ fn known<T>(
     names: &[String],
     find: impl Fn(&str) -> Option<Known<T>>,
     field: &str,
+    allowed: &str,
 ) -> Result<Vec<T>> {
     let mut offered = Vec::new();
     let mut lacking = Vec::new();
@@ -117,7 +119,7 @@ fn known<T>(
             None => {
                 return Err(ConfigError::new(
                     field,
-                    format_args!("`{name}` is not a name that is known here"),
+                    format_args!("`{name}` is not known here; supported: {allowed}"),
                 ));
             }
         }
@@ -125,7 +127,10 @@ fn known<T>(
     refuse(
         offered.is_empty() && !names.is_empty(),
         field,
-        format_args!("none of these is supported: {}", lacking.join(", ")),
+        format_args!(
+            "none of these is supported: {}; supported: {allowed}",
+            lacking.join(", ")
+        ),
     )?;
     if !lacking.is_empty() {
         tracing::warn!(
@@ -135,6 +140,15 @@ fn known<T>(
     }
     Ok(offered)
 }
+
+/// What errors name: those of [`cipher_suite`], [`group`] and [`signature_scheme`] that are on offer.
+const SUITES: &str = "ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, \
+                      ECDHE-ECDSA-CHACHA20-POLY1305, ECDHE-RSA-AES128-GCM-SHA256, \
+                      ECDHE-RSA-AES256-GCM-SHA384, ECDHE-RSA-CHACHA20-POLY1305";
+const GROUPS: &str = "X25519, P-256, P-384, X25519MLKEM768";
+const SCHEMES: &str = "ecdsa_secp256r1_sha256, ecdsa_secp384r1_sha384, ecdsa_secp521r1_sha512, \
+                       rsa_pss_rsae_sha256, rsa_pss_rsae_sha384, rsa_pss_rsae_sha512, \
+                       rsa_pkcs1_sha256, rsa_pkcs1_sha384, rsa_pkcs1_sha512, ed25519";
 
 /// By BoringSSL's name or by IANA's.
 fn cipher_suite(name: &str) -> Option<Known<CipherSuite>> {
@@ -219,4 +233,20 @@ fn signature_scheme(name: &str) -> Option<Known<SignatureScheme>> {
         "rsa_pkcs1_sha1" | "ecdsa_sha1" => Lacking("SHA-1 is broken"),
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_errors_name_is_on_offer() {
+        let names = |list: &str| list.split(", ").map(str::to_owned).collect::<Vec<_>>();
+        let (suites, groups, schemes) = (names(SUITES), names(GROUPS), names(SCHEMES));
+        assert_eq!(known(&suites, cipher_suite, "", "").unwrap().len(), 6);
+        assert_eq!(known(&groups, group, "", "").unwrap().len(), 4);
+        assert_eq!(known(&schemes, signature_scheme, "", "").unwrap().len(), 10);
+        let error = known(&["x".to_owned()], group, "ecdh_curves", GROUPS).unwrap_err();
+        assert!(error.to_string().ends_with(GROUPS), "{error}");
+    }
 }

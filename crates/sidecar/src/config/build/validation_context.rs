@@ -198,37 +198,40 @@ fn subject_alt_names(proto: &tls::CertificateValidationContext) -> Result<Vec<Sa
 
 /// `SubjectAltNameMatcher`.
 pub fn subject_alt_name(proto: &tls::SubjectAltNameMatcher) -> Result<SanMatcher> {
+    let matcher = required(&proto.matcher, "matcher")
+        .and_then(|matcher| matcher::string(matcher).within("matcher"));
+    let (kind, matcher) = (san_kind(proto), matcher).together()?;
+    Ok(SanMatcher { kind, matcher })
+}
+
+fn san_kind(proto: &tls::SubjectAltNameMatcher) -> Result<SanKind> {
     let kind: SanType = enumeration(proto.san_type, "san_type")?;
     refuse(
         kind != SanType::OtherName && !proto.oid.is_empty(),
         "oid",
         "is only for OTHER_NAME",
     )?;
-    Ok(SanMatcher {
-        kind: match kind {
-            SanType::Uri => SanKind::Uri,
-            SanType::Dns => SanKind::Dns,
-            SanType::Email => SanKind::Email,
-            SanType::IpAddress => SanKind::Ip,
-            SanType::OtherName => {
-                let oid = named(&proto.oid, "oid")?;
-                let number =
-                    |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-                refuse(
-                    !oid.contains('.') || !oid.split('.').all(number),
-                    "oid",
-                    "must be an object identifier such as 1.3.6.1.4.1.311.20.2.3",
-                )?;
-                SanKind::Other(oid.into())
-            }
-            SanType::Unspecified => {
-                return Err(ConfigError::new(
-                    "san_type",
-                    "must be URI, DNS, EMAIL, IP_ADDRESS or OTHER_NAME",
-                ));
-            }
-        },
-        matcher: matcher::string(required(&proto.matcher, "matcher")?).within("matcher")?,
+    Ok(match kind {
+        SanType::Uri => SanKind::Uri,
+        SanType::Dns => SanKind::Dns,
+        SanType::Email => SanKind::Email,
+        SanType::IpAddress => SanKind::Ip,
+        SanType::OtherName => {
+            let oid = named(&proto.oid, "oid")?;
+            let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            refuse(
+                !oid.contains('.') || !oid.split('.').all(number),
+                "oid",
+                "must be an object identifier such as 1.3.6.1.4.1.311.20.2.3",
+            )?;
+            SanKind::Other(oid.into())
+        }
+        SanType::Unspecified => {
+            return Err(ConfigError::new(
+                "san_type",
+                "must be URI, DNS, EMAIL, IP_ADDRESS or OTHER_NAME",
+            ));
+        }
     })
 }
 
