@@ -311,7 +311,8 @@ pub fn address(value: &Option<core::Address>, field: &str) -> Result<Address> {
             .within("pipe"),
         Some(core::address::Address::EnvoyInternalAddress(_)) => Err(ConfigError::new(
             "envoy_internal_address",
-            "internal listeners are not supported",
+            "connections are not handed from a cluster to a listener of the same process: use an \
+             address of the loopback interface, or a pipe",
         )),
         None => Err(none_of::<core::Address>("socket_address")),
     }

@@ -123,7 +123,8 @@ fn address(proto: &Option<core::Address>, common: ListenAddress) -> Result<Liste
         }
         Some(ProtoAddress::EnvoyInternalAddress(_)) => Err(ConfigError::new(
             "envoy_internal_address",
-            "internal listeners are not supported",
+            "connections are not handed from a cluster to a listener of the same process: use an \
+             address of the loopback interface, or a pipe",
         )),
         None => Err(none_of::<core::Address>("socket_address")),
     }

@@ -144,7 +144,7 @@ impl Session {
                         Err(_) => return,
                     };
                     self.last.set(Instant::now());
-                    if self.from_endpoint(heard, udp.proxy.largest_from_endpoint) == AT_ONCE {
+                    if self.take_answers(heard, udp.proxy.largest_from_endpoint) == AT_ONCE {
                         tokio::task::yield_now().await;
                     }
                 }
@@ -160,7 +160,7 @@ impl Session {
         }
     }
 
-    fn from_endpoint(&self, heard: Interest, largest: usize) -> usize {
+    fn take_answers(&self, heard: Interest, largest: usize) -> usize {
         let Attached { cluster, stats } = &*self.way.attached;
         let mut room = self.shared.from_endpoints.borrow_mut();
         // One byte more, or a datagram that is too long would look like one that just fits.
