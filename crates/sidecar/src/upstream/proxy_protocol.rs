@@ -168,7 +168,6 @@ mod tests {
             tlvs: Some([tlv(0xe0, b"y"), tlv(0xe2, b"z"), tlv(0xe1, b"zz")].into()),
             ..client(ends("10.0.0.1:5", "10.0.0.2:80"))
         };
-        let mut want = want;
         want[3] = 21;
         want.extend([0xe1, 0, 2, b'z', b'z']);
         assert_eq!(header(&config, &with_tlvs)[12..], want);

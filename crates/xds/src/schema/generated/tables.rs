@@ -513,7 +513,7 @@ key_matcher\
 envoy.config.core.v3.Address\
 socket_address\
 pipe\
-internal listeners are not supported\
+a connection is never handed from a cluster to a listener of the same process: use an address of the loopback interface, or a pipe\
 envoy_internal_address\
 envoy.config.core.v3.AggregatedConfigSource\
 envoy.config.core.v3.ApiConfigSource\
@@ -2279,376 +2279,376 @@ pub(crate) static MESSAGES: [MessageRow; 466] = [
     m(13375,52,409,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
     m(13454,66,412,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
     m(13531,28,413,3), // envoy.config.core.v3.Address
-    m(13635,43,416,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13678,36,416,9), // envoy.config.core.v3.ApiConfigSource
-    m(14013,36,425,2), // envoy.config.core.v3.BackoffStrategy
-    m(14049,31,427,7), // envoy.config.core.v3.BindConfig
-    m(14243,33,434,2), // envoy.config.core.v3.BuildVersion
-    m(14276,40,436,3), // envoy.config.core.v3.CelExpressionConfig
-    m(14383,30,439,2), // envoy.config.core.v3.CidrRange
-    m(14437,33,441,8), // envoy.config.core.v3.ConfigSource
-    m(14564,33,449,1), // envoy.config.core.v3.ControlPlane
-    m(14607,31,450,5), // envoy.config.core.v3.DataSource
-    m(14708,40,455,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14777,39,457,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14840,39,459,1), // envoy.config.core.v3.EventServiceConfig
-    m(14891,30,460,6), // envoy.config.core.v3.Extension
-    m(14961,39,466,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15000,32,468,5), // envoy.config.core.v3.GrpcService
-    m(15151,42,473,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15359,32,478,3), // envoy.config.core.v3.HeaderValue
-    m(15400,38,481,4), // envoy.config.core.v3.HeaderValueOption
-    m(15467,36,485,1), // envoy.config.core.v3.HealthStatusSet
-    m(15503,41,486,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15915,57,497,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16052,73,499,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16125,41,499,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17283,40,521,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17496,38,529,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17549,38,530,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17694,29,534,3), // envoy.config.core.v3.Locality
-    m(17741,29,537,2), // envoy.config.core.v3.Metadata
-    m(17840,49,539,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17889,54,541,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17943,25,543,11), // envoy.config.core.v3.Node
-    m(18089,48,554,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18137,37,556,3), // envoy.config.core.v3.PathConfigSource
-    m(18187,25,559,2), // envoy.config.core.v3.Pipe
-    m(18212,40,561,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18279,49,564,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18346,38,566,2), // envoy.config.core.v3.RateLimitSettings
-    m(18403,32,568,6), // envoy.config.core.v3.RetryPolicy
-    m(18535,51,574,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18586,46,576,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18632,34,578,2), // envoy.config.core.v3.RuntimeDouble
-    m(18679,39,580,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18718,45,582,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18763,34,584,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18797,47,586,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18877,37,588,1), // envoy.config.core.v3.SelfConfigSource
-    m(18914,34,589,7), // envoy.config.core.v3.SocketAddress
-    m(19092,33,596,8), // envoy.config.core.v3.SocketOption
-    m(19169,44,604,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19227,53,606,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19280,51,606,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19331,42,606,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19373,45,607,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19530,33,614,3), // envoy.config.core.v3.TcpKeepalive
-    m(19611,29,617,3), // envoy.config.core.v3.TlvEntry
-    m(19705,36,620,2), // envoy.config.core.v3.TransportSocket
-    m(19741,41,622,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19782,36,624,2), // envoy.config.core.v3.UdpSocketConfig
-    m(19848,48,626,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20005,37,629,2), // envoy.config.core.v3.WatchedDirectory
-    m(20054,46,631,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20130,66,635,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20196,53,637,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20330,66,641,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20411,33,643,5), // envoy.config.endpoint.v3.Endpoint
-    m(20518,51,648,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20569,51,649,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20647,35,653,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20724,44,658,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(20976,42,666,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21018,31,669,3), // envoy.config.listener.v3.Filter
-    m(21108,36,672,7), // envoy.config.listener.v3.FilterChain
-    m(21286,41,679,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21501,33,690,37), // envoy.config.listener.v3.Listener
-    m(22511,57,727,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22712,70,730,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22782,46,730,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22828,39,731,4), // envoy.config.listener.v3.ListenerFilter
-    m(22882,58,735,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22997,67,740,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23069,42,741,3), // envoy.config.listener.v3.UdpListenerConfig
-    m(23326,47,744,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23384,35,747,5), // envoy.config.metrics.v3.StatsConfig
-    m(23747,36,752,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23821,36,755,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23881,44,758,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23962,38,759,2), // envoy.config.overload.v3.LoadShedPoint
-    m(24008,39,761,3), // envoy.config.overload.v3.OverloadAction
-    m(24196,40,764,5), // envoy.config.overload.v3.OverloadManager
-    m(24381,40,769,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24421,38,771,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24496,41,773,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24537,32,774,3), // envoy.config.overload.v3.Trigger
-    m(24584,27,777,2), // envoy.config.rbac.v3.Action
-    m(24617,31,779,14), // envoy.config.rbac.v3.Permission
-    m(24857,35,793,1), // envoy.config.rbac.v3.Permission.Set
-    m(24892,27,794,5), // envoy.config.rbac.v3.Policy
-    m(25017,30,799,14), // envoy.config.rbac.v3.Principal
-    m(25131,44,813,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25189,34,814,1), // envoy.config.rbac.v3.Principal.Set
-    m(25226,25,815,3), // envoy.config.rbac.v3.RBAC
-    m(25392,39,818,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25431,36,820,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25498,44,822,2), // envoy.config.route.v3.ClusterSpecifierPlugin
-    m(25562,35,824,3), // envoy.config.route.v3.CookieMatcher
-    m(25621,31,827,2), // envoy.config.route.v3.Decorator
-    m(25670,42,829,3), // envoy.config.route.v3.DirectResponseAction
-    m(25733,34,832,3), // envoy.config.route.v3.FilterConfig
-    m(25767,35,835,11), // envoy.config.route.v3.HeaderMatcher
-    m(25920,44,846,5), // envoy.config.route.v3.InternalRedirectPolicy
-    m(26070,43,851,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(26113,36,854,10), // envoy.config.route.v3.RedirectAction
-    m(26280,27,864,19), // envoy.config.route.v3.Route
-    m(26928,53,883,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26981,33,885,37), // envoy.config.route.v3.RouteAction
-    m(28151,44,922,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28245,65,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28310,51,929,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28469,60,933,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28529,56,935,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(28585,51,936,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28647,59,938,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28706,51,939,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28806,53,942,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28946,47,949,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(29026,61,952,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(29118,40,954,19), // envoy.config.route.v3.RouteConfiguration
-    m(29521,66,973,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29587,31,975,1), // envoy.config.route.v3.RouteList
-    m(29624,32,976,15), // envoy.config.route.v3.RouteMatch
-    m(29800,47,991,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29847,54,991,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29901,55,991,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29974,29,993,6), // envoy.config.route.v3.Tracing
-    m(30078,36,999,2), // envoy.config.route.v3.VirtualCluster
-    m(30114,33,1001,24), // envoy.config.route.v3.VirtualHost
-    m(30375,59,1025,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30434,37,1027,5), // envoy.config.route.v3.WeightedCluster
-    m(30559,51,1032,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30610,77,1042,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30687,75,1044,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30762,53,1044,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30838,63,1049,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(30911,57,1051,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30968,57,1052,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31025,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    m(31077,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31172,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31227,68,1064,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31487,63,1070,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31559,71,1072,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31630,58,1073,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31870,46,1078,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32329,71,1088,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32464,56,1090,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32597,52,1092,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32667,54,1095,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32786,65,1099,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32851,67,1099,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32945,61,1102,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(33006,61,1102,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(33157,65,1104,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33290,78,1110,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33389,70,1113,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33473,63,1115,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33733,68,1120,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33806,58,1124,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33872,45,1125,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33917,81,1125,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35379,105,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35484,101,1187,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35629,103,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35755,109,1192,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35886,95,1199,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36042,70,1202,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36112,76,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36195,63,1209,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36288,78,1211,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36366,74,1212,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36485,66,1217,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36560,45,1221,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36681,59,1229,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36802,58,1232,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36860,54,1232,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37549,74,1255,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37648,70,1258,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37904,70,1268,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37974,84,1269,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38058,47,1272,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(38105,56,1273,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38520,67,1286,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38587,47,1288,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38634,63,1288,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38697,77,1288,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38774,79,1289,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38912,60,1292,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38989,66,1295,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(39060,81,1296,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(39160,74,1297,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(39234,77,1297,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(39311,76,1297,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39387,67,1297,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39454,92,1299,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39546,85,1299,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39690,100,1305,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39798,66,1306,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39864,70,1309,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39984,57,1315,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(40041,66,1316,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(40107,70,1318,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(40177,75,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(40252,69,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40321,71,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40392,70,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40462,67,1319,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40534,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40600,64,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40664,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40730,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40796,73,1321,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40869,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40927,59,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40986,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(41044,49,1321,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(41177,69,1323,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41550,81,1335,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41682,73,1337,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(42046,66,1346,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(42125,70,1347,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(42216,61,1348,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42320,55,1350,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42484,70,1352,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42570,88,1353,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42691,64,1354,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42824,78,1356,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42902,67,1357,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(42969,77,1358,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(43061,83,1359,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(43332,58,1363,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(43390,70,1363,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(44032,58,1379,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(44920,95,1394,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(45117,62,1398,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45533,67,1409,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45626,79,1411,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45803,57,1414,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45870,48,1416,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45997,63,1421,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(46071,56,1424,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46684,51,1433,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46774,55,1436,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(47059,62,1442,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(47125,60,1443,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47455,54,1450,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47676,69,1461,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47778,73,1465,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47851,78,1468,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47929,48,1471,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(48142,77,1480,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(48219,49,1482,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(48368,43,1490,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48442,44,1497,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48492,54,1504,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48600,69,1508,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48680,71,1509,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48757,78,1512,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48835,35,1512,8), // envoy.service.discovery.v3.Resource
-    m(48911,48,1520,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48971,40,1521,2), // envoy.service.discovery.v3.ResourceError
-    m(49011,42,1523,2), // envoy.service.discovery.v3.ResourceLocator
-    m(49053,65,1525,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(49118,39,1527,2), // envoy.service.discovery.v3.ResourceName
-    m(49186,32,1529,2), // envoy.service.runtime.v3.Runtime
-    m(49223,36,1531,2), // envoy.type.matcher.v3.AddressMatcher
-    m(49265,35,1533,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(49310,40,1535,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(49363,49,1538,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(49412,33,1539,1), // envoy.type.matcher.v3.ListMatcher
-    m(49451,39,1540,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49498,37,1541,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49541,49,1545,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49590,31,1546,1), // envoy.type.matcher.v3.OrMatcher
-    m(49635,33,1547,1), // envoy.type.matcher.v3.PathMatcher
-    m(49668,45,1548,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49732,34,1550,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49840,44,1552,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49900,35,1553,7), // envoy.type.matcher.v3.StringMatcher
-    m(50012,34,1560,7), // envoy.type.matcher.v3.ValueMatcher
-    m(50088,44,1567,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(50132,34,1567,2), // envoy.type.metadata.v3.MetadataKey
-    m(50166,46,1569,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(50217,35,1571,4), // envoy.type.metadata.v3.MetadataKind
-    m(50263,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(50306,40,1575,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(50346,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(50389,41,1575,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(50430,31,1575,6), // envoy.type.tracing.v3.CustomTag
-    m(50496,43,1581,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50539,38,1583,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50577,39,1585,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50616,40,1586,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50660,25,1589,2), // envoy.type.v3.DoubleRange
-    m(50693,31,1591,2), // envoy.type.v3.FractionalPercent
-    m(50744,24,1593,2), // envoy.type.v3.HashPolicy
-    m(50768,36,1595,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50804,33,1596,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50837,24,1596,1), // envoy.type.v3.HttpStatus
-    m(50865,24,1597,2), // envoy.type.v3.Int32Range
-    m(50889,24,1599,2), // envoy.type.v3.Int64Range
-    m(50913,21,1601,1), // envoy.type.v3.Percent
-    m(50934,29,1602,3), // envoy.type.v3.SemanticVersion
-    m(50992,25,1605,3), // envoy.type.v3.TokenBucket
-    m(51045,36,1608,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(51356,54,1613,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(51410,49,1615,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51459,33,1617,9), // google.api.expr.v1alpha1.Constant
-    m(51599,29,1626,8), // google.api.expr.v1alpha1.Expr
-    m(51771,34,1634,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51823,40,1637,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51887,42,1639,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(51948,48,1641,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(52026,35,1646,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(52061,36,1647,3), // google.api.expr.v1alpha1.Expr.Select
-    m(52113,34,1650,3), // google.api.expr.v1alpha1.Reference
-    m(52158,35,1653,6), // google.api.expr.v1alpha1.SourceInfo
-    m(52247,45,1659,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(52311,53,1662,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(52374,51,1664,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(52425,50,1666,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52475,29,1668,13), // google.api.expr.v1alpha1.Type
-    m(52594,42,1681,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52651,42,1683,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52713,38,1685,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52760,37,1686,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52815,19,1688,2), // google.protobuf.Any
-    m(52834,25,1690,1), // google.protobuf.BoolValue
-    m(52859,26,1691,1), // google.protobuf.BytesValue
-    m(52885,27,1692,1), // google.protobuf.DoubleValue
-    m(52912,24,1693,2), // google.protobuf.Duration
-    m(52948,21,1695,0), // google.protobuf.Empty
-    m(52969,26,1695,1), // google.protobuf.FloatValue
-    m(52995,26,1696,1), // google.protobuf.Int32Value
-    m(53021,26,1697,1), // google.protobuf.Int64Value
-    m(53047,25,1698,1), // google.protobuf.ListValue
-    m(53078,27,1699,1), // google.protobuf.StringValue
-    m(53105,22,1700,1), // google.protobuf.Struct
-    m(53133,34,1701,2), // google.protobuf.Struct.FieldsEntry
-    m(53167,25,1703,2), // google.protobuf.Timestamp
-    m(53192,27,1705,1), // google.protobuf.UInt32Value
-    m(53219,27,1706,1), // google.protobuf.UInt64Value
-    m(53246,21,1707,6), // google.protobuf.Value
-    m(53301,17,1713,3), // google.rpc.Status
-    m(53325,21,1716,2), // xds.core.v3.CidrRange
-    m(53346,25,1718,1), // xds.core.v3.ContextParams
-    m(53377,37,1719,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(53414,32,1721,2), // xds.core.v3.TypedExtensionConfig
-    m(53446,27,1723,3), // xds.type.matcher.v3.Matcher
-    m(53508,39,1726,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53555,52,1727,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53624,49,1729,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53721,63,1733,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53784,65,1734,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53877,39,1737,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(54002,48,1741,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(54053,57,1742,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(54110,35,1744,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(54196,32,1747,2), // xds.type.matcher.v3.RegexMatcher
-    m(54228,42,1749,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(54270,33,1749,7), // xds.type.matcher.v3.StringMatcher
+    m(13729,43,416,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13772,36,416,9), // envoy.config.core.v3.ApiConfigSource
+    m(14107,36,425,2), // envoy.config.core.v3.BackoffStrategy
+    m(14143,31,427,7), // envoy.config.core.v3.BindConfig
+    m(14337,33,434,2), // envoy.config.core.v3.BuildVersion
+    m(14370,40,436,3), // envoy.config.core.v3.CelExpressionConfig
+    m(14477,30,439,2), // envoy.config.core.v3.CidrRange
+    m(14531,33,441,8), // envoy.config.core.v3.ConfigSource
+    m(14658,33,449,1), // envoy.config.core.v3.ControlPlane
+    m(14701,31,450,5), // envoy.config.core.v3.DataSource
+    m(14802,40,455,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14871,39,457,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14934,39,459,1), // envoy.config.core.v3.EventServiceConfig
+    m(14985,30,460,6), // envoy.config.core.v3.Extension
+    m(15055,39,466,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15094,32,468,5), // envoy.config.core.v3.GrpcService
+    m(15245,42,473,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15453,32,478,3), // envoy.config.core.v3.HeaderValue
+    m(15494,38,481,4), // envoy.config.core.v3.HeaderValueOption
+    m(15561,36,485,1), // envoy.config.core.v3.HealthStatusSet
+    m(15597,41,486,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16009,57,497,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16146,73,499,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16219,41,499,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17377,40,521,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17590,38,529,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17643,38,530,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17788,29,534,3), // envoy.config.core.v3.Locality
+    m(17835,29,537,2), // envoy.config.core.v3.Metadata
+    m(17934,49,539,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17983,54,541,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18037,25,543,11), // envoy.config.core.v3.Node
+    m(18183,48,554,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18231,37,556,3), // envoy.config.core.v3.PathConfigSource
+    m(18281,25,559,2), // envoy.config.core.v3.Pipe
+    m(18306,40,561,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18373,49,564,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18440,38,566,2), // envoy.config.core.v3.RateLimitSettings
+    m(18497,32,568,6), // envoy.config.core.v3.RetryPolicy
+    m(18629,51,574,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18680,46,576,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18726,34,578,2), // envoy.config.core.v3.RuntimeDouble
+    m(18773,39,580,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18812,45,582,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18857,34,584,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18891,47,586,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18971,37,588,1), // envoy.config.core.v3.SelfConfigSource
+    m(19008,34,589,7), // envoy.config.core.v3.SocketAddress
+    m(19186,33,596,8), // envoy.config.core.v3.SocketOption
+    m(19263,44,604,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19321,53,606,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19374,51,606,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19425,42,606,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19467,45,607,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19624,33,614,3), // envoy.config.core.v3.TcpKeepalive
+    m(19705,29,617,3), // envoy.config.core.v3.TlvEntry
+    m(19799,36,620,2), // envoy.config.core.v3.TransportSocket
+    m(19835,41,622,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19876,36,624,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19942,48,626,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20099,37,629,2), // envoy.config.core.v3.WatchedDirectory
+    m(20148,46,631,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20224,66,635,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20290,53,637,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20424,66,641,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20505,33,643,5), // envoy.config.endpoint.v3.Endpoint
+    m(20612,51,648,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20663,51,649,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20741,35,653,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20818,44,658,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21070,42,666,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21112,31,669,3), // envoy.config.listener.v3.Filter
+    m(21202,36,672,7), // envoy.config.listener.v3.FilterChain
+    m(21380,41,679,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21595,33,690,37), // envoy.config.listener.v3.Listener
+    m(22605,57,727,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22806,70,730,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22876,46,730,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22922,39,731,4), // envoy.config.listener.v3.ListenerFilter
+    m(22976,58,735,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23091,67,740,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23163,42,741,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23420,47,744,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23478,35,747,5), // envoy.config.metrics.v3.StatsConfig
+    m(23841,36,752,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23915,36,755,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23975,44,758,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24056,38,759,2), // envoy.config.overload.v3.LoadShedPoint
+    m(24102,39,761,3), // envoy.config.overload.v3.OverloadAction
+    m(24290,40,764,5), // envoy.config.overload.v3.OverloadManager
+    m(24475,40,769,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24515,38,771,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24590,41,773,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24631,32,774,3), // envoy.config.overload.v3.Trigger
+    m(24678,27,777,2), // envoy.config.rbac.v3.Action
+    m(24711,31,779,14), // envoy.config.rbac.v3.Permission
+    m(24951,35,793,1), // envoy.config.rbac.v3.Permission.Set
+    m(24986,27,794,5), // envoy.config.rbac.v3.Policy
+    m(25111,30,799,14), // envoy.config.rbac.v3.Principal
+    m(25225,44,813,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25283,34,814,1), // envoy.config.rbac.v3.Principal.Set
+    m(25320,25,815,3), // envoy.config.rbac.v3.RBAC
+    m(25486,39,818,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25525,36,820,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25592,44,822,2), // envoy.config.route.v3.ClusterSpecifierPlugin
+    m(25656,35,824,3), // envoy.config.route.v3.CookieMatcher
+    m(25715,31,827,2), // envoy.config.route.v3.Decorator
+    m(25764,42,829,3), // envoy.config.route.v3.DirectResponseAction
+    m(25827,34,832,3), // envoy.config.route.v3.FilterConfig
+    m(25861,35,835,11), // envoy.config.route.v3.HeaderMatcher
+    m(26014,44,846,5), // envoy.config.route.v3.InternalRedirectPolicy
+    m(26164,43,851,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26207,36,854,10), // envoy.config.route.v3.RedirectAction
+    m(26374,27,864,19), // envoy.config.route.v3.Route
+    m(27022,53,883,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(27075,33,885,37), // envoy.config.route.v3.RouteAction
+    m(28245,44,922,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28339,65,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28404,51,929,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28563,60,933,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28623,56,935,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(28679,51,936,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28741,59,938,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28800,51,939,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28900,53,942,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(29040,47,949,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29120,61,952,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29212,40,954,19), // envoy.config.route.v3.RouteConfiguration
+    m(29615,66,973,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29681,31,975,1), // envoy.config.route.v3.RouteList
+    m(29718,32,976,15), // envoy.config.route.v3.RouteMatch
+    m(29894,47,991,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29941,54,991,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29995,55,991,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30068,29,993,6), // envoy.config.route.v3.Tracing
+    m(30172,36,999,2), // envoy.config.route.v3.VirtualCluster
+    m(30208,33,1001,24), // envoy.config.route.v3.VirtualHost
+    m(30469,59,1025,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30528,37,1027,5), // envoy.config.route.v3.WeightedCluster
+    m(30653,51,1032,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30704,77,1042,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30781,75,1044,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30856,53,1044,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30932,63,1049,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(31005,57,1051,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31062,57,1052,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31119,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
+    m(31171,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31266,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31321,68,1064,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31581,63,1070,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31653,71,1072,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31724,58,1073,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31964,46,1078,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32423,71,1088,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32558,56,1090,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32691,52,1092,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32761,54,1095,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32880,65,1099,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32945,67,1099,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(33039,61,1102,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33100,61,1102,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(33251,65,1104,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33384,78,1110,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33483,70,1113,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33567,63,1115,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33827,68,1120,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33900,58,1124,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33966,45,1125,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(34011,81,1125,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35473,105,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35578,101,1187,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35723,103,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35849,109,1192,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35980,95,1199,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36136,70,1202,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36206,76,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36289,63,1209,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36382,78,1211,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36460,74,1212,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36579,66,1217,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36654,45,1221,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36775,59,1229,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36896,58,1232,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36954,54,1232,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37643,74,1255,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37742,70,1258,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37998,70,1268,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(38068,84,1269,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38152,47,1272,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(38199,56,1273,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(38614,67,1286,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(38681,47,1288,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38728,63,1288,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38791,77,1288,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38868,79,1289,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(39006,60,1292,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(39083,66,1295,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(39154,81,1296,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(39254,74,1297,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(39328,77,1297,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(39405,76,1297,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(39481,67,1297,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(39548,92,1299,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(39640,85,1299,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39784,100,1305,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(39892,66,1306,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(39958,70,1309,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(40078,57,1315,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(40135,66,1316,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(40201,70,1318,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(40271,75,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(40346,69,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(40415,71,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(40486,70,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(40556,67,1319,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(40628,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(40694,64,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(40758,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(40824,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40890,73,1321,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40963,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(41021,59,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(41080,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(41138,49,1321,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(41271,69,1323,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(41644,81,1335,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(41776,73,1337,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(42140,66,1346,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(42219,70,1347,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(42310,61,1348,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(42414,55,1350,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(42578,70,1352,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(42664,88,1353,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(42785,64,1354,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42918,78,1356,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42996,67,1357,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(43063,77,1358,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(43155,83,1359,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(43426,58,1363,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(43484,70,1363,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(44126,58,1379,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(45014,95,1394,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(45211,62,1398,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(45627,67,1409,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(45720,79,1411,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(45897,57,1414,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(45964,48,1416,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(46091,63,1421,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(46165,56,1424,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(46778,51,1433,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(46868,55,1436,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(47153,62,1442,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(47219,60,1443,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(47549,54,1450,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(47770,69,1461,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(47872,73,1465,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(47945,78,1468,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(48023,48,1471,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(48236,77,1480,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(48313,49,1482,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(48462,43,1490,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(48536,44,1497,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(48586,54,1504,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(48694,69,1508,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(48774,71,1509,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(48851,78,1512,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(48929,35,1512,8), // envoy.service.discovery.v3.Resource
+    m(49005,48,1520,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(49065,40,1521,2), // envoy.service.discovery.v3.ResourceError
+    m(49105,42,1523,2), // envoy.service.discovery.v3.ResourceLocator
+    m(49147,65,1525,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(49212,39,1527,2), // envoy.service.discovery.v3.ResourceName
+    m(49280,32,1529,2), // envoy.service.runtime.v3.Runtime
+    m(49317,36,1531,2), // envoy.type.matcher.v3.AddressMatcher
+    m(49359,35,1533,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(49404,40,1535,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(49457,49,1538,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(49506,33,1539,1), // envoy.type.matcher.v3.ListMatcher
+    m(49545,39,1540,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(49592,37,1541,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(49635,49,1545,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(49684,31,1546,1), // envoy.type.matcher.v3.OrMatcher
+    m(49729,33,1547,1), // envoy.type.matcher.v3.PathMatcher
+    m(49762,45,1548,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(49826,34,1550,2), // envoy.type.matcher.v3.RegexMatcher
+    m(49934,44,1552,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49994,35,1553,7), // envoy.type.matcher.v3.StringMatcher
+    m(50106,34,1560,7), // envoy.type.matcher.v3.ValueMatcher
+    m(50182,44,1567,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(50226,34,1567,2), // envoy.type.metadata.v3.MetadataKey
+    m(50260,46,1569,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(50311,35,1571,4), // envoy.type.metadata.v3.MetadataKind
+    m(50357,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(50400,40,1575,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(50440,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(50483,41,1575,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(50524,31,1575,6), // envoy.type.tracing.v3.CustomTag
+    m(50590,43,1581,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(50633,38,1583,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(50671,39,1585,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(50710,40,1586,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(50754,25,1589,2), // envoy.type.v3.DoubleRange
+    m(50787,31,1591,2), // envoy.type.v3.FractionalPercent
+    m(50838,24,1593,2), // envoy.type.v3.HashPolicy
+    m(50862,36,1595,1), // envoy.type.v3.HashPolicy.FilterState
+    m(50898,33,1596,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(50931,24,1596,1), // envoy.type.v3.HttpStatus
+    m(50959,24,1597,2), // envoy.type.v3.Int32Range
+    m(50983,24,1599,2), // envoy.type.v3.Int64Range
+    m(51007,21,1601,1), // envoy.type.v3.Percent
+    m(51028,29,1602,3), // envoy.type.v3.SemanticVersion
+    m(51086,25,1605,3), // envoy.type.v3.TokenBucket
+    m(51139,36,1608,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(51450,54,1613,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(51504,49,1615,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(51553,33,1617,9), // google.api.expr.v1alpha1.Constant
+    m(51693,29,1626,8), // google.api.expr.v1alpha1.Expr
+    m(51865,34,1634,3), // google.api.expr.v1alpha1.Expr.Call
+    m(51917,40,1637,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(51981,42,1639,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(52042,48,1641,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(52120,35,1646,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(52155,36,1647,3), // google.api.expr.v1alpha1.Expr.Select
+    m(52207,34,1650,3), // google.api.expr.v1alpha1.Reference
+    m(52252,35,1653,6), // google.api.expr.v1alpha1.SourceInfo
+    m(52341,45,1659,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(52405,53,1662,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(52468,51,1664,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(52519,50,1666,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(52569,29,1668,13), // google.api.expr.v1alpha1.Type
+    m(52688,42,1681,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(52745,42,1683,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(52807,38,1685,1), // google.api.expr.v1alpha1.Type.ListType
+    m(52854,37,1686,2), // google.api.expr.v1alpha1.Type.MapType
+    m(52909,19,1688,2), // google.protobuf.Any
+    m(52928,25,1690,1), // google.protobuf.BoolValue
+    m(52953,26,1691,1), // google.protobuf.BytesValue
+    m(52979,27,1692,1), // google.protobuf.DoubleValue
+    m(53006,24,1693,2), // google.protobuf.Duration
+    m(53042,21,1695,0), // google.protobuf.Empty
+    m(53063,26,1695,1), // google.protobuf.FloatValue
+    m(53089,26,1696,1), // google.protobuf.Int32Value
+    m(53115,26,1697,1), // google.protobuf.Int64Value
+    m(53141,25,1698,1), // google.protobuf.ListValue
+    m(53172,27,1699,1), // google.protobuf.StringValue
+    m(53199,22,1700,1), // google.protobuf.Struct
+    m(53227,34,1701,2), // google.protobuf.Struct.FieldsEntry
+    m(53261,25,1703,2), // google.protobuf.Timestamp
+    m(53286,27,1705,1), // google.protobuf.UInt32Value
+    m(53313,27,1706,1), // google.protobuf.UInt64Value
+    m(53340,21,1707,6), // google.protobuf.Value
+    m(53395,17,1713,3), // google.rpc.Status
+    m(53419,21,1716,2), // xds.core.v3.CidrRange
+    m(53440,25,1718,1), // xds.core.v3.ContextParams
+    m(53471,37,1719,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(53508,32,1721,2), // xds.core.v3.TypedExtensionConfig
+    m(53540,27,1723,3), // xds.type.matcher.v3.Matcher
+    m(53602,39,1726,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(53649,52,1727,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(53718,49,1729,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(53815,63,1733,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(53878,65,1734,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(53971,39,1737,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(54096,48,1741,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(54147,57,1742,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(54204,35,1744,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(54290,32,1747,2), // xds.type.matcher.v3.RegexMatcher
+    m(54322,42,1749,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(54364,33,1749,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1756] = [
@@ -3163,159 +3163,159 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.core.v3.Address
     f(13559,14,1,b'm',143,4,0,b'S',0,0), // socket_address
     f(13573,4,2,b'm',130,4,0,b'S',0,0), // pipe
-    f(13613,22,3,b'm',65535,4,0,b'R',13577,36), // envoy_internal_address
+    f(13707,22,3,b'm',65535,4,0,b'R',13577,130), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13714,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13766,13,2,b's',65535,2,255,b'R',13722,44), // cluster_names
-    f(13824,13,3,b'm',435,4,255,b'I',13779,45), // refresh_delay
-    f(13837,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
-    f(13850,15,5,b'm',435,4,255,b'I',13779,45), // request_timeout
-    f(13926,19,6,b'm',133,4,255,b'I',13865,61), // rate_limit_settings
-    f(13945,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(13975,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13996,17,9,b'm',153,2,255,b'R',0,0), // config_validators
+    f(13808,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13860,13,2,b's',65535,2,255,b'R',13816,44), // cluster_names
+    f(13918,13,3,b'm',435,4,255,b'I',13873,45), // refresh_delay
+    f(13931,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
+    f(13944,15,5,b'm',435,4,255,b'I',13873,45), // request_timeout
+    f(14020,19,6,b'm',133,4,255,b'I',13959,61), // rate_limit_settings
+    f(14039,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14069,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14090,17,9,b'm',153,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
     f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
     f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14080,14,1,b'm',143,4,255,b'S',0,0), // source_address
-    f(14094,8,2,b'm',432,4,255,b'S',0,0), // freebind
+    f(14174,14,1,b'm',143,4,255,b'S',0,0), // source_address
+    f(14188,8,2,b'm',432,4,255,b'S',0,0), // freebind
     f(4319,14,3,b'm',144,2,255,b'S',0,0), // socket_options
-    f(14102,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
-    f(14129,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
-    f(14151,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
-    f(14216,27,7,b'b',65535,0,255,b'R',14173,43), // validate_network_namespaces
+    f(14196,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
+    f(14223,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
+    f(14245,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
+    f(14310,27,7,b'b',65535,0,255,b'R',14267,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',407,4,255,b'S',0,0), // version
     f(9700,8,2,b'm',442,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
-    f(14316,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
-    f(14340,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
-    f(14360,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
+    f(14410,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
+    f(14434,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
+    f(14454,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
-    f(14413,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14427,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
+    f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14521,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14470,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
-    f(14487,3,3,b'm',96,4,0,b'S',0,0), // ads
-    f(14490,21,4,b'm',435,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14511,4,5,b'm',142,4,0,b'S',0,0), // self
-    f(14515,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14535,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
-    f(14546,18,8,b'm',129,4,0,b'S',0,0), // path_config_source
+    f(14564,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
+    f(14581,3,3,b'm',96,4,0,b'S',0,0), // ads
+    f(14584,21,4,b'm',435,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14605,4,5,b'm',142,4,0,b'S',0,0), // self
+    f(14609,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14629,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
+    f(14640,18,8,b'm',129,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14597,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14691,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14638,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14646,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14658,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14671,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14691,17,5,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(14732,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14740,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14752,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14765,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14785,17,5,b'm',156,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(14757,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
+    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5127,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14816,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(14910,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14879,12,1,b'm',111,4,0,b'I',6853,36), // grpc_service
+    f(14973,12,1,b'm',111,4,0,b'I',6853,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14921,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(14929,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(15015,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15023,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',100,4,255,b'S',0,0), // version
-    f(14944,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(14952,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15038,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15046,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',143,4,255,b'S',0,0), // address
     f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15032,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
-    f(15071,11,2,b'm',65535,4,0,b'R',15042,29), // google_grpc
-    f(15116,7,3,b'm',435,4,255,b'I',15082,34), // timeout
-    f(15123,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
-    f(15139,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
+    f(15126,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
+    f(15165,11,2,b'm',65535,4,0,b'R',15136,29), // google_grpc
+    f(15210,7,3,b'm',435,4,255,b'I',15176,34), // timeout
+    f(15217,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
+    f(15233,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15193,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15205,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15139,12,3,b'm',134,4,255,b'I',15214,53), // retry_policy
-    f(15267,26,4,b'm',445,4,255,b'S',0,0), // max_receive_message_length
-    f(15341,18,5,b'b',65535,0,255,b'I',15293,48), // skip_envoy_headers
+    f(15287,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15299,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15233,12,3,b'm',134,4,255,b'I',15308,53), // retry_policy
+    f(15361,26,4,b'm',445,4,255,b'S',0,0), // max_receive_message_length
+    f(15435,18,5,b'b',65535,0,255,b'I',15387,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15391,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15485,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3675,6,1,b'm',113,4,255,b'S',0,0), // header
     f(13433,6,2,b'm',432,4,255,b'S',0,0), // append
-    f(15438,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15451,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(15532,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15545,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3622,8,1,b'e',18,2,255,b'I',6853,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15544,18,1,b'm',432,4,255,b'S',0,0), // allow_absolute_url
-    f(15562,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15576,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15600,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
-    f(15617,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15690,20,6,b'b',65535,0,255,b'R',15632,58), // allow_chunked_length
-    f(15710,45,7,b'm',432,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15755,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15818,16,9,b'm',432,4,255,b'I',15779,39), // use_balsa_parser
-    f(15834,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15893,22,11,b'm',383,2,255,b'R',15854,39), // ignore_http_11_upgrade
+    f(15638,18,1,b'm',432,4,255,b'S',0,0), // allow_absolute_url
+    f(15656,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15670,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15694,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
+    f(15711,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15784,20,6,b'b',65535,0,255,b'R',15726,58), // allow_chunked_length
+    f(15804,45,7,b'm',432,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15849,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15912,16,9,b'm',432,4,255,b'I',15873,39), // use_balsa_parser
+    f(15928,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(15987,22,11,b'm',383,2,255,b'R',15948,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15972,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
-    f(16034,18,8,b'm',153,4,0,b'I',15989,45), // stateful_formatter
+    f(16066,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
+    f(16128,18,8,b'm',153,4,0,b'I',16083,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16166,16,1,b'm',445,4,255,b'S',0,0), // hpack_table_size
-    f(16182,22,2,b'm',445,4,255,b'S',0,0), // max_concurrent_streams
-    f(16204,26,3,b'm',445,4,255,b'S',0,0), // initial_stream_window_size
-    f(16230,30,4,b'm',445,4,255,b'S',0,0), // initial_connection_window_size
-    f(16260,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16328,14,6,b'b',65535,0,255,b'R',16273,55), // allow_metadata
-    f(16376,19,7,b'm',445,4,255,b'I',16342,34), // max_outbound_frames
-    f(16440,27,8,b'm',445,4,255,b'I',16395,45), // max_outbound_control_frames
-    f(16508,49,9,b'm',445,4,255,b'I',16467,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16603,38,10,b'm',445,4,255,b'I',16557,46), // max_inbound_priority_frames_per_stream
-    f(16710,52,11,b'm',445,4,255,b'I',16641,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16802,38,12,b'b',65535,0,255,b'I',16762,40), // stream_error_on_invalid_http_messaging
-    f(16887,26,13,b'm',65535,2,255,b'R',16840,47), // custom_settings_parameters
-    f(15710,45,14,b'm',432,4,255,b'I',16762,40), // override_stream_error_on_invalid_http_message
-    f(16913,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
-    f(16971,17,16,b'm',432,4,255,b'I',16933,38), // use_oghttp2_codec
-    f(17049,17,17,b'm',446,4,255,b'I',16988,61), // max_metadata_size
-    f(17103,23,18,b'm',432,4,255,b'I',17066,37), // enable_huffman_encoding
-    f(17126,24,19,b'm',445,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17189,17,20,b'm',432,4,255,b'I',17150,39), // disallow_obs_text
-    f(17248,18,21,b'm',446,4,255,b'I',17206,42), // stream_reset_burst
-    f(17266,17,22,b'm',446,4,255,b'I',17206,42), // stream_reset_rate
+    f(16260,16,1,b'm',445,4,255,b'S',0,0), // hpack_table_size
+    f(16276,22,2,b'm',445,4,255,b'S',0,0), // max_concurrent_streams
+    f(16298,26,3,b'm',445,4,255,b'S',0,0), // initial_stream_window_size
+    f(16324,30,4,b'm',445,4,255,b'S',0,0), // initial_connection_window_size
+    f(16354,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16422,14,6,b'b',65535,0,255,b'R',16367,55), // allow_metadata
+    f(16470,19,7,b'm',445,4,255,b'I',16436,34), // max_outbound_frames
+    f(16534,27,8,b'm',445,4,255,b'I',16489,45), // max_outbound_control_frames
+    f(16602,49,9,b'm',445,4,255,b'I',16561,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16697,38,10,b'm',445,4,255,b'I',16651,46), // max_inbound_priority_frames_per_stream
+    f(16804,52,11,b'm',445,4,255,b'I',16735,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16896,38,12,b'b',65535,0,255,b'I',16856,40), // stream_error_on_invalid_http_messaging
+    f(16981,26,13,b'm',65535,2,255,b'R',16934,47), // custom_settings_parameters
+    f(15804,45,14,b'm',432,4,255,b'I',16856,40), // override_stream_error_on_invalid_http_message
+    f(17007,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
+    f(17065,17,16,b'm',432,4,255,b'I',17027,38), // use_oghttp2_codec
+    f(17143,17,17,b'm',446,4,255,b'I',17082,61), // max_metadata_size
+    f(17197,23,18,b'm',432,4,255,b'I',17160,37), // enable_huffman_encoding
+    f(17220,24,19,b'm',445,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17283,17,20,b'm',432,4,255,b'I',17244,39), // disallow_obs_text
+    f(17342,18,21,b'm',446,4,255,b'I',17300,42), // stream_reset_burst
+    f(17360,17,22,b'm',446,4,255,b'I',17300,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17323,12,1,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(17335,17,2,b'm',445,4,255,b'S',0,0), // max_headers_count
-    f(17352,23,3,b'm',435,4,255,b'S',0,0), // max_connection_duration
-    f(17375,19,4,b'm',435,4,255,b'S',0,0), // max_stream_duration
-    f(17394,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(17417,12,1,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(17429,17,2,b'm',445,4,255,b'S',0,0), // max_headers_count
+    f(17446,23,3,b'm',435,4,255,b'S',0,0), // max_connection_duration
+    f(17469,19,4,b'm',435,4,255,b'S',0,0), // max_stream_duration
+    f(17488,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
     f(9288,27,6,b'm',445,4,255,b'S',0,0), // max_requests_per_connection
-    f(17443,23,7,b'm',445,4,255,b'R',17425,18), // max_response_headers_kb
-    f(17466,30,8,b'm',406,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17537,23,7,b'm',445,4,255,b'R',17519,18), // max_response_headers_kb
+    f(17560,30,8,b'm',406,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17534,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
+    f(17628,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17587,8,1,b'm',435,4,255,b'S',0,0), // interval
-    f(15116,7,2,b'm',435,4,255,b'S',0,0), // timeout
-    f(17595,15,3,b'm',406,4,255,b'S',0,0), // interval_jitter
-    f(17670,24,4,b'm',435,4,255,b'R',17610,60), // connection_idle_interval
+    f(17681,8,1,b'm',435,4,255,b'S',0,0), // interval
+    f(15210,7,2,b'm',435,4,255,b'S',0,0), // timeout
+    f(17689,15,3,b'm',406,4,255,b'S',0,0), // interval_jitter
+    f(17764,24,4,b'm',435,4,255,b'R',17704,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17723,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17729,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17733,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17817,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17823,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17827,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17770,15,1,b'm',125,1,255,b'S',0,0), // filter_metadata
-    f(17819,21,2,b'm',126,1,255,b'I',17785,34), // typed_filter_metadata
+    f(17864,15,1,b'm',125,1,255,b'S',0,0), // filter_metadata
+    f(17913,21,2,b'm',126,1,255,b'I',17879,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
@@ -3323,44 +3323,44 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17968,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18062,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
     f(9700,8,3,b'm',442,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',123,4,255,b'S',0,0), // locality
-    f(17970,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17985,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18003,24,8,b'm',100,4,0,b'S',0,0), // user_agent_build_version
-    f(18027,10,9,b'm',109,2,255,b'S',0,0), // extensions
-    f(18037,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18052,19,11,b'm',95,2,255,b'S',0,0), // listening_addresses
-    f(18071,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
+    f(18064,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18079,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18097,24,8,b'm',100,4,0,b'S',0,0), // user_agent_build_version
+    f(18121,10,9,b'm',109,2,255,b'S',0,0), // extensions
+    f(18131,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18146,19,11,b'm',95,2,255,b'S',0,0), // listening_addresses
+    f(18165,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',450,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14691,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(18174,13,3,b'm',435,4,255,b'R',0,0), // poll_interval
+    f(14785,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(18268,13,3,b'm',435,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18252,17,2,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
-    f(18269,10,3,b'm',151,2,255,b'S',0,0), // added_tlvs
+    f(18346,17,2,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(18363,10,3,b'm',151,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18328,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18338,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18422,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18432,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18384,10,1,b'm',445,4,255,b'I',6853,36), // max_tokens
-    f(18394,9,2,b'm',434,4,255,b'I',6853,36), // fill_rate
+    f(18478,10,1,b'm',445,4,255,b'I',6853,36), // max_tokens
+    f(18488,9,2,b'm',434,4,255,b'I',6853,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18435,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
-    f(18449,11,2,b'm',445,4,255,b'I',6853,36), // num_retries
-    f(18460,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
-    f(18468,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
-    f(18482,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
-    f(18502,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
+    f(18529,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
+    f(18543,11,2,b'm',445,4,255,b'I',6853,36), // num_retries
+    f(18554,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
+    f(18562,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
+    f(18576,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
+    f(18596,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
@@ -3368,42 +3368,42 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18666,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18760,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18666,13,1,b'm',432,4,255,b'S',0,0), // default_value
+    f(18760,13,1,b'm',432,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18666,13,1,b'm',399,4,255,b'S',0,0), // default_value
+    f(18760,13,1,b'm',399,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18666,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18760,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18844,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18863,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18938,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18957,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(13975,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14069,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18948,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19042,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18956,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18983,10,4,b's',65535,4,0,b'R',18966,17), // named_port
-    f(19042,13,5,b's',65535,0,255,b'R',18993,49), // resolver_name
-    f(19055,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19066,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19050,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19077,10,4,b's',65535,4,0,b'R',19060,17), // named_port
+    f(19136,13,5,b's',65535,0,255,b'R',19087,49), // resolver_name
+    f(19149,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19160,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19125,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19136,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19219,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19230,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19141,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19150,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19235,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19244,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',145,4,255,b'S',0,0), // type
-    f(19159,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19253,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19213,6,1,b'm',147,4,255,b'S',0,0), // stream
-    f(19219,8,2,b'm',146,4,255,b'S',0,0), // datagram
+    f(19307,6,1,b'm',147,4,255,b'S',0,0), // stream
+    f(19313,8,2,b'm',146,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
@@ -3411,19 +3411,19 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.core.v3.SubstitutionFormatString
     f(6787,11,1,b's',65535,4,0,b'S',0,0), // text_format
     f(6776,11,2,b'm',442,4,0,b'S',0,0), // json_format
-    f(19418,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19435,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19447,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
-    f(19465,10,6,b'm',153,2,255,b'S',0,0), // formatters
-    f(19511,19,7,b'm',121,4,255,b'I',19475,36), // json_format_options
+    f(19512,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19529,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19541,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
+    f(19559,10,6,b'm',153,2,255,b'S',0,0), // formatters
+    f(19605,19,7,b'm',121,4,255,b'I',19569,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19563,16,1,b'm',445,4,255,b'S',0,0), // keepalive_probes
-    f(19579,14,2,b'm',445,4,255,b'S',0,0), // keepalive_time
-    f(19593,18,3,b'm',445,4,255,b'S',0,0), // keepalive_interval
+    f(19657,16,1,b'm',445,4,255,b'S',0,0), // keepalive_probes
+    f(19673,14,2,b'm',445,4,255,b'S',0,0), // keepalive_time
+    f(19687,18,3,b'm',445,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19692,13,3,b'm',149,4,255,b'R',19640,52), // format_string
+    f(19786,13,3,b'm',149,4,255,b'R',19734,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
@@ -3431,59 +3431,59 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19818,20,1,b'm',446,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19838,10,2,b'm',432,4,255,b'S',0,0), // prefer_gro
+    f(19912,20,1,b'm',446,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19932,10,2,b'm',432,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19896,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19904,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(19981,24,3,b's',65535,0,255,b'I',19923,58), // override_auto_sni_header
+    f(19990,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19998,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20075,24,3,b's',65535,0,255,b'I',20017,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20042,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20136,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15193,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20100,9,2,b'm',165,2,255,b'S',0,0), // endpoints
-    f(20109,6,4,b'm',159,4,255,b'S',0,0), // policy
-    f(20115,15,5,b'm',158,1,255,b'S',0,0), // named_endpoints
+    f(15287,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20194,9,2,b'm',165,2,255,b'S',0,0), // endpoints
+    f(20203,6,4,b'm',159,4,255,b'S',0,0), // policy
+    f(20209,15,5,b'm',158,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',161,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20249,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
-    f(20263,23,3,b'm',445,4,255,b'S',0,0), // overprovisioning_factor
-    f(20286,20,4,b'm',435,4,255,b'S',0,0), // endpoint_stale_after
-    f(20306,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20343,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
+    f(20357,23,3,b'm',445,4,255,b'S',0,0), // overprovisioning_factor
+    f(20380,20,4,b'm',435,4,255,b'S',0,0), // endpoint_stale_after
+    f(20400,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(14921,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20396,15,2,b'm',399,4,255,b'S',0,0), // drop_percentage
+    f(15015,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20490,15,2,b'm',399,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
-    f(20444,19,2,b'm',163,4,255,b'I',11328,52), // health_check_config
+    f(20538,19,2,b'm',163,4,255,b'I',11328,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20463,20,4,b'm',162,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20483,35), // observability_name
+    f(20557,20,4,b'm',162,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20577,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18956,10,1,b'u',65535,0,255,b'I',6853,36), // port_value
+    f(19050,10,1,b'u',65535,0,255,b'I',6853,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6853,36), // hostname
     f(1960,7,3,b'm',95,4,255,b'I',6853,36), // address
-    f(20620,27,4,b'b',65535,0,255,b'I',6853,36), // disable_active_health_check
+    f(20714,27,4,b'b',65535,0,255,b'I',6853,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20682,8,1,b'm',161,4,0,b'S',0,0), // endpoint
+    f(20776,8,1,b'm',161,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9700,8,3,b'm',124,4,255,b'S',0,0), // metadata
-    f(20690,21,4,b'm',445,4,255,b'S',0,0), // load_balancing_weight
-    f(20711,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(20784,21,4,b'm',445,4,255,b'S',0,0), // load_balancing_weight
+    f(20805,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',123,4,255,b'S',0,0), // locality
-    f(20768,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
-    f(20690,21,3,b'm',445,4,255,b'S',0,0), // load_balancing_weight
+    f(20862,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
+    f(20784,21,3,b'm',445,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20814,9,6,b'm',445,4,255,b'I',20780,34), // proximity
-    f(20839,23,7,b'm',65535,4,0,b'R',20823,16), // load_balancer_endpoints
-    f(20913,28,8,b'm',65535,4,0,b'R',20862,51), // leds_cluster_locality_config
-    f(9700,8,9,b'm',124,4,255,b'I',20941,35), // metadata
+    f(20908,9,6,b'm',445,4,255,b'I',20874,34), // proximity
+    f(20933,23,7,b'm',65535,4,0,b'R',20917,16), // load_balancer_endpoints
+    f(21007,28,8,b'm',65535,4,0,b'R',20956,51), // leds_cluster_locality_config
+    f(9700,8,9,b'm',124,4,255,b'I',21035,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
@@ -3491,458 +3491,458 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
-    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
+    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21144,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
+    f(21238,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
     f(3438,7,3,b'm',167,2,255,b'S',0,0), // filters
-    f(21200,15,4,b'm',432,4,255,b'R',21162,38), // use_proxy_proto
-    f(9700,8,5,b'm',124,4,255,b'I',21215,39), // metadata
+    f(21294,15,4,b'm',432,4,255,b'R',21256,38), // use_proxy_proto
+    f(9700,8,5,b'm',124,4,255,b'I',21309,39), // metadata
     f(9650,16,6,b'm',152,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21254,32,9,b'm',435,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21348,32,9,b'm',435,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21327,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
-    f(21340,14,4,b's',65535,0,255,b'R',20780,34), // address_suffix
-    f(21354,10,5,b'm',445,4,255,b'R',20780,34), // suffix_len
-    f(21364,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
-    f(21384,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21396,16,8,b'm',445,4,255,b'S',0,0), // destination_port
-    f(21412,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21430,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21451,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21463,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21474,27,13,b'm',102,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21421,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
+    f(21434,14,4,b's',65535,0,255,b'R',20874,34), // address_suffix
+    f(21448,10,5,b'm',445,4,255,b'R',20874,34), // suffix_len
+    f(21458,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
+    f(21478,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21490,16,8,b'm',445,4,255,b'S',0,0), // destination_port
+    f(21506,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21524,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21545,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21557,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21568,27,13,b'm',102,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',95,4,255,b'S',0,0), // address
-    f(21534,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
-    f(21547,16,4,b'm',432,4,255,b'S',0,0), // use_original_dst
+    f(21628,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
+    f(21641,16,4,b'm',432,4,255,b'S',0,0), // use_original_dst
     f(9176,33,5,b'm',445,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9700,8,6,b'm',124,4,255,b'I',21563,35), // metadata
-    f(21598,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
-    f(21611,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21621,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
-    f(21637,11,10,b'm',432,4,255,b'S',0,0), // transparent
-    f(14094,8,11,b'm',432,4,255,b'S',0,0), // freebind
-    f(21648,26,12,b'm',445,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(9700,8,6,b'm',124,4,255,b'I',21657,35), // metadata
+    f(21692,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
+    f(21705,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21715,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
+    f(21731,11,10,b'm',432,4,255,b'S',0,0), // transparent
+    f(14188,8,11,b'm',432,4,255,b'S',0,0), // freebind
+    f(21742,26,12,b'm',445,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4319,14,13,b'm',144,2,255,b'S',0,0), // socket_options
-    f(21674,24,15,b'm',435,4,255,b'S',0,0), // listener_filters_timeout
-    f(21698,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21715,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21751,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
-    f(21845,12,19,b'm',65535,4,255,b'R',21770,75), // api_listener
-    f(21857,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
-    f(21954,10,21,b'b',65535,0,255,b'I',21882,72), // reuse_port
+    f(21768,24,15,b'm',435,4,255,b'S',0,0), // listener_filters_timeout
+    f(21792,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21809,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21845,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
+    f(21939,12,19,b'm',65535,4,255,b'R',21864,75), // api_listener
+    f(21951,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
+    f(22048,10,21,b'b',65535,0,255,b'I',21976,72), // reuse_port
     f(4333,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(21964,16,24,b'm',445,4,255,b'S',0,0), // tcp_backlog_size
-    f(21980,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
-    f(22000,12,26,b'm',432,4,255,b'S',0,0), // bind_to_port
-    f(22163,17,27,b'm',65535,4,0,b'R',22012,151), // internal_listener
-    f(22180,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22191,17,29,b'm',432,4,255,b'S',0,0), // enable_reuse_port
-    f(22208,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22058,16,24,b'm',445,4,255,b'S',0,0), // tcp_backlog_size
+    f(22074,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
+    f(22094,12,26,b'm',432,4,255,b'S',0,0), // bind_to_port
+    f(22257,17,27,b'm',65535,4,0,b'R',22106,151), // internal_listener
+    f(22274,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22285,17,29,b'm',432,4,255,b'S',0,0), // enable_reuse_port
+    f(22302,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4410,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22220,20,32,b'm',453,4,255,b'S',0,0), // filter_chain_matcher
-    f(20463,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
-    f(22240,42,34,b'm',445,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22282,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22388,11,36,b'm',65535,4,255,b'R',22305,83), // fcds_config
+    f(22314,20,32,b'm',453,4,255,b'S',0,0), // filter_chain_matcher
+    f(20557,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
+    f(22334,42,34,b'm',445,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22376,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22482,11,36,b'm',65535,4,255,b'R',22399,83), // fcds_config
     f(13125,13,37,b'm',150,4,255,b'S',0,0), // tcp_keepalive
-    f(10979,44,38,b'm',435,4,255,b'R',22399,112), // per_connection_buffer_high_watermark_timeout
+    f(10979,44,38,b'm',435,4,255,b'R',22493,112), // per_connection_buffer_high_watermark_timeout
     f(11046,13,39,b'm',180,4,255,b'I',11023,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22568,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
-    f(22678,14,2,b'm',153,4,0,b'R',22581,97), // extend_balance
-    f(22692,20,3,b'm',65535,4,0,b'R',22581,97), // cpu_locality_balance
+    f(22662,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
+    f(22772,14,2,b'm',153,4,0,b'R',22675,97), // extend_balance
+    f(22786,20,3,b'm',65535,4,0,b'R',22675,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22000,12,1,b'm',432,4,255,b'S',0,0), // bind_to_port
+    f(22094,12,1,b'm',432,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
-    f(22867,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
-    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
+    f(22961,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
+    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22940,8,1,b'm',176,4,0,b'S',0,0), // or_match
-    f(22948,9,2,b'm',176,4,0,b'S',0,0), // and_match
-    f(22957,9,3,b'm',175,4,0,b'S',0,0), // not_match
-    f(22966,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22975,22,5,b'm',404,4,0,b'S',0,0), // destination_port_range
+    f(23034,8,1,b'm',176,4,0,b'S',0,0), // or_match
+    f(23042,9,2,b'm',176,4,0,b'S',0,0), // and_match
+    f(23051,9,3,b'm',175,4,0,b'S',0,0), // not_match
+    f(23060,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23069,22,5,b'm',404,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23064,5,1,b'm',175,2,255,b'S',0,0), // rules
+    f(23158,5,1,b'm',175,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
-    f(23111,24,5,b'm',154,4,255,b'S',0,0), // downstream_socket_config
-    f(23238,12,7,b'm',65535,4,255,b'R',23135,103), // quic_options
-    f(23295,31,8,b'm',153,4,255,b'R',23250,45), // udp_packet_packet_writer_config
+    f(23205,24,5,b'm',154,4,255,b'S',0,0), // downstream_socket_config
+    f(23332,12,7,b'm',65535,4,255,b'R',23229,103), // quic_options
+    f(23389,31,8,b'm',153,4,255,b'R',23344,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(12783,5,1,b'm',383,4,255,b'I',6853,36), // match
-    f(23373,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
-    f(23380,4,3,b'm',445,4,255,b'I',6853,36), // bins
+    f(23467,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
+    f(23474,4,3,b'm',445,4,255,b'I',6853,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23419,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
-    f(23512,20,2,b'm',432,4,255,b'I',23429,83), // use_all_default_tags
+    f(23513,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
+    f(23606,20,2,b'm',432,4,255,b'I',23523,83), // use_all_default_tags
     f(11046,13,3,b'm',180,4,255,b'S',0,0), // stats_matcher
-    f(23646,25,4,b'm',178,2,255,b'I',23532,114), // histogram_bucket_settings
-    f(23720,27,5,b'm',432,4,255,b'I',23671,49), // allow_default_tag_overrides
+    f(23740,25,4,b'm',178,2,255,b'I',23626,114), // histogram_bucket_settings
+    f(23814,27,5,b'm',432,4,255,b'I',23765,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23783,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23793,14,2,b'm',375,4,0,b'S',0,0), // exclusion_list
-    f(23807,14,3,b'm',375,4,0,b'S',0,0), // inclusion_list
+    f(23877,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23887,14,2,b'm',375,4,0,b'S',0,0), // exclusion_list
+    f(23901,14,3,b'm',375,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23857,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23865,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23870,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23951,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23959,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23964,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23925,37,1,b'u',65535,0,255,b'I',6853,36), // minimum_account_to_track_power_of_two
+    f(24019,37,1,b'u',65535,0,255,b'I',6853,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24000,8,2,b'm',189,2,255,b'S',0,0), // triggers
+    f(24094,8,2,b'm',189,2,255,b'S',0,0), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24000,8,2,b'm',189,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',431,4,255,b'I',24047,149), // typed_config
+    f(24094,8,2,b'm',189,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',431,4,255,b'I',24141,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24236,16,1,b'm',435,4,255,b'S',0,0), // refresh_interval
-    f(24252,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
+    f(24330,16,1,b'm',435,4,255,b'S',0,0), // refresh_interval
+    f(24346,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
     f(8441,7,3,b'm',184,2,255,b'S',0,0), // actions
-    f(24345,21,4,b'm',182,4,255,b'I',24269,76), // buffer_factory_config
-    f(24366,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
+    f(24439,21,4,b'm',182,4,255,b'I',24363,76), // buffer_factory_config
+    f(24460,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24459,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24476,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24553,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24570,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24569,9,2,b'm',188,4,0,b'S',0,0), // threshold
-    f(24578,6,3,b'm',187,4,0,b'S',0,0), // scaled
+    f(24663,9,2,b'm',188,4,0,b'S',0,0), // threshold
+    f(24672,6,3,b'm',187,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24611,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24705,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24648,9,1,b'm',192,4,0,b'S',0,0), // and_rules
-    f(24657,8,2,b'm',192,4,0,b'S',0,0), // or_rules
-    f(24665,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24742,9,1,b'm',192,4,0,b'S',0,0), // and_rules
+    f(24751,8,2,b'm',192,4,0,b'S',0,0), // or_rules
+    f(24759,3,3,b'b',65535,4,0,b'S',0,0), // any
     f(3675,6,4,b'm',205,4,0,b'S',0,0), // header
-    f(24668,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
-    f(21396,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(24762,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
+    f(21490,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
     f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
-    f(24682,8,8,b'm',191,4,0,b'S',0,0), // not_rule
-    f(24690,21,9,b'm',383,4,0,b'S',0,0), // requested_server_name
-    f(24711,8,10,b'm',379,4,0,b'S',0,0), // url_path
-    f(22975,22,11,b'm',404,4,0,b'S',0,0), // destination_port_range
-    f(3765,7,12,b'm',153,4,0,b'R',24719,86), // matcher
-    f(24829,12,13,b'm',153,4,0,b'R',24805,24), // uri_template
-    f(24841,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
+    f(24776,8,8,b'm',191,4,0,b'S',0,0), // not_rule
+    f(24784,21,9,b'm',383,4,0,b'S',0,0), // requested_server_name
+    f(24805,8,10,b'm',379,4,0,b'S',0,0), // url_path
+    f(23069,22,11,b'm',404,4,0,b'S',0,0), // destination_port_range
+    f(3765,7,12,b'm',153,4,0,b'R',24813,86), // matcher
+    f(24923,12,13,b'm',153,4,0,b'R',24899,24), // uri_template
+    f(24935,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23064,5,1,b'm',191,2,255,b'S',0,0), // rules
+    f(23158,5,1,b'm',191,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(24919,11,1,b'm',191,2,255,b'S',0,0), // permissions
-    f(24930,10,2,b'm',194,2,255,b'S',0,0), // principals
-    f(24940,9,3,b'm',413,4,255,b'S',0,0), // condition
-    f(24949,17,4,b'm',409,4,255,b'S',0,0), // checked_condition
-    f(25007,10,5,b'm',101,4,255,b'I',24966,41), // cel_config
+    f(25013,11,1,b'm',191,2,255,b'S',0,0), // permissions
+    f(25024,10,2,b'm',194,2,255,b'S',0,0), // principals
+    f(25034,9,3,b'm',413,4,255,b'S',0,0), // condition
+    f(25043,17,4,b'm',409,4,255,b'S',0,0), // checked_condition
+    f(25101,10,5,b'm',101,4,255,b'I',25060,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25047,7,1,b'm',196,4,0,b'S',0,0), // and_ids
-    f(25054,6,2,b'm',196,4,0,b'S',0,0), // or_ids
-    f(24665,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25060,13,4,b'm',195,4,0,b'S',0,0), // authenticated
-    f(25073,9,5,b'm',102,4,0,b'S',0,0), // source_ip
+    f(25141,7,1,b'm',196,4,0,b'S',0,0), // and_ids
+    f(25148,6,2,b'm',196,4,0,b'S',0,0), // or_ids
+    f(24759,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25154,13,4,b'm',195,4,0,b'S',0,0), // authenticated
+    f(25167,9,5,b'm',102,4,0,b'S',0,0), // source_ip
     f(3675,6,6,b'm',205,4,0,b'S',0,0), // header
     f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
-    f(25082,6,8,b'm',194,4,0,b'S',0,0), // not_id
-    f(24711,8,9,b'm',379,4,0,b'S',0,0), // url_path
-    f(25088,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
-    f(25104,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
-    f(25113,12,12,b'm',372,4,0,b'S',0,0), // filter_state
-    f(24841,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
-    f(25125,6,14,b'm',153,4,0,b'S',0,0), // custom
+    f(25176,6,8,b'm',194,4,0,b'S',0,0), // not_id
+    f(24805,8,9,b'm',379,4,0,b'S',0,0), // url_path
+    f(25182,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
+    f(25198,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
+    f(25207,12,12,b'm',372,4,0,b'S',0,0), // filter_state
+    f(24935,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
+    f(25219,6,14,b'm',153,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25175,14,2,b'm',383,4,255,b'S',0,0), // principal_name
+    f(25269,14,2,b'm',383,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25223,3,1,b'm',194,2,255,b'S',0,0), // ids
+    f(25317,3,1,b'm',194,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24611,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(24705,6,1,b'e',30,0,255,b'S',0,0), // action
     f(12900,8,2,b'm',198,1,255,b'S',0,0), // policies
-    f(25371,21,3,b'm',65535,4,255,b'R',25251,120), // audit_logging_options
+    f(25465,21,3,b'm',65535,4,255,b'R',25345,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',193,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25467,16,1,b'm',376,4,255,b'S',0,0), // metadata_matcher
-    f(25483,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25561,16,1,b'm',376,4,255,b'S',0,0), // metadata_matcher
+    f(25577,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.ClusterSpecifierPlugin
-    f(25542,9,1,b'm',153,4,255,b'S',0,0), // extension
-    f(25551,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25636,9,1,b'm',153,4,255,b'S',0,0), // extension
+    f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25597,12,2,b'm',383,4,255,b'S',0,0), // string_match
-    f(25609,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25691,12,2,b'm',383,4,255,b'S',0,0), // string_match
+    f(25703,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25652,9,1,b's',65535,0,255,b'I',6853,36), // operation
-    f(25661,9,2,b'm',432,4,255,b'I',6853,36), // propagate
+    f(25746,9,1,b's',65535,0,255,b'I',6853,36), // operation
+    f(25755,9,2,b'm',432,4,255,b'I',6853,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25712,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25718,4,2,b'm',105,4,255,b'S',0,0), // body
-    f(25722,11,3,b'm',149,4,255,b'S',0,0), // body_format
+    f(25806,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25812,4,2,b'm',105,4,255,b'S',0,0), // body
+    f(25816,11,3,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7811,6,1,b'm',431,4,255,b'S',0,0), // config
-    f(25551,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14944,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15038,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25802,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25813,11,6,b'm',405,4,0,b'S',0,0), // range_match
-    f(25824,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25609,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25837,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25849,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25861,16,11,b'm',381,4,0,b'S',0,0), // safe_regex_match
-    f(25877,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25597,12,13,b'm',383,4,0,b'S',0,0), // string_match
-    f(25891,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25896,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25907,11,6,b'm',405,4,0,b'S',0,0), // range_match
+    f(25918,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25703,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25931,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25943,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25955,16,11,b'm',381,4,0,b'S',0,0), // safe_regex_match
+    f(25971,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25691,12,13,b'm',383,4,0,b'S',0,0), // string_match
+    f(25985,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.InternalRedirectPolicy
-    f(25964,22,1,b'm',445,4,255,b'S',0,0), // max_internal_redirects
-    f(25986,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
-    f(26009,10,3,b'm',153,2,255,b'S',0,0), // predicates
-    f(26019,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
-    f(26046,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
+    f(26058,22,1,b'm',445,4,255,b'S',0,0), // max_internal_redirects
+    f(26080,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
+    f(26103,10,3,b'm',153,2,255,b'S',0,0), // predicates
+    f(26113,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
+    f(26140,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25597,12,5,b'm',383,4,0,b'S',0,0), // string_match
-    f(25824,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25691,12,5,b'm',383,4,0,b'S',0,0), // string_match
+    f(25918,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26149,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26162,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26175,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26188,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26202,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26216,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26227,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26242,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26255,13,9,b'm',380,4,1,b'S',0,0), // regex_rewrite
-    f(26268,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26243,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26256,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26269,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26282,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26296,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26310,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26321,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26336,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26349,13,9,b'm',380,4,1,b'S',0,0), // regex_rewrite
+    f(26362,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12783,5,1,b'm',226,4,255,b'S',0,0), // match
-    f(26307,5,2,b'm',211,4,0,b'S',0,0), // route
-    f(26312,8,3,b'm',208,4,0,b'S',0,0), // redirect
-    f(9700,8,4,b'm',124,4,255,b'I',26320,32), // metadata
-    f(26422,9,5,b'm',202,4,255,b'I',26352,70), // decorator
-    f(26431,15,7,b'm',203,4,0,b'S',0,0), // direct_response
-    f(26446,22,9,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(26468,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26491,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26517,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26542,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(26401,5,2,b'm',211,4,0,b'S',0,0), // route
+    f(26406,8,3,b'm',208,4,0,b'S',0,0), // redirect
+    f(9700,8,4,b'm',124,4,255,b'I',26414,32), // metadata
+    f(26516,9,5,b'm',202,4,255,b'I',26446,70), // decorator
+    f(26525,15,7,b'm',203,4,0,b'S',0,0), // direct_response
+    f(26540,22,9,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26562,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26585,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26611,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26636,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4878,7,15,b'm',230,4,255,b'I',26565,35), // tracing
-    f(26600,30,16,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(26702,13,17,b'm',65535,4,0,b'R',26630,72), // filter_action
-    f(26764,21,18,b'm',65535,4,0,b'R',26715,49), // non_forwarding_action
-    f(22180,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26785,25,20,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26912,16,21,b'm',153,2,255,b'R',26810,102), // route_specifiers
+    f(4878,7,15,b'm',230,4,255,b'I',26659,35), // tracing
+    f(26694,30,16,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26796,13,17,b'm',65535,4,0,b'R',26724,72), // filter_action
+    f(26858,21,18,b'm',65535,4,0,b'R',26809,49), // non_forwarding_action
+    f(22274,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26879,25,20,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(27006,16,21,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(27014,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(27028,17,3,b'm',234,4,0,b'S',0,0), // weighted_clusters
-    f(27104,14,4,b'm',124,4,255,b'I',27045,59), // metadata_match
-    f(26202,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(27118,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27138,17,7,b'm',432,4,1,b'S',0,0), // auto_host_rewrite
-    f(15116,7,8,b'm',435,4,255,b'S',0,0), // timeout
-    f(15139,12,9,b'm',65535,4,255,b'R',27155,103), // retry_policy
+    f(27108,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(27122,17,3,b'm',234,4,0,b'S',0,0), // weighted_clusters
+    f(27198,14,4,b'm',124,4,255,b'I',27139,59), // metadata_match
+    f(26296,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27212,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27232,17,7,b'm',432,4,1,b'S',0,0), // auto_host_rewrite
+    f(15210,7,8,b'm',435,4,255,b'S',0,0), // timeout
+    f(15233,12,9,b'm',65535,4,255,b'R',27249,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27327,11,13,b'm',65535,2,255,b'R',27258,69), // rate_limits
-    f(27381,22,14,b'm',432,4,255,b'I',27338,43), // include_vh_rate_limits
-    f(27403,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
-    f(27503,4,17,b'm',65535,4,255,b'R',27414,89), // cors
-    f(27507,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27538,16,23,b'm',435,4,255,b'S',0,0), // max_grpc_timeout
-    f(17323,12,24,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(27554,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
-    f(27569,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
-    f(27667,12,27,b'm',65535,4,255,b'R',27593,74), // hedge_policy
-    f(27679,19,28,b'm',435,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27698,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27717,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(25964,22,31,b'm',445,4,255,b'S',0,0), // max_internal_redirects
-    f(26255,13,32,b'm',380,4,255,b'S',0,0), // regex_rewrite
-    f(27775,25,33,b'm',431,4,255,b'R',27740,35), // retry_policy_typed_config
-    f(27800,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
-    f(27824,23,35,b'm',380,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17375,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
-    f(27847,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
-    f(27871,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27894,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
-    f(28020,17,40,b'm',153,4,255,b'I',27925,95), // early_data_policy
-    f(28037,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
-    f(28126,13,42,b'm',435,4,255,b'I',28056,70), // flush_timeout
-    f(28139,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26268,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27421,11,13,b'm',65535,2,255,b'R',27352,69), // rate_limits
+    f(27475,22,14,b'm',432,4,255,b'I',27432,43), // include_vh_rate_limits
+    f(27497,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
+    f(27597,4,17,b'm',65535,4,255,b'R',27508,89), // cors
+    f(27601,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27632,16,23,b'm',435,4,255,b'S',0,0), // max_grpc_timeout
+    f(17417,12,24,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(27648,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
+    f(27663,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
+    f(27761,12,27,b'm',65535,4,255,b'R',27687,74), // hedge_policy
+    f(27773,19,28,b'm',435,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27792,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27811,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(26058,22,31,b'm',445,4,255,b'S',0,0), // max_internal_redirects
+    f(26349,13,32,b'm',380,4,255,b'S',0,0), // regex_rewrite
+    f(27869,25,33,b'm',431,4,255,b'R',27834,35), // retry_policy_typed_config
+    f(27894,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
+    f(27918,23,35,b'm',380,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17469,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
+    f(27941,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
+    f(27965,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27988,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
+    f(28114,17,40,b'm',153,4,255,b'I',28019,95), // early_data_policy
+    f(28131,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
+    f(28220,13,42,b'm',435,4,255,b'I',28150,70), // flush_timeout
+    f(28233,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26362,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3675,6,1,b'm',217,4,0,b'S',0,0), // header
-    f(28195,6,2,b'm',214,4,0,b'S',0,0), // cookie
-    f(28201,21,3,b'm',213,4,0,b'S',0,0), // connection_properties
-    f(28222,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28230,15,5,b'm',218,4,0,b'S',0,0), // query_parameter
-    f(25113,12,6,b'm',216,4,0,b'S',0,0), // filter_state
+    f(28289,6,2,b'm',214,4,0,b'S',0,0), // cookie
+    f(28295,21,3,b'm',213,4,0,b'S',0,0), // connection_properties
+    f(28316,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28324,15,5,b'm',218,4,0,b'S',0,0), // query_parameter
+    f(25207,12,6,b'm',216,4,0,b'S',0,0), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25073,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25167,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28456,3,2,b'm',435,4,255,b'I',28361,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28361,95), // path
-    f(28459,10,4,b'm',215,2,255,b'I',28361,95), // attributes
+    f(28550,3,2,b'm',435,4,255,b'I',28455,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28455,95), // path
+    f(28553,10,4,b'm',215,2,255,b'I',28455,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6853,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26255,13,2,b'm',380,4,255,b'S',0,0), // regex_rewrite
+    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26349,13,2,b'm',380,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17375,19,1,b'm',435,4,255,b'S',0,0), // max_stream_duration
-    f(28757,23,2,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28780,26,3,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17469,19,1,b'm',435,4,255,b'S',0,0), // max_stream_duration
+    f(28851,23,2,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28874,26,3,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28859,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(28875,13,4,b'm',432,4,255,b'I',26565,35), // trace_sampled
-    f(27014,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28888,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28921,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
-    f(27118,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28953,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(28969,13,4,b'm',432,4,255,b'I',26659,35), // trace_sampled
+    f(27108,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28982,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(29015,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
+    f(27212,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28993,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(29005,7,2,b'm',432,4,255,b'S',0,0), // enabled
-    f(29012,14,3,b'm',222,4,255,b'S',0,0), // connect_config
+    f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(29099,7,2,b'm',432,4,255,b'S',0,0), // enabled
+    f(29106,14,3,b'm',222,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(29087,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
-    f(29108,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29181,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
+    f(29202,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29158,13,2,b'm',232,2,255,b'S',0,0), // virtual_hosts
-    f(29171,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26468,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26491,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26446,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(29192,17,7,b'm',432,4,255,b'S',0,0), // validate_clusters
-    f(26517,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29305,4,9,b'm',65535,4,255,b'R',29209,96), // vhds
-    f(29309,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29344,35,11,b'm',445,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29379,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
-    f(27717,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(29404,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29432,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26542,23,16,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
-    f(9700,8,17,b'm',124,4,255,b'I',29471,38), // metadata
-    f(29509,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26912,16,19,b'm',153,2,255,b'R',26810,102), // route_specifiers
+    f(29252,13,2,b'm',232,2,255,b'S',0,0), // virtual_hosts
+    f(29265,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26562,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26585,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26540,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(29286,17,7,b'm',432,4,255,b'S',0,0), // validate_clusters
+    f(26611,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29399,4,9,b'm',65535,4,255,b'R',29303,96), // vhds
+    f(29403,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29438,35,11,b'm',445,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29473,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
+    f(27811,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(29498,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29526,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26636,23,16,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
+    f(9700,8,17,b'm',124,4,255,b'I',29565,38), // metadata
+    f(29603,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(27006,16,19,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29618,6,1,b'm',209,2,255,b'S',0,0), // routes
+    f(29712,6,1,b'm',209,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29656,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29750,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29662,14,4,b'm',432,4,255,b'S',0,0), // case_sensitive
-    f(29676,7,6,b'm',205,2,255,b'S',0,0), // headers
-    f(29683,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
-    f(29699,4,8,b'm',228,4,255,b'S',0,0), // grpc
-    f(28859,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(29703,10,10,b'm',381,4,0,b'S',0,0), // safe_regex
-    f(29713,11,11,b'm',229,4,255,b'S',0,0), // tls_context
-    f(29724,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
-    f(29739,16,13,b'm',376,2,255,b'S',0,0), // dynamic_metadata
-    f(29755,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29776,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
-    f(25113,12,16,b'm',372,2,255,b'S',0,0), // filter_state
-    f(29793,7,17,b'm',201,2,255,b'S',0,0), // cookies
+    f(29756,14,4,b'm',432,4,255,b'S',0,0), // case_sensitive
+    f(29770,7,6,b'm',205,2,255,b'S',0,0), // headers
+    f(29777,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
+    f(29793,4,8,b'm',228,4,255,b'S',0,0), // grpc
+    f(28953,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(29797,10,10,b'm',381,4,0,b'S',0,0), // safe_regex
+    f(29807,11,11,b'm',229,4,255,b'S',0,0), // tls_context
+    f(29818,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
+    f(29833,16,13,b'm',376,2,255,b'S',0,0), // dynamic_metadata
+    f(29849,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29870,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
+    f(25207,12,16,b'm',372,2,255,b'S',0,0), // filter_state
+    f(29887,7,17,b'm',201,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29956,9,1,b'm',432,4,255,b'S',0,0), // presented
-    f(29965,9,2,b'm',432,4,255,b'S',0,0), // validated
+    f(30050,9,1,b'm',432,4,255,b'S',0,0), // presented
+    f(30059,9,2,b'm',432,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30003,15,1,b'm',399,4,255,b'I',6853,36), // client_sampling
-    f(30018,15,2,b'm',399,4,255,b'I',6853,36), // random_sampling
-    f(30033,16,3,b'm',399,4,255,b'I',6853,36), // overall_sampling
-    f(30049,11,4,b'm',393,2,255,b'I',6853,36), // custom_tags
-    f(25652,9,5,b's',65535,0,255,b'I',6853,36), // operation
-    f(30060,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
+    f(30097,15,1,b'm',399,4,255,b'I',6853,36), // client_sampling
+    f(30112,15,2,b'm',399,4,255,b'I',6853,36), // random_sampling
+    f(30127,16,3,b'm',399,4,255,b'I',6853,36), // overall_sampling
+    f(30143,11,4,b'm',393,2,255,b'I',6853,36), // custom_tags
+    f(25746,9,5,b's',65535,0,255,b'I',6853,36), // operation
+    f(30154,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29676,7,4,b'm',205,2,255,b'S',0,0), // headers
+    f(29770,7,4,b'm',205,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30147,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29618,6,3,b'm',209,2,255,b'S',0,0), // routes
-    f(30154,11,4,b'e',34,0,255,b'S',0,0), // require_tls
-    f(30165,16,5,b'm',231,2,255,b'S',0,0), // virtual_clusters
-    f(27327,11,6,b'm',65535,2,255,b'R',27258,69), // rate_limits
-    f(26446,22,7,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(27503,4,8,b'm',65535,4,255,b'R',27414,89), // cors
-    f(26468,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26491,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26517,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30181,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26542,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
-    f(15139,12,16,b'm',65535,4,255,b'R',27155,103), // retry_policy
-    f(27667,12,17,b'm',65535,4,255,b'R',27593,74), // hedge_policy
-    f(26600,30,18,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(30210,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27775,25,20,b'm',431,4,255,b'R',27740,35), // retry_policy_typed_config
+    f(30241,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29712,6,3,b'm',209,2,255,b'S',0,0), // routes
+    f(30248,11,4,b'e',34,0,255,b'S',0,0), // require_tls
+    f(30259,16,5,b'm',231,2,255,b'S',0,0), // virtual_clusters
+    f(27421,11,6,b'm',65535,2,255,b'R',27352,69), // rate_limits
+    f(26540,22,7,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(27597,4,8,b'm',65535,4,255,b'R',27508,89), // cors
+    f(26562,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26585,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26611,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30275,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26636,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
+    f(15233,12,16,b'm',65535,4,255,b'R',27249,103), // retry_policy
+    f(27761,12,17,b'm',65535,4,255,b'R',27687,74), // hedge_policy
+    f(26694,30,18,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(30304,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27869,25,20,b'm',431,4,255,b'R',27834,35), // retry_policy_typed_config
     f(3765,7,21,b'm',453,4,255,b'S',0,0), // matcher
-    f(27717,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(30305,31,23,b'b',65535,0,255,b'I',30243,62), // include_is_timeout_retry_header
-    f(9700,8,24,b'm',124,4,255,b'I',30336,39), // metadata
-    f(26785,25,25,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
-    f(26912,16,26,b'm',153,2,255,b'R',26810,102), // route_specifiers
+    f(27811,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(30399,31,23,b'b',65535,0,255,b'I',30337,62), // include_is_timeout_retry_header
+    f(9700,8,24,b'm',124,4,255,b'I',30430,39), // metadata
+    f(26879,25,25,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(27006,16,26,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7247,8,1,b'm',235,2,255,b'S',0,0), // clusters
-    f(30471,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30532,12,3,b'm',445,4,255,b'I',30489,43), // total_weight
-    f(28636,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30544,15,5,b'm',432,4,0,b'S',0,0), // use_hash_policy
+    f(30565,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30626,12,3,b'm',445,4,255,b'I',30583,43), // total_weight
+    f(28730,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30638,15,5,b'm',432,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',445,4,255,b'S',0,0), // weight
-    f(27104,14,3,b'm',124,4,255,b'I',27045,59), // metadata_match
-    f(26446,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(26468,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26491,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26517,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26542,23,10,b'm',236,1,255,b'S',0,0), // typed_per_filter_config
-    f(27118,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(27014,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27198,14,3,b'm',124,4,255,b'I',27139,59), // metadata_match
+    f(26540,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26562,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26585,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26611,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26636,23,10,b'm',236,1,255,b'S',0,0), // typed_per_filter_config
+    f(27212,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27108,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30815,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30909,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6776,11,3,b'm',442,4,0,b'S',0,0), // json_format
-    f(30821,17,4,b'm',442,4,0,b'S',0,0), // typed_json_format
+    f(30915,17,4,b'm',442,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30901,10,1,b's',65535,0,255,b'S',0,0), // expression
-    f(25007,10,2,b'm',101,4,255,b'I',24966,41), // cel_config
+    f(30995,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(25101,10,2,b'm',101,4,255,b'I',25060,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
@@ -3956,294 +3956,294 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(10842,10,6,b'm',435,4,255,b'S',0,0), // dns_jitter
     f(5727,25,7,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9374,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
-    f(31120,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31152,20,10,b'm',435,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(31214,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31246,20,10,b'm',435,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
     f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31295,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19692,13,2,b'm',149,4,1,b'S',0,0), // format_string
-    f(31352,9,3,b'b',65535,0,255,b'I',31305,47), // read_only
-    f(31443,20,4,b'e',37,0,255,b'I',31361,82), // shared_with_upstream
-    f(31463,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31476,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31389,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19786,13,2,b'm',149,4,1,b'S',0,0), // format_string
+    f(31446,9,3,b'b',65535,0,255,b'I',31399,47), // read_only
+    f(31537,20,4,b'e',37,0,255,b'I',31455,82), // shared_with_upstream
+    f(31557,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31570,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31550,9,1,b'm',248,4,255,b'S',0,0), // mutations
-    f(29309,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31644,9,1,b'm',248,4,255,b'S',0,0), // mutations
+    f(29403,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31550,9,1,b'm',248,4,255,b'S',0,0), // mutations
+    f(31644,9,1,b'm',248,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31688,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
-    f(31705,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
-    f(31757,25,3,b'm',65535,2,255,b'R',31723,34), // query_parameter_mutations
-    f(31817,27,4,b'm',93,2,255,b'R',31782,35), // response_trailers_mutations
-    f(31844,26,5,b'm',93,2,255,b'R',31782,35), // request_trailers_mutations
+    f(31782,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
+    f(31799,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
+    f(31851,25,3,b'm',65535,2,255,b'R',31817,34), // query_parameter_mutations
+    f(31911,27,4,b'm',93,2,255,b'R',31876,35), // response_trailers_mutations
+    f(31938,26,5,b'm',93,2,255,b'R',31876,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31972,13,1,b'm',432,4,255,b'I',31916,56), // dynamic_stats
-    f(31985,16,2,b'b',65535,0,255,b'I',26565,35), // start_child_span
-    f(32001,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(32013,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32035,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32055,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32108,40,7,b'b',65535,0,255,b'I',32082,26), // suppress_grpc_request_failure_code_stats
-    f(32194,21,8,b'm',271,2,255,b'R',32148,46), // upstream_http_filters
-    f(32276,20,9,b'm',250,4,255,b'I',32215,61), // upstream_log_options
-    f(32296,33,10,b'm',432,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(32066,13,1,b'm',432,4,255,b'I',32010,56), // dynamic_stats
+    f(32079,16,2,b'b',65535,0,255,b'I',26659,35), // start_child_span
+    f(32095,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32107,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32129,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32149,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32202,40,7,b'b',65535,0,255,b'I',32176,26), // suppress_grpc_request_failure_code_stats
+    f(32288,21,8,b'm',271,2,255,b'R',32242,46), // upstream_http_filters
+    f(32370,20,9,b'm',250,4,255,b'I',32309,61), // upstream_log_options
+    f(32390,33,10,b'm',432,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32400,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
-    f(32437,27,2,b'm',435,4,255,b'I',6853,36), // upstream_log_flush_interval
+    f(32494,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
+    f(32531,27,2,b'm',435,4,255,b'I',6853,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32520,18,1,b'm',245,2,255,b'S',0,0), // on_request_headers
-    f(32580,17,2,b'b',65535,0,255,b'R',32538,42), // clear_route_cache
+    f(32614,18,1,b'm',245,2,255,b'S',0,0), // on_request_headers
+    f(32674,17,2,b'b',65535,0,255,b'R',32632,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
     f(9700,8,3,b'm',253,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32721,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32815,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',442,4,255,b'S',0,0), // value
-    f(32775,11,4,b'm',431,4,255,b'R',32736,39), // typed_value
+    f(32869,11,4,b'm',431,4,255,b'R',32830,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32918,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
-    f(32930,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33012,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
+    f(33024,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(33144,9,1,b'b',65535,0,255,b'I',33067,77), // bind_port
-    f(33153,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(33238,9,1,b'b',65535,0,255,b'I',33161,77), // bind_port
+    f(33247,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23064,5,1,b'm',260,2,255,b'S',0,0), // rules
-    f(33222,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18252,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
-    f(33259,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22180,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33278,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
+    f(23158,5,1,b'm',260,2,255,b'S',0,0), // rules
+    f(33316,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18346,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(33353,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22274,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33372,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32649,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12854,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33368,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
+    f(33462,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18338,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33459,14,2,b'm',259,4,255,b'S',0,0), // on_tlv_present
+    f(18432,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(33553,14,2,b'm',259,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33536,25,1,b'm',432,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(33616,24,2,b'm',445,4,255,b'I',33561,55), // initial_read_buffer_size
-    f(33640,25,3,b'm',432,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(33665,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33712,21,5,b'm',445,4,255,b'S',0,0), // max_client_hello_size
+    f(33630,25,1,b'm',432,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(33710,24,2,b'm',445,4,255,b'I',33655,55), // initial_read_buffer_size
+    f(33734,25,3,b'm',432,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(33759,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33806,21,5,b'm',445,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8690,15,2,b'm',446,4,255,b'S',0,0), // max_connections
-    f(33801,5,3,b'm',435,4,255,b'S',0,0), // delay
-    f(32930,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(33895,5,3,b'm',435,4,255,b'S',0,0), // delay
+    f(33024,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33864,8,1,b'm',105,4,255,b'S',0,0), // response
+    f(33958,8,1,b'm',105,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33998,10,1,b'e',40,0,255,b'S',0,0), // codec_type
-    f(22180,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34008,3,3,b'm',273,4,0,b'S',0,0), // rds
+    f(34092,10,1,b'e',40,0,255,b'S',0,0), // codec_type
+    f(22274,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(34102,3,3,b'm',273,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',223,4,0,b'S',0,0), // route_config
-    f(34011,12,5,b'm',271,2,255,b'S',0,0), // http_filters
-    f(34023,14,6,b'm',432,4,255,b'S',0,0), // add_user_agent
-    f(4878,7,7,b'm',65535,4,255,b'R',34037,28), // tracing
+    f(34105,12,5,b'm',271,2,255,b'S',0,0), // http_filters
+    f(34117,14,6,b'm',432,4,255,b'S',0,0), // add_user_agent
+    f(4878,7,7,b'm',65535,4,255,b'R',34131,28), // tracing
     f(9315,21,8,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,9,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34065,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34076,13,12,b'm',435,4,255,b'S',0,0), // drain_timeout
+    f(34159,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34170,13,12,b'm',435,4,255,b'S',0,0), // drain_timeout
     f(4333,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34089,18,14,b'm',432,4,255,b'S',0,0), // use_remote_address
-    f(34107,19,15,b'm',432,4,255,b'S',0,0), // generate_request_id
-    f(34126,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34153,31,17,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34184,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34202,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34293,49,20,b'b',65535,0,255,b'I',34222,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34342,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34357,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27554,15,23,b'm',270,2,255,b'S',0,0), // upgrade_configs
-    f(34360,19,24,b'm',435,4,255,b'S',0,0), // stream_idle_timeout
-    f(34379,23,25,b'm',268,4,255,b'S',0,0), // internal_address_config
-    f(34402,21,26,b'm',435,4,255,b'S',0,0), // delayed_close_timeout
-    f(13850,15,28,b'm',435,4,255,b'S',0,0), // request_timeout
-    f(34423,22,29,b'm',445,4,255,b'S',0,0), // max_request_headers_kb
-    f(34445,14,30,b'm',432,4,255,b'S',0,0), // normalize_path
-    f(34497,13,31,b'm',65535,4,0,b'R',34459,38), // scoped_routes
-    f(34510,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34538,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34551,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(34183,18,14,b'm',432,4,255,b'S',0,0), // use_remote_address
+    f(34201,19,15,b'm',432,4,255,b'S',0,0), // generate_request_id
+    f(34220,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34247,31,17,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34278,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34296,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34387,49,20,b'b',65535,0,255,b'I',34316,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34436,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34451,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27648,15,23,b'm',270,2,255,b'S',0,0), // upgrade_configs
+    f(34454,19,24,b'm',435,4,255,b'S',0,0), // stream_idle_timeout
+    f(34473,23,25,b'm',268,4,255,b'S',0,0), // internal_address_config
+    f(34496,21,26,b'm',435,4,255,b'S',0,0), // delayed_close_timeout
+    f(13944,15,28,b'm',435,4,255,b'S',0,0), // request_timeout
+    f(34517,22,29,b'm',445,4,255,b'S',0,0), // max_request_headers_kb
+    f(34539,14,30,b'm',432,4,255,b'S',0,0), // normalize_path
+    f(34591,13,31,b'm',65535,4,0,b'R',34553,38), // scoped_routes
+    f(34604,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34632,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34645,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
     f(9755,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(34579,20,36,b'm',274,4,255,b'S',0,0), // request_id_extension
-    f(34599,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34632,18,38,b'm',272,4,255,b'S',0,0), // local_reply_config
-    f(34650,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34674,36,40,b'm',432,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34710,23,41,b'm',435,4,255,b'S',0,0), // request_headers_timeout
-    f(34733,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34788,26,43,b'm',65535,4,255,b'R',34752,36), // path_normalization_options
-    f(34837,22,44,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
-    f(34859,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34891,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34923,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34946,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
-    f(34974,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34993,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
-    f(35023,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35046,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35078,35,53,b'm',432,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35113,25,54,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(35138,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35169,18,56,b'm',267,4,255,b'S',0,0), // access_log_options
-    f(35187,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35258,34,58,b'b',65535,0,255,b'I',35208,50), // http1_safe_max_connection_duration
-    f(35292,20,59,b'm',435,4,255,b'S',0,0), // stream_flush_timeout
-    f(35312,27,60,b'm',453,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35339,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35359,20,62,b'm',406,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34673,20,36,b'm',274,4,255,b'S',0,0), // request_id_extension
+    f(34693,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34726,18,38,b'm',272,4,255,b'S',0,0), // local_reply_config
+    f(34744,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34768,36,40,b'm',432,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34804,23,41,b'm',435,4,255,b'S',0,0), // request_headers_timeout
+    f(34827,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34882,26,43,b'm',65535,4,255,b'R',34846,36), // path_normalization_options
+    f(34931,22,44,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
+    f(34953,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34985,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(35017,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(35040,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
+    f(35068,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(35087,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
+    f(35117,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35140,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35172,35,53,b'm',432,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35207,25,54,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(35232,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35263,18,56,b'm',267,4,255,b'S',0,0), // access_log_options
+    f(35281,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35352,34,58,b'b',65535,0,255,b'I',35302,50), // http1_safe_max_connection_duration
+    f(35386,20,59,b'm',435,4,255,b'S',0,0), // stream_flush_timeout
+    f(35406,27,60,b'm',453,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35433,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35453,20,62,b'm',406,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34126,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34153,31,2,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34220,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(34247,31,2,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35113,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(35138,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35585,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(35207,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(35232,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(35679,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35732,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35744,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(35826,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35838,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35864,7,1,b'm',432,4,255,b'S',0,0), // subject
-    f(35871,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35958,7,1,b'm',432,4,255,b'S',0,0), // subject
+    f(35965,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35875,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30815,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(35880,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35969,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30909,6,7,b'e',42,0,255,b'S',0,0), // format
+    f(35974,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28993,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3438,7,2,b'm',271,2,255,b'R',35981,61), // filters
-    f(29005,7,3,b'm',432,4,255,b'S',0,0), // enabled
+    f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3438,7,2,b'm',271,2,255,b'R',36075,61), // filters
+    f(29099,7,3,b'm',432,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
-    f(21092,16,5,b'm',65535,4,0,b'R',21049,43), // config_discovery
-    f(25551,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(14944,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
+    f(25645,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15038,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36188,7,1,b'm',275,2,255,b'S',0,0), // mappers
-    f(25722,11,2,b'm',149,4,255,b'S',0,0), // body_format
+    f(36282,7,1,b'm',275,2,255,b'S',0,0), // mappers
+    f(25816,11,2,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36258,13,1,b'm',103,4,255,b'S',0,0), // config_source
-    f(36271,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36352,13,1,b'm',103,4,255,b'S',0,0), // config_source
+    f(36365,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',431,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36440,11,2,b'm',445,4,255,b'S',0,0), // status_code
-    f(25718,4,3,b'm',105,4,255,b'S',0,0), // body
-    f(36451,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
-    f(36471,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(36534,11,2,b'm',445,4,255,b'S',0,0), // status_code
+    f(25812,4,3,b'm',105,4,255,b'S',0,0), // body
+    f(36545,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
+    f(36565,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32918,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
-    f(32930,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
-    f(36551,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33012,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
+    f(33024,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(36645,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23064,5,1,b'm',197,4,255,b'S',0,0), // rules
-    f(36605,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
-    f(22180,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36617,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(36633,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(23158,5,1,b'm',197,4,255,b'S',0,0), // rules
+    f(36699,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
+    f(22274,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36711,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(36727,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
     f(3765,7,6,b'm',453,4,255,b'S',0,0), // matcher
-    f(36657,14,7,b'm',453,4,255,b'S',0,0), // shadow_matcher
-    f(36671,10,8,b'm',435,4,255,b'S',0,0), // delay_deny
+    f(36751,14,7,b'm',453,4,255,b'S',0,0), // shadow_matcher
+    f(36765,10,8,b'm',435,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36740,17,1,b'm',245,2,255,b'S',0,0), // on_new_connection
-    f(36757,27,2,b'm',245,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36784,18,3,b'm',245,2,255,b'S',0,0), // on_downstream_data
+    f(36834,17,1,b'm',245,2,255,b'S',0,0), // on_new_connection
+    f(36851,27,2,b'm',245,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36878,18,3,b'm',245,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36914,23,3,b'm',435,4,255,b'I',20780,34), // downstream_idle_timeout
-    f(36937,21,4,b'm',435,4,255,b'I',20780,34), // upstream_idle_timeout
+    f(37008,23,3,b'm',435,4,255,b'I',20874,34), // downstream_idle_timeout
+    f(37031,21,4,b'm',435,4,255,b'I',20874,34), // upstream_idle_timeout
     f(4333,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36958,20,7,b'm',445,4,255,b'S',0,0), // max_connect_attempts
-    f(17323,12,8,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(27104,14,9,b'm',124,4,255,b'I',27045,59), // metadata_match
-    f(27028,17,10,b'm',283,4,0,b'S',0,0), // weighted_clusters
-    f(27403,11,11,b'm',400,2,255,b'I',36978,78), // hash_policy
-    f(37056,16,12,b'm',282,4,255,b'S',0,0), // tunneling_config
-    f(37072,34,13,b'm',435,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37205,9,14,b'm',65535,4,255,b'R',37106,99), // on_demand
-    f(35113,25,15,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(37214,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35169,18,17,b'm',281,4,255,b'S',0,0), // access_log_options
-    f(37243,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
-    f(37345,19,19,b'm',151,2,255,b'R',37258,87), // proxy_protocol_tlvs
-    f(37364,52,20,b'm',406,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37416,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(37437,20,22,b'm',445,4,255,b'S',0,0), // max_early_data_bytes
-    f(37501,31,23,b'e',65535,0,255,b'R',37457,44), // proxy_protocol_tlv_merge_policy
-    f(37532,17,24,b'm',432,4,255,b'S',0,0), // check_drain_close
+    f(37052,20,7,b'm',445,4,255,b'S',0,0), // max_connect_attempts
+    f(17417,12,8,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(27198,14,9,b'm',124,4,255,b'I',27139,59), // metadata_match
+    f(27122,17,10,b'm',283,4,0,b'S',0,0), // weighted_clusters
+    f(27497,11,11,b'm',400,2,255,b'I',37072,78), // hash_policy
+    f(37150,16,12,b'm',282,4,255,b'S',0,0), // tunneling_config
+    f(37166,34,13,b'm',435,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37299,9,14,b'm',65535,4,255,b'R',37200,99), // on_demand
+    f(35207,25,15,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(37308,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35263,18,17,b'm',281,4,255,b'S',0,0), // access_log_options
+    f(37337,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
+    f(37439,19,19,b'm',151,2,255,b'R',37352,87), // proxy_protocol_tlvs
+    f(37458,52,20,b'm',406,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37510,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(37531,20,22,b'm',445,4,255,b'S',0,0), // max_early_data_bytes
+    f(37595,31,23,b'e',65535,0,255,b'R',37551,44), // proxy_protocol_tlv_merge_policy
+    f(37626,17,24,b'm',432,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35113,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(37214,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37623,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35207,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
+    f(37308,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37717,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37718,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36471,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
-    f(37726,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37752,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37761,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34579,20,7,b'm',274,4,255,b'S',0,0), // request_id_extension
-    f(37788,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37805,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19465,10,10,b'm',153,2,255,b'R',37828,76), // formatters
+    f(37812,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36565,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(37820,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37846,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37855,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34673,20,7,b'm',274,4,255,b'S',0,0), // request_id_extension
+    f(37882,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37899,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19559,10,10,b'm',153,2,255,b'R',37922,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7247,8,1,b'm',284,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(27104,14,3,b'm',124,4,255,b'I',27045,59), // metadata_match
+    f(27198,14,3,b'm',124,4,255,b'I',27139,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    f(22180,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17323,12,3,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(38161,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38180,13,5,b'm',287,2,255,b'I',36978,78), // hash_policies
-    f(38193,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
-    f(38215,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(17417,12,3,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(38255,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(38274,13,5,b'm',287,2,255,b'I',37072,78), // hash_policies
+    f(38287,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
+    f(38309,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4333,10,8,b'm',33,2,255,b'S',0,0), // access_log
     f(3765,7,9,b'm',453,4,0,b'S',0,0), // matcher
-    f(38244,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38330,15,11,b'm',65535,2,255,b'R',38260,70), // session_filters
-    f(37056,16,12,b'm',65535,4,255,b'R',38345,102), // tunneling_config
-    f(35169,18,13,b'm',65535,4,255,b'R',38447,73), // access_log_options
+    f(38338,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(38424,15,11,b'm',65535,2,255,b'R',38354,70), // session_filters
+    f(37150,16,12,b'm',65535,4,255,b'R',38439,102), // tunneling_config
+    f(35263,18,13,b'm',65535,4,255,b'R',38541,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(25073,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
+    f(25167,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
     f(12854,3,2,b's',65535,4,0,b'I',6853,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31550,9,1,b'm',93,2,255,b'S',0,0), // mutations
+    f(31644,9,1,b'm',93,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38853,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38894,18,3,b'm',403,4,255,b'S',0,0), // reject_with_status
+    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38947,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38988,18,3,b'm',403,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34202,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38972,17,2,b'm',293,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34342,15,3,b'm',432,4,255,b'S',0,0), // skip_xff_append
+    f(34296,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(39066,17,2,b'm',293,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34436,15,3,b'm',432,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(39055,5,1,b'm',102,2,255,b'S',0,0), // cidrs
+    f(39149,5,1,b'm',102,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(39141,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(39235,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
@@ -4255,11 +4255,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(11916,15,1,b'm',406,4,255,b'S',0,0), // routing_enabled
     f(11931,16,2,b'm',446,4,255,b'S',0,0), // min_cluster_size
     f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39631,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39660,16,5,b'm',301,4,255,b'S',0,0), // force_local_zone
-    f(39676,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(39725,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(39754,16,5,b'm',301,4,255,b'S',0,0), // force_local_zone
+    f(39770,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39790,8,1,b'm',445,4,255,b'S',0,0), // min_size
+    f(39884,8,1,b'm',445,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
     f(12686,17,1,b'm',435,4,255,b'S',0,0), // slow_start_window
     f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
@@ -4268,14 +4268,14 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12139,12,1,b'm',445,4,255,b'S',0,0), // choice_count
     f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
     f(12170,17,3,b'm',302,4,255,b'S',0,0), // slow_start_config
-    f(39934,18,4,b'm',298,4,255,b'S',0,0), // locality_lb_config
-    f(39952,16,5,b'm',432,4,255,b'S',0,0), // enable_full_scan
-    f(39968,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(40028,18,4,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(40046,16,5,b'm',432,4,255,b'S',0,0), // enable_full_scan
+    f(40062,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39934,18,1,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(40028,18,1,b'm',298,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12170,17,1,b'm',302,4,255,b'S',0,0), // slow_start_config
-    f(39934,18,2,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(40028,18,2,b'm',298,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4284,7 +4284,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40529,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(40623,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4294,387 +4294,387 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35744,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
-    f(22180,11,2,b's',65535,0,255,b'I',41093,84), // stat_prefix
+    f(35838,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(22274,11,2,b's',65535,0,255,b'I',41187,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(14757,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
-    f(41246,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(41271,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41334,15,5,b'm',445,4,255,b'I',41297,37), // udp_max_queries
-    f(41349,21,6,b'm',446,4,255,b'S',0,0), // query_timeout_seconds
-    f(41370,11,7,b'm',445,4,255,b'S',0,0), // query_tries
-    f(41381,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41399,22,9,b'm',445,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41421,24,10,b'm',435,4,255,b'I',41297,37), // max_udp_channel_duration
-    f(41445,25,11,b'b',65535,0,255,b'I',41297,37), // reinit_channel_on_timeout
-    f(41536,14,12,b'm',445,4,255,b'I',41470,66), // qcache_max_ttl
+    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
+    f(41340,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(41365,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(41428,15,5,b'm',445,4,255,b'I',41391,37), // udp_max_queries
+    f(41443,21,6,b'm',446,4,255,b'S',0,0), // query_timeout_seconds
+    f(41464,11,7,b'm',445,4,255,b'S',0,0), // query_tries
+    f(41475,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(41493,22,9,b'm',445,4,255,b'S',0,0), // edns0_max_payload_size
+    f(41515,24,10,b'm',435,4,255,b'I',41391,37), // max_udp_channel_duration
+    f(41539,25,11,b'b',65535,0,255,b'I',41391,37), // reinit_channel_on_timeout
+    f(41630,14,12,b'm',445,4,255,b'I',41564,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18449,11,1,b'm',445,4,255,b'S',0,0), // num_retries
-    f(41662,20,2,b'm',445,4,255,b'I',41631,31), // num_resolver_threads
+    f(18543,11,1,b'm',445,4,255,b'S',0,0), // num_retries
+    f(41756,20,2,b'm',445,4,255,b'I',41725,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14748,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(41834,12,2,b'm',65535,4,255,b'R',41755,79), // dns_over_tls
-    f(41927,14,3,b'm',65535,4,255,b'R',41846,81), // dns_over_https
-    f(41993,13,4,b'b',65535,0,255,b'R',41941,52), // enable_dnssec
-    f(42006,10,5,b'm',445,4,255,b'I',41470,66), // cache_size
-    f(41662,20,6,b'm',445,4,255,b'I',41631,31), // num_resolver_threads
-    f(42016,17,7,b'm',432,4,255,b'S',0,0), // use_system_config
-    f(42033,13,8,b'm',435,4,255,b'S',0,0), // query_timeout
-    f(41370,11,9,b'm',445,4,255,b'S',0,0), // query_tries
+    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(41928,12,2,b'm',65535,4,255,b'R',41849,79), // dns_over_tls
+    f(42021,14,3,b'm',65535,4,255,b'R',41940,81), // dns_over_https
+    f(42087,13,4,b'b',65535,0,255,b'R',42035,52), // enable_dnssec
+    f(42100,10,5,b'm',445,4,255,b'I',41564,66), // cache_size
+    f(41756,20,6,b'm',445,4,255,b'I',41725,31), // num_resolver_threads
+    f(42110,17,7,b'm',432,4,255,b'S',0,0), // use_system_config
+    f(42127,13,8,b'm',435,4,255,b'S',0,0), // query_timeout
+    f(41464,11,9,b'm',445,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(42112,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(42206,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(42195,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(42289,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42277,11,1,b'm',344,4,255,b'S',0,0), // san_matcher
-    f(42288,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(42371,11,1,b'm',344,4,255,b'S',0,0), // san_matcher
+    f(42382,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42375,17,1,b'm',432,4,255,b'S',0,0), // pack_trace_reason
-    f(42451,33,2,b'm',432,4,255,b'I',42392,59), // use_request_id_for_trace_sampling
+    f(42469,17,1,b'm',432,4,255,b'S',0,0), // pack_trace_reason
+    f(42545,33,2,b'm',432,4,255,b'I',42486,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42554,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(42648,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42658,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(42752,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42755,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42797,27,2,b'm',65535,4,255,b'R',42774,23), // max_heap_size_bytes_runtime
+    f(42849,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42891,27,2,b'm',65535,4,255,b'R',42868,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14638,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14732,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(43046,15,1,b'm',453,4,255,b'S',0,0), // cluster_matcher
+    f(43140,15,1,b'm',453,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7811,6,1,b'm',131,4,255,b'S',0,0), // config
     f(9650,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
-    f(43228,25,3,b'b',65535,0,255,b'I',43144,84), // allow_unspecified_address
-    f(43317,15,4,b'b',65535,0,255,b'I',43253,64), // tlv_as_pool_key
+    f(43322,25,3,b'b',65535,0,255,b'I',43238,84), // allow_unspecified_address
+    f(43411,15,4,b'b',65535,0,255,b'I',43347,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43460,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
-    f(43470,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43493,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43582,36,6,b'm',432,4,255,b'R',43516,66), // require_signed_certificate_timestamp
-    f(43618,3,7,b'm',105,4,255,b'S',0,0), // crl
-    f(43621,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43646,23,9,b'm',383,2,255,b'S',0,0), // match_subject_alt_names
-    f(43669,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
-    f(14691,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(43693,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
-    f(43774,32,13,b'm',65535,4,255,b'R',43716,58), // ca_certificate_provider_instance
-    f(43806,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43831,29,15,b'm',344,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43860,16,16,b'm',445,4,255,b'S',0,0), // max_verify_depth
-    f(43992,17,17,b'm',65535,4,255,b'R',43876,116), // system_root_certs
-    f(44009,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(43554,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
+    f(43564,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(43587,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(43676,36,6,b'm',432,4,255,b'R',43610,66), // require_signed_certificate_timestamp
+    f(43712,3,7,b'm',105,4,255,b'S',0,0), // crl
+    f(43715,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(43740,23,9,b'm',383,2,255,b'S',0,0), // match_subject_alt_names
+    f(43763,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(14785,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(43787,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
+    f(43868,32,13,b'm',65535,4,255,b'R',43810,58), // ca_certificate_provider_instance
+    f(43900,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(43925,29,15,b'm',344,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(43954,16,16,b'm',445,4,255,b'S',0,0), // max_verify_depth
+    f(44086,17,17,b'm',65535,4,255,b'R',43970,116), // system_root_certs
+    f(44103,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(44090,10,1,b'm',347,4,255,b'S',0,0), // tls_params
-    f(44100,16,2,b'm',345,2,255,b'S',0,0), // tls_certificates
-    f(44116,18,3,b'm',336,4,0,b'S',0,0), // validation_context
-    f(44134,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(44148,34,6,b'm',342,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(44182,36,7,b'm',342,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(44218,27,8,b'm',338,4,0,b'S',0,0), // combined_validation_context
-    f(44339,36,9,b'm',65535,4,255,b'R',44245,94), // tls_certificate_certificate_provider
-    f(44473,39,10,b'm',65535,4,0,b'R',44375,98), // validation_context_certificate_provider
-    f(44512,45,11,b'm',65535,4,255,b'R',44245,94), // tls_certificate_certificate_provider_instance
-    f(44557,48,12,b'm',65535,4,0,b'R',44375,98), // validation_context_certificate_provider_instance
-    f(44699,17,13,b'm',153,4,255,b'R',44605,94), // custom_handshaker
-    f(44716,33,14,b'm',65535,4,255,b'R',44245,94), // tls_certificate_provider_instance
-    f(44749,7,15,b'm',346,4,255,b'S',0,0), // key_log
-    f(44889,31,16,b'm',153,4,255,b'R',44756,133), // custom_tls_certificate_selector
+    f(44184,10,1,b'm',347,4,255,b'S',0,0), // tls_params
+    f(44194,16,2,b'm',345,2,255,b'S',0,0), // tls_certificates
+    f(44210,18,3,b'm',336,4,0,b'S',0,0), // validation_context
+    f(44228,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(44242,34,6,b'm',342,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(44276,36,7,b'm',342,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(44312,27,8,b'm',338,4,0,b'S',0,0), // combined_validation_context
+    f(44433,36,9,b'm',65535,4,255,b'R',44339,94), // tls_certificate_certificate_provider
+    f(44567,39,10,b'm',65535,4,0,b'R',44469,98), // validation_context_certificate_provider
+    f(44606,45,11,b'm',65535,4,255,b'R',44339,94), // tls_certificate_certificate_provider_instance
+    f(44651,48,12,b'm',65535,4,0,b'R',44469,98), // validation_context_certificate_provider_instance
+    f(44793,17,13,b'm',153,4,255,b'R',44699,94), // custom_handshaker
+    f(44810,33,14,b'm',65535,4,255,b'R',44339,94), // tls_certificate_provider_instance
+    f(44843,7,15,b'm',346,4,255,b'S',0,0), // key_log
+    f(44983,31,16,b'm',153,4,255,b'R',44850,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(45015,26,1,b'm',336,4,255,b'S',0,0), // default_validation_context
-    f(44182,36,2,b'm',342,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44473,39,3,b'm',65535,4,255,b'R',45041,76), // validation_context_certificate_provider
-    f(44557,48,4,b'm',65535,4,255,b'R',45041,76), // validation_context_certificate_provider_instance
+    f(45109,26,1,b'm',336,4,255,b'S',0,0), // default_validation_context
+    f(44276,36,2,b'm',342,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(44567,39,3,b'm',65535,4,255,b'R',45135,76), // validation_context_certificate_provider
+    f(44651,48,4,b'm',65535,4,255,b'R',45135,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(45179,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
-    f(45197,26,2,b'm',432,4,255,b'S',0,0), // require_client_certificate
-    f(45310,11,3,b'm',432,4,255,b'R',45223,87), // require_sni
-    f(45321,19,4,b'm',348,4,0,b'S',0,0), // session_ticket_keys
-    f(45340,37,5,b'm',342,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(45377,15,6,b'm',435,4,255,b'S',0,0), // session_timeout
-    f(45392,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(45428,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45446,31,9,b'm',432,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45477,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45512,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(45273,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
+    f(45291,26,2,b'm',432,4,255,b'S',0,0), // require_client_certificate
+    f(45404,11,3,b'm',432,4,255,b'R',45317,87), // require_sni
+    f(45415,19,4,b'm',348,4,0,b'S',0,0), // session_ticket_keys
+    f(45434,37,5,b'm',342,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(45471,15,6,b'm',435,4,255,b'S',0,0), // session_timeout
+    f(45486,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(45522,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(45540,31,9,b'm',432,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(45571,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(45606,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45600,13,1,b'm',341,2,255,b'S',0,0), // trust_domains
-    f(45613,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
+    f(45694,13,1,b'm',341,2,255,b'S',0,0), // trust_domains
+    f(45707,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45705,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
-    f(45782,21,3,b's',65535,0,255,b'R',45717,65), // workload_trust_domain
+    f(45799,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
+    f(45876,21,3,b's',65535,0,255,b'R',45811,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45860,10,2,b'm',103,4,255,b'S',0,0), // sds_config
+    f(45954,10,2,b'm',103,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45918,15,2,b'm',345,4,0,b'S',0,0), // tls_certificate
-    f(45321,19,3,b'm',348,4,0,b'S',0,0), // session_ticket_keys
-    f(44116,18,4,b'm',336,4,0,b'S',0,0), // validation_context
-    f(45983,14,5,b'm',65535,4,0,b'R',45933,50), // generic_secret
+    f(46012,15,2,b'm',345,4,0,b'S',0,0), // tls_certificate
+    f(45415,19,3,b'm',348,4,0,b'S',0,0), // session_ticket_keys
+    f(44210,18,4,b'm',336,4,0,b'S',0,0), // validation_context
+    f(46077,14,5,b'm',65535,4,0,b'R',46027,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(46060,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(46154,8,1,b'e',51,0,255,b'S',0,0), // san_type
     f(3765,7,2,b'm',383,4,255,b'S',0,0), // matcher
-    f(46068,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(46162,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(46127,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
-    f(46144,11,2,b'm',105,12,255,b'S',0,0), // private_key
-    f(46155,8,3,b'm',105,12,255,b'S',0,0), // password
-    f(46163,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
-    f(46265,28,5,b'm',105,2,255,b'R',46174,91), // signed_certificate_timestamp
-    f(46363,20,6,b'm',65535,4,255,b'R',46293,70), // private_key_provider
-    f(14691,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(46560,6,8,b'm',105,12,255,b'R',46383,177), // pkcs12
-    f(44090,10,9,b'm',347,4,255,b'R',46566,118), // tls_params
+    f(46221,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
+    f(46238,11,2,b'm',105,12,255,b'S',0,0), // private_key
+    f(46249,8,3,b'm',105,12,255,b'S',0,0), // password
+    f(46257,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
+    f(46359,28,5,b'm',105,2,255,b'R',46268,91), // signed_certificate_timestamp
+    f(46457,20,6,b'm',65535,4,255,b'R',46387,70), // private_key_provider
+    f(14785,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(46654,6,8,b'm',105,12,255,b'R',46477,177), // pkcs12
+    f(44184,10,9,b'm',347,4,255,b'R',46660,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46735,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
-    f(46754,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
+    f(46829,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(46848,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46829,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46857,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46885,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46898,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(46909,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(47040,19,6,b'e',65535,2,255,b'R',46929,111), // compliance_policies
+    f(46923,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(46951,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(46979,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(46992,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(47003,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(47134,19,6,b'e',65535,2,255,b'R',47023,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(47121,4,1,b'm',105,10,255,b'S',0,0), // keys
+    f(47215,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(45179,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
-    f(47185,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(47273,19,3,b'b',65535,0,255,b'R',47188,85), // allow_renegotiation
-    f(47292,16,4,b'm',445,4,255,b'S',0,0), // max_session_keys
-    f(47398,21,5,b'm',432,4,255,b'I',47308,90), // enforce_rsa_key_usage
-    f(47419,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(47432,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(45273,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
+    f(47279,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(47367,19,3,b'b',65535,0,255,b'R',47282,85), // allow_renegotiation
+    f(47386,16,4,b'm',445,4,255,b'S',0,0), // max_session_keys
+    f(47492,21,5,b'm',432,4,255,b'I',47402,90), // enforce_rsa_key_usage
+    f(47513,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(47526,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9755,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
     f(10380,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47509,20,3,b'm',352,4,0,b'S',0,0), // explicit_http_config
-    f(47529,30,4,b'm',353,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47559,11,5,b'm',351,4,0,b'S',0,0), // auto_config
-    f(34011,12,6,b'm',271,2,255,b'R',47570,82), // http_filters
-    f(47652,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(47603,20,3,b'm',352,4,0,b'S',0,0), // explicit_http_config
+    f(47623,30,4,b'm',353,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(47653,11,5,b'm',351,4,0,b'S',0,0), // auto_config
+    f(34105,12,6,b'm',271,2,255,b'R',47664,82), // http_filters
+    f(47746,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
     f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27717,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
-    f(27403,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
-    f(15139,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(27811,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
+    f(27497,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
+    f(15233,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34837,22,3,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
-    f(47745,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34931,22,3,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
+    f(47839,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9315,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
-    f(34837,22,3,b'm',65535,4,0,b'R',34814,23), // http3_protocol_options
+    f(34931,22,3,b'm',65535,4,0,b'R',34908,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34837,22,3,b'm',65535,4,255,b'R',34814,23), // http3_protocol_options
+    f(34931,22,3,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
-    f(47977,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47985,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(48009,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(48035,25,5,b'm',355,1,255,b'S',0,0), // initial_resource_versions
-    f(48060,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48074,12,7,b'm',448,4,255,b'S',0,0), // error_detail
-    f(48086,27,8,b'm',366,2,255,b'S',0,0), // resource_locators_subscribe
-    f(48113,29,9,b'm',366,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(48071,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(48079,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(48103,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(48129,25,5,b'm',355,1,255,b'S',0,0), // initial_resource_versions
+    f(48154,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48168,12,7,b'm',448,4,255,b'S',0,0), // error_detail
+    f(48180,27,8,b'm',366,2,255,b'S',0,0), // resource_locators_subscribe
+    f(48207,29,9,b'm',366,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(48268,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(48287,9,2,b'm',363,2,255,b'S',0,0), // resources
-    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48296,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48301,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(48318,13,7,b'm',104,4,255,b'S',0,0), // control_plane
-    f(48331,22,8,b'm',368,2,255,b'S',0,0), // removed_resource_names
-    f(48353,15,9,b'm',365,2,255,b'S',0,0), // resource_errors
+    f(48362,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(48381,9,2,b'm',363,2,255,b'S',0,0), // resources
+    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48390,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48395,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(48412,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(48425,22,8,b'm',368,2,255,b'S',0,0), // removed_resource_names
+    f(48447,15,9,b'm',365,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
-    f(48411,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48060,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48074,12,6,b'm',448,4,255,b'S',0,0), // error_detail
-    f(48425,17,7,b'm',366,2,255,b'S',0,0), // resource_locators
+    f(48505,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48154,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(48168,12,6,b'm',448,4,255,b'S',0,0), // error_detail
+    f(48519,17,7,b'm',366,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(48287,9,2,b'm',431,2,255,b'S',0,0), // resources
-    f(48486,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47977,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48296,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48318,13,6,b'm',104,4,255,b'S',0,0), // control_plane
-    f(48353,15,7,b'm',365,2,255,b'S',0,0), // resource_errors
+    f(48381,9,2,b'm',431,2,255,b'S',0,0), // resources
+    f(48580,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(48390,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(48412,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(48447,15,7,b'm',365,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48546,10,1,b'm',361,4,0,b'S',0,0), // constraint
-    f(48556,14,2,b'm',360,4,0,b'S',0,0), // or_constraints
-    f(48570,15,3,b'm',360,4,0,b'S',0,0), // and_constraints
-    f(48585,15,4,b'm',359,4,0,b'S',0,0), // not_constraints
+    f(48640,10,1,b'm',361,4,0,b'S',0,0), // constraint
+    f(48650,14,2,b'm',360,4,0,b'S',0,0), // or_constraints
+    f(48664,15,3,b'm',360,4,0,b'S',0,0), // and_constraints
+    f(48679,15,4,b'm',359,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48669,11,1,b'm',359,2,255,b'S',0,0), // constraints
+    f(48763,11,1,b'm',359,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48751,6,3,b'm',362,4,0,b'S',0,0), // exists
+    f(48845,6,3,b'm',362,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48870,8,2,b'm',431,4,255,b'S',0,0), // resource
+    f(48964,8,2,b'm',431,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48878,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28456,3,6,b'm',435,4,255,b'S',0,0), // ttl
-    f(48885,13,7,b'm',364,4,255,b'S',0,0), // cache_control
-    f(48898,13,8,b'm',368,4,255,b'S',0,0), // resource_name
+    f(48972,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28550,3,6,b'm',435,4,255,b'S',0,0), // ttl
+    f(48979,13,7,b'm',364,4,255,b'S',0,0), // cache_control
+    f(48992,13,8,b'm',368,4,255,b'S',0,0), // resource_name
     f(9700,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48959,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(49053,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48898,13,1,b'm',368,4,255,b'S',0,0), // resource_name
-    f(48074,12,2,b'm',448,4,255,b'S',0,0), // error_detail
+    f(48992,13,1,b'm',368,4,255,b'S',0,0), // resource_name
+    f(48168,12,2,b'm',448,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18071,18,2,b'm',367,1,255,b'S',0,0), // dynamic_parameters
+    f(18165,18,2,b'm',367,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49157,29,2,b'm',359,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(49251,29,2,b'm',359,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49218,5,2,b'm',442,4,255,b'S',0,0), // layer
+    f(49312,5,2,b'm',442,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(49259,6,1,b'm',449,2,255,b'S',0,0), // ranges
-    f(25609,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(49353,6,1,b'm',449,2,255,b'S',0,0), // ranges
+    f(25703,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(49300,5,1,b'm',398,4,0,b'S',0,0), // range
-    f(49305,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(49394,5,1,b'm',398,4,0,b'S',0,0), // range
+    f(49399,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25597,12,2,b'm',383,4,0,b'S',0,0), // string_match
-    f(49350,13,3,b'm',370,4,0,b'S',0,0), // address_match
+    f(25691,12,2,b'm',383,4,0,b'S',0,0), // string_match
+    f(49444,13,3,b'm',370,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28636,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49445,6,1,b'm',384,4,0,b'S',0,0), // one_of
+    f(49539,6,1,b'm',384,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49490,8,1,b'm',383,2,255,b'S',0,0), // patterns
+    f(49584,8,1,b'm',383,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',377,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',384,4,255,b'S',0,0), // value
-    f(49535,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(49629,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12854,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49621,14,1,b'm',384,2,255,b'S',0,0), // value_matchers
+    f(49715,14,1,b'm',384,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',383,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49713,7,1,b'm',381,4,255,b'S',0,0), // pattern
-    f(49720,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(49807,7,1,b'm',381,4,255,b'S',0,0), // pattern
+    f(49814,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49830,10,1,b'm',382,4,0,b'I',49766,64), // google_re2
-    f(23865,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49924,10,1,b'm',382,4,0,b'I',49860,64), // google_re2
+    f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49884,16,1,b'm',445,4,255,b'I',6853,36), // max_program_size
+    f(49978,16,1,b'm',445,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(49305,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29656,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49935,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29703,10,5,b'm',381,4,0,b'S',0,0), // safe_regex
-    f(49941,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49952,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25125,6,8,b'm',452,4,0,b'R',49960,52), // custom
+    f(49399,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(50029,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29797,10,5,b'm',381,4,0,b'S',0,0), // safe_regex
+    f(50035,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(50046,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',452,4,0,b'R',50054,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(50046,10,1,b'm',385,4,0,b'S',0,0), // null_match
-    f(50056,12,2,b'm',371,4,0,b'S',0,0), // double_match
-    f(25597,12,3,b'm',383,4,0,b'S',0,0), // string_match
-    f(50068,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25824,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(50078,10,6,b'm',374,4,0,b'S',0,0), // list_match
-    f(22940,8,7,b'm',378,4,0,b'S',0,0), // or_match
+    f(50140,10,1,b'm',385,4,0,b'S',0,0), // null_match
+    f(50150,12,2,b'm',371,4,0,b'S',0,0), // double_match
+    f(25691,12,3,b'm',383,4,0,b'S',0,0), // string_match
+    f(50162,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25918,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(50172,10,6,b'm',374,4,0,b'S',0,0), // list_match
+    f(23034,8,7,b'm',378,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
     f(131,4,2,b'm',387,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12854,3,1,b's',65535,4,0,b'I',6853,36), // key
-    f(50212,5,2,b'u',65535,4,0,b'I',6853,36), // index
+    f(50306,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(50252,7,1,b'm',391,4,0,b'I',6853,36), // request
-    f(26307,5,2,b'm',392,4,0,b'I',6853,36), // route
+    f(50346,7,1,b'm',391,4,0,b'I',6853,36), // request
+    f(26401,5,2,b'm',392,4,0,b'I',6853,36), // route
     f(694,7,3,b'm',389,4,0,b'I',6853,36), // cluster
-    f(50259,4,4,b'm',390,4,0,b'I',6853,36), // host
+    f(50353,4,4,b'm',390,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50461,3,1,b's',65535,0,255,b'I',6853,36), // tag
-    f(50464,7,2,b'm',396,4,0,b'I',6853,36), // literal
-    f(50471,11,3,b'm',394,4,0,b'I',6853,36), // environment
-    f(50482,14,4,b'm',395,4,0,b'I',6853,36), // request_header
+    f(50555,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(50558,7,2,b'm',396,4,0,b'I',6853,36), // literal
+    f(50565,11,3,b'm',394,4,0,b'I',6853,36), // environment
+    f(50576,14,4,b'm',395,4,0,b'I',6853,36), // request_header
     f(9700,8,5,b'm',397,4,0,b'I',6853,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(18666,13,2,b's',65535,0,255,b'I',6853,36), // default_value
+    f(18760,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(18666,13,2,b's',65535,0,255,b'I',6853,36), // default_value
+    f(18760,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50656,4,1,b'm',388,4,255,b'I',6853,36), // kind
+    f(50750,4,1,b'm',388,4,255,b'I',6853,36), // kind
     f(12378,12,2,b'm',386,4,255,b'I',6853,36), // metadata_key
-    f(18666,13,3,b's',65535,0,255,b'I',6853,36), // default_value
+    f(18760,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50685,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50690,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(50779,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(50784,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50724,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50733,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(50818,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(50827,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25073,9,1,b'm',402,4,0,b'I',6853,36), // source_ip
-    f(25113,12,2,b'm',401,4,0,b'I',6853,36), // filter_state
+    f(25167,9,1,b'm',402,4,0,b'I',6853,36), // source_ip
+    f(25207,12,2,b'm',401,4,0,b'I',6853,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50861,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(50955,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50685,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50690,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(50779,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(50784,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50685,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50690,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(50779,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(50784,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50963,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50975,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50987,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(51057,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(51069,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(51081,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18384,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(51017,15,2,b'm',445,4,255,b'S',0,0), // tokens_per_fill
-    f(51032,13,3,b'm',435,4,255,b'S',0,0), // fill_interval
+    f(18478,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(51111,15,2,b'm',445,4,255,b'S',0,0), // tokens_per_fill
+    f(51126,13,3,b'm',435,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(51143,13,2,b'm',410,1,255,b'I',51081,62), // reference_map
-    f(51204,8,3,b'm',411,1,255,b'I',51156,48), // type_map
-    f(51212,4,4,b'm',413,4,255,b'S',0,0), // expr
-    f(51274,11,5,b'm',421,4,255,b'I',51216,58), // source_info
-    f(51344,12,6,b's',65535,0,255,b'I',51285,59), // expr_version
+    f(51237,13,2,b'm',410,1,255,b'I',51175,62), // reference_map
+    f(51298,8,3,b'm',411,1,255,b'I',51250,48), // type_map
+    f(51306,4,4,b'm',413,4,255,b'S',0,0), // expr
+    f(51368,11,5,b'm',421,4,255,b'I',51310,58), // source_info
+    f(51438,12,6,b's',65535,0,255,b'I',51379,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',420,4,255,b'S',0,0), // value
@@ -4682,64 +4682,64 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51492,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(51502,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51512,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51523,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51535,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51547,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51559,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51570,14,8,b'm',435,4,0,b'S',0,0), // duration_value
-    f(51584,15,9,b'm',444,4,0,b'S',0,0), // timestamp_value
+    f(51586,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(51596,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(51606,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(51617,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(51629,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(51641,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(51653,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(51664,14,8,b'm',435,4,0,b'S',0,0), // duration_value
+    f(51678,15,9,b'm',444,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
-    f(17968,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51628,10,3,b'm',412,4,0,b'S',0,0), // const_expr
-    f(51638,10,4,b'm',418,4,0,b'S',0,0), // ident_expr
-    f(51648,11,5,b'm',419,4,0,b'S',0,0), // select_expr
-    f(51659,9,6,b'm',414,4,0,b'S',0,0), // call_expr
-    f(51668,9,7,b'm',415,4,0,b'S',0,0), // list_expr
-    f(51677,11,8,b'm',416,4,0,b'S',0,0), // struct_expr
-    f(51753,18,9,b'm',65535,4,0,b'R',51688,65), // comprehension_expr
+    f(18062,2,2,b'l',65535,0,255,b'S',0,0), // id
+    f(51722,10,3,b'm',412,4,0,b'S',0,0), // const_expr
+    f(51732,10,4,b'm',418,4,0,b'S',0,0), // ident_expr
+    f(51742,11,5,b'm',419,4,0,b'S',0,0), // select_expr
+    f(51753,9,6,b'm',414,4,0,b'S',0,0), // call_expr
+    f(51762,9,7,b'm',415,4,0,b'S',0,0), // list_expr
+    f(51771,11,8,b'm',416,4,0,b'S',0,0), // struct_expr
+    f(51847,18,9,b'm',65535,4,0,b'R',51782,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51805,6,1,b'm',413,4,255,b'S',0,0), // target
-    f(51811,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51819,4,3,b'm',413,2,255,b'S',0,0), // args
+    f(51899,6,1,b'm',413,4,255,b'S',0,0), // target
+    f(51905,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(51913,4,3,b'm',413,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51863,8,1,b'm',413,2,255,b'S',0,0), // elements
-    f(51871,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(51957,8,1,b'm',413,2,255,b'S',0,0), // elements
+    f(51965,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(51929,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(51941,7,2,b'm',417,2,255,b'S',0,0), // entries
+    f(52023,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(52035,7,2,b'm',417,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    f(17968,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(51996,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(52005,7,3,b'm',413,4,0,b'S',0,0), // map_key
+    f(18062,2,1,b'l',65535,0,255,b'S',0,0), // id
+    f(52090,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(52099,7,3,b'm',413,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',413,4,255,b'S',0,0), // value
-    f(52012,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(52106,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(52097,7,1,b'm',413,4,255,b'S',0,0), // operand
-    f(40529,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(52104,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(52191,7,1,b'm',413,4,255,b'S',0,0), // operand
+    f(40623,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(52198,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(52147,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(52241,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
     f(2972,5,4,b'm',412,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(52193,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
-    f(52207,8,2,b's',65535,0,255,b'I',6853,36), // location
-    f(52215,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
-    f(52227,9,4,b'm',425,1,255,b'I',6853,36), // positions
-    f(52236,11,5,b'm',424,1,255,b'I',6853,36), // macro_calls
-    f(18027,10,6,b'm',422,2,255,b'I',6853,36), // extensions
+    f(52287,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(52301,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(52309,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(52321,9,4,b'm',425,1,255,b'I',6853,36), // positions
+    f(52330,11,5,b'm',424,1,255,b'I',6853,36), // macro_calls
+    f(18121,10,6,b'm',422,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
-    f(17968,2,1,b's',65535,0,255,b'I',6853,36), // id
-    f(52292,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(18062,2,1,b's',65535,0,255,b'I',6853,36), // id
+    f(52386,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
     f(2825,7,3,b'm',423,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(52364,5,1,b'l',65535,0,255,b'I',6853,36), // major
-    f(52369,5,2,b'l',65535,0,255,b'I',6853,36), // minor
+    f(52458,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(52463,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',413,4,255,b'S',0,0), // value
@@ -4747,32 +4747,32 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52504,3,1,b'm',436,4,0,b'I',6853,36), // dyn
-    f(52507,4,2,b'e',58,4,0,b'I',6853,36), // null
-    f(52511,9,3,b'e',56,4,0,b'I',6853,36), // primitive
-    f(52520,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
-    f(52527,10,5,b'e',57,4,0,b'I',6853,36), // well_known
-    f(52537,9,6,b'm',429,4,0,b'I',6853,36), // list_type
-    f(52546,8,7,b'm',430,4,0,b'I',6853,36), // map_type
-    f(51811,8,8,b'm',428,4,0,b'I',6853,36), // function
-    f(52554,12,9,b's',65535,4,0,b'I',6853,36), // message_type
-    f(52566,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(52598,3,1,b'm',436,4,0,b'I',6853,36), // dyn
+    f(52601,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(52605,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(52614,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(52621,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(52631,9,6,b'm',429,4,0,b'I',6853,36), // list_type
+    f(52640,8,7,b'm',430,4,0,b'I',6853,36), // map_type
+    f(51905,8,8,b'm',428,4,0,b'I',6853,36), // function
+    f(52648,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(52660,10,10,b's',65535,4,0,b'I',6853,36), // type_param
     f(2968,4,11,b'm',426,4,0,b'I',6853,36), // type
-    f(52576,5,12,b'm',436,4,0,b'I',6853,36), // error
-    f(52581,13,14,b'm',427,4,0,b'I',6853,36), // abstract_type
+    f(52670,5,12,b'm',436,4,0,b'I',6853,36), // error
+    f(52675,13,14,b'm',427,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(52636,15,2,b'm',426,2,255,b'I',6853,36), // parameter_types
+    f(52730,15,2,b'm',426,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52693,11,1,b'm',426,4,255,b'I',6853,36), // result_type
-    f(52704,9,2,b'm',426,2,255,b'I',6853,36), // arg_types
+    f(52787,11,1,b'm',426,4,255,b'I',6853,36), // result_type
+    f(52798,9,2,b'm',426,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52751,9,1,b'm',426,4,255,b'I',6853,36), // elem_type
+    f(52845,9,1,b'm',426,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52797,8,1,b'm',426,4,255,b'I',6853,36), // key_type
-    f(52805,10,2,b'm',426,4,255,b'I',6853,36), // value_type
+    f(52891,8,1,b'm',426,4,255,b'I',6853,36), // key_type
+    f(52899,10,2,b'm',426,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(47977,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(48071,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4781,8 +4781,8 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(52936,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52943,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(53030,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(53037,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4791,37 +4791,37 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(53072,6,1,b'm',447,2,255,b'S',0,0), // values
+    f(53166,6,1,b'm',447,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(53127,6,1,b'm',443,1,255,b'S',0,0), // fields
+    f(53221,6,1,b'm',443,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',447,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(52936,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(52943,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(53030,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(53037,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51492,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53267,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51547,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51502,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53279,12,5,b'm',442,4,0,b'S',0,0), // struct_value
-    f(53291,10,6,b'm',440,4,0,b'S',0,0), // list_value
+    f(51586,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53361,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(51641,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(51596,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53373,12,5,b'm',442,4,0,b'S',0,0), // struct_value
+    f(53385,10,6,b'm',440,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50861,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(53318,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(50955,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(53412,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',431,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14413,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14427,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
+    f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14521,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(53371,6,1,b'm',451,1,255,b'S',0,0), // params
+    f(53465,6,1,b'm',451,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4829,458 +4829,458 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53473,12,1,b'm',454,4,0,b'S',0,0), // matcher_list
-    f(53485,12,2,b'm',459,4,0,b'S',0,0), // matcher_tree
-    f(53497,11,3,b'm',462,4,255,b'S',0,0), // on_no_match
+    f(53567,12,1,b'm',454,4,0,b'S',0,0), // matcher_list
+    f(53579,12,2,b'm',459,4,0,b'S',0,0), // matcher_tree
+    f(53591,11,3,b'm',462,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53547,8,1,b'm',455,2,255,b'S',0,0), // matchers
+    f(53641,8,1,b'm',455,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53607,9,1,b'm',456,4,255,b'S',0,0), // predicate
-    f(53616,8,2,b'm',462,4,255,b'S',0,0), // on_match
+    f(53701,9,1,b'm',456,4,255,b'S',0,0), // predicate
+    f(53710,8,2,b'm',462,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53673,16,1,b'm',458,4,0,b'S',0,0), // single_predicate
-    f(53689,10,2,b'm',457,4,0,b'S',0,0), // or_matcher
-    f(53699,11,3,b'm',457,4,0,b'S',0,0), // and_matcher
-    f(53710,11,4,b'm',456,4,0,b'S',0,0), // not_matcher
+    f(53767,16,1,b'm',458,4,0,b'S',0,0), // single_predicate
+    f(53783,10,2,b'm',457,4,0,b'S',0,0), // or_matcher
+    f(53793,11,3,b'm',457,4,0,b'S',0,0), // and_matcher
+    f(53804,11,4,b'm',456,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53607,9,1,b'm',456,2,255,b'S',0,0), // predicate
+    f(53701,9,1,b'm',456,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53849,5,1,b'm',452,4,255,b'S',0,0), // input
-    f(53854,11,2,b'm',465,4,0,b'S',0,0), // value_match
-    f(53865,12,3,b'm',452,4,0,b'S',0,0), // custom_match
+    f(53943,5,1,b'm',452,4,255,b'S',0,0), // input
+    f(53948,11,2,b'm',465,4,0,b'S',0,0), // value_match
+    f(53959,12,3,b'm',452,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53849,5,1,b'm',452,4,255,b'S',0,0), // input
-    f(53916,15,2,b'm',460,4,0,b'S',0,0), // exact_match_map
-    f(53931,16,3,b'm',460,4,0,b'S',0,0), // prefix_match_map
-    f(53865,12,4,b'm',452,4,0,b'R',53947,55), // custom_match
+    f(53943,5,1,b'm',452,4,255,b'S',0,0), // input
+    f(54010,15,2,b'm',460,4,0,b'S',0,0), // exact_match_map
+    f(54025,16,3,b'm',460,4,0,b'S',0,0), // prefix_match_map
+    f(53959,12,4,b'm',452,4,0,b'R',54041,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(54050,3,1,b'm',461,1,255,b'S',0,0), // map
+    f(54144,3,1,b'm',461,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',462,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(3765,7,1,b'm',453,4,0,b'S',0,0), // matcher
-    f(24611,6,2,b'm',452,4,0,b'S',0,0), // action
-    f(54183,13,3,b'b',65535,0,255,b'R',54145,38), // keep_matching
+    f(24705,6,2,b'm',452,4,0,b'S',0,0), // action
+    f(54277,13,3,b'b',65535,0,255,b'R',54239,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49830,10,1,b'm',464,4,0,b'S',0,0), // google_re2
-    f(23865,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(49924,10,1,b'm',464,4,0,b'S',0,0), // google_re2
+    f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(49305,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29656,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(49935,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29703,10,5,b'm',463,4,0,b'S',0,0), // safe_regex
-    f(49941,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(49952,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25125,6,8,b'm',452,4,0,b'R',49960,52), // custom
+    f(49399,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(50029,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29797,10,5,b'm',463,4,0,b'S',0,0), // safe_regex
+    f(50035,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(50046,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',452,4,0,b'R',50054,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(54303,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(54400,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54463,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54510,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54569,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54640,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54684,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54737,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(54981,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(55102,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(55190,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(55292,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(55379,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55459,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55588,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55678,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55813,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55848,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(55986,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(56043,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(56142,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(56192,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(56277,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(56317,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(56366,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56488,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56572,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56635,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56727,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56781,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56828,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56867,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(56991,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(57092,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(57202,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(57271,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57558,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57613,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57714,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57832,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(57937,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(58043,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(58214,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(58327,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(58523,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58668,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58761,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58880,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(59016,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(59120,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(59247,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(59368,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(59490,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(59593,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59666,24,212,57), // envoy.type.v3.StatusCode
-    e(60484,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(60615,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60716,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60803,25,284,1), // google.protobuf.NullValue
+    e(54397,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(54494,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(54557,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(54604,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(54663,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(54734,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(54778,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(54831,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(55075,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(55196,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(55284,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(55386,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(55473,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(55553,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(55682,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(55772,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(55907,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(55942,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(56080,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(56137,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(56236,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(56286,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(56371,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(56411,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(56460,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(56582,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(56666,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(56729,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(56821,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(56875,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(56922,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(56961,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(57085,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(57186,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(57296,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(57365,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(57652,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(57707,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(57808,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(57926,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(58031,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(58137,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(58308,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(58421,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(58617,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(58762,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(58855,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(58974,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(59110,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(59214,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(59341,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(59462,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(59584,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(59687,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(59760,24,212,57), // envoy.type.v3.StatusCode
+    e(60578,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(60709,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(60810,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(60897,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(54338,7,0), // UNKNOWN
-    v(54345,9,1), // REQUESTED
-    v(54354,14,2), // DOES_NOT_EXIST
-    v(54368,5,3), // ACKED
-    v(54373,6,4), // NACKED
-    v(54379,14,5), // RECEIVED_ERROR
-    v(54393,7,6), // TIMEOUT
+    v(54432,7,0), // UNKNOWN
+    v(54439,9,1), // REQUESTED
+    v(54448,14,2), // DOES_NOT_EXIST
+    v(54462,5,3), // ACKED
+    v(54467,6,4), // NACKED
+    v(54473,14,5), // RECEIVED_ERROR
+    v(54487,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54447,7,0), // Gradual
-    v(54454,9,1), // Immediate
+    v(54541,7,0), // Gradual
+    v(54548,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54506,2,0), // v4
-    v(54508,2,1), // v6
+    v(54600,2,0), // v4
+    v(54602,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54548,5,0), // Serve
-    v(54553,8,1), // Validate
-    v(54561,8,2), // InitOnly
+    v(54642,5,0), // Serve
+    v(54647,8,1), // Validate
+    v(54655,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54600,4,0), // LIVE
-    v(54604,8,1), // DRAINING
-    v(54612,16,2), // PRE_INITIALIZING
-    v(54628,12,3), // INITIALIZING
+    v(54694,4,0), // LIVE
+    v(54698,8,1), // DRAINING
+    v(54706,16,2), // PRE_INITIALIZING
+    v(54722,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54672,7,0), // COUNTER
-    v(54679,5,1), // GAUGE
+    v(54766,7,0), // COUNTER
+    v(54773,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54729,2,0), // EQ
-    v(54731,2,1), // GE
-    v(54733,2,2), // LE
-    v(54735,2,3), // NE
+    v(54823,2,0), // EQ
+    v(54825,2,1), // GE
+    v(54827,2,2), // LE
+    v(54829,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54786,2,0), // OK
-    v(54788,8,1), // CANCELED
-    v(54338,7,2), // UNKNOWN
-    v(54796,16,3), // INVALID_ARGUMENT
-    v(54812,17,4), // DEADLINE_EXCEEDED
-    v(54829,9,5), // NOT_FOUND
-    v(54838,14,6), // ALREADY_EXISTS
-    v(54852,17,7), // PERMISSION_DENIED
-    v(54869,18,8), // RESOURCE_EXHAUSTED
-    v(54887,19,9), // FAILED_PRECONDITION
-    v(54906,7,10), // ABORTED
-    v(54913,12,11), // OUT_OF_RANGE
-    v(54925,13,12), // UNIMPLEMENTED
-    v(54938,8,13), // INTERNAL
-    v(54946,11,14), // UNAVAILABLE
-    v(54957,9,15), // DATA_LOSS
-    v(54966,15,16), // UNAUTHENTICATED
+    v(54880,2,0), // OK
+    v(54882,8,1), // CANCELED
+    v(54432,7,2), // UNKNOWN
+    v(54890,16,3), // INVALID_ARGUMENT
+    v(54906,17,4), // DEADLINE_EXCEEDED
+    v(54923,9,5), // NOT_FOUND
+    v(54932,14,6), // ALREADY_EXISTS
+    v(54946,17,7), // PERMISSION_DENIED
+    v(54963,18,8), // RESOURCE_EXHAUSTED
+    v(54981,19,9), // FAILED_PRECONDITION
+    v(55000,7,10), // ABORTED
+    v(55007,12,11), // OUT_OF_RANGE
+    v(55019,13,12), // UNIMPLEMENTED
+    v(55032,8,13), // INTERNAL
+    v(55040,11,14), // UNAVAILABLE
+    v(55051,9,15), // DATA_LOSS
+    v(55060,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(55042,14,0), // REQUEST_HEADER
-    v(55056,15,1), // REQUEST_TRAILER
-    v(55071,15,2), // RESPONSE_HEADER
-    v(55086,16,3), // RESPONSE_TRAILER
+    v(55136,14,0), // REQUEST_HEADER
+    v(55150,15,1), // REQUEST_TRAILER
+    v(55165,15,2), // RESPONSE_HEADER
+    v(55180,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(54338,7,0), // UNKNOWN
-    v(55165,4,1), // KILL
-    v(55169,9,2), // MULTIKILL
-    v(55178,8,3), // MEGAMISS
-    v(55186,4,4), // MISS
+    v(54432,7,0), // UNKNOWN
+    v(55259,4,1), // KILL
+    v(55263,9,2), // MULTIKILL
+    v(55272,8,3), // MEGAMISS
+    v(55280,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(55246,23,0), // USE_CONFIGURED_PROTOCOL
-    v(55269,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(55340,23,0), // USE_CONFIGURED_PROTOCOL
+    v(55363,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(55337,6,0), // STATIC
-    v(55343,10,1), // STRICT_DNS
-    v(55353,11,2), // LOGICAL_DNS
-    v(55364,3,3), // EDS
-    v(55367,12,4), // ORIGINAL_DST
+    v(55431,6,0), // STATIC
+    v(55437,10,1), // STRICT_DNS
+    v(55447,11,2), // LOGICAL_DNS
+    v(55458,3,3), // EDS
+    v(55461,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(55426,4,0), // AUTO
-    v(55430,7,1), // V4_ONLY
-    v(55437,7,2), // V6_ONLY
-    v(55444,12,3), // V4_PREFERRED
-    v(55456,3,4), // ALL
+    v(55520,4,0), // AUTO
+    v(55524,7,1), // V4_ONLY
+    v(55531,7,2), // V6_ONLY
+    v(55538,12,3), // V4_PREFERRED
+    v(55550,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55499,11,0), // ROUND_ROBIN
-    v(55510,13,1), // LEAST_REQUEST
-    v(55523,9,2), // RING_HASH
-    v(55532,6,3), // RANDOM
-    v(55538,6,5), // MAGLEV
-    v(55544,16,6), // CLUSTER_PROVIDED
-    v(55560,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(55593,11,0), // ROUND_ROBIN
+    v(55604,13,1), // LEAST_REQUEST
+    v(55617,9,2), // RING_HASH
+    v(55626,6,3), // RANDOM
+    v(55632,6,5), // MAGLEV
+    v(55638,16,6), // CLUSTER_PROVIDED
+    v(55654,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55663,7,0), // DEFAULT
-    v(55670,2,1), // V4
-    v(55672,2,2), // V6
-    v(55674,4,3), // PIPE
-    v(54938,8,4), // INTERNAL
+    v(55757,7,0), // DEFAULT
+    v(55764,2,1), // V4
+    v(55766,2,2), // V6
+    v(55768,4,3), // PIPE
+    v(55032,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55722,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55759,4,1), // REST
-    v(55763,4,2), // GRPC
-    v(55767,10,3), // DELTA_GRPC
-    v(55777,15,5), // AGGREGATED_GRPC
-    v(55792,21,6), // AGGREGATED_DELTA_GRPC
+    v(55816,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(55853,4,1), // REST
+    v(55857,4,2), // GRPC
+    v(55861,10,3), // DELTA_GRPC
+    v(55871,15,5), // AGGREGATED_GRPC
+    v(55886,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(55426,4,0), // AUTO
-    v(55844,2,1), // V2
-    v(55846,2,2), // V3
+    v(55520,4,0), // AUTO
+    v(55938,2,1), // V2
+    v(55940,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55905,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(55928,13,1), // ADD_IF_ABSENT
-    v(55941,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(55967,19,3), // OVERWRITE_IF_EXISTS
+    v(55999,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(56022,13,1), // ADD_IF_ABSENT
+    v(56035,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(56061,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(54338,7,0), // UNKNOWN
-    v(56019,7,1), // HEALTHY
-    v(56026,9,2), // UNHEALTHY
-    v(54604,8,3), // DRAINING
-    v(54393,7,4), // TIMEOUT
-    v(56035,8,5), // DEGRADED
+    v(54432,7,0), // UNKNOWN
+    v(56113,7,1), // HEALTHY
+    v(56120,9,2), // UNHEALTHY
+    v(54698,8,3), // DRAINING
+    v(54487,7,4), // TIMEOUT
+    v(56129,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(56112,5,0), // ALLOW
-    v(56117,14,1), // REJECT_REQUEST
-    v(56131,11,2), // DROP_HEADER
+    v(56206,5,0), // ALLOW
+    v(56211,14,1), // REJECT_REQUEST
+    v(56225,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(56190,2,0), // V1
-    v(55844,2,1), // V2
+    v(56284,2,0), // V1
+    v(55938,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(56259,11,0), // INCLUDE_ALL
-    v(56270,7,1), // INCLUDE
+    v(56353,11,0), // INCLUDE_ALL
+    v(56364,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55663,7,0), // DEFAULT
-    v(56313,4,1), // HIGH
+    v(55757,7,0), // DEFAULT
+    v(56407,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(56360,3,0), // TCP
-    v(56363,3,1), // UDP
+    v(56454,3,0), // TCP
+    v(56457,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(56415,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56444,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56466,22,2), // SOCKET_IP_VERSION_IPV6
+    v(56509,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(56538,22,1), // SOCKET_IP_VERSION_IPV4
+    v(56560,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56533,13,0), // STATE_PREBIND
-    v(56546,11,1), // STATE_BOUND
-    v(56557,15,2), // STATE_LISTENING
+    v(56627,13,0), // STATE_PREBIND
+    v(56640,11,1), // STATE_BOUND
+    v(56651,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56609,11,0), // UNSPECIFIED
-    v(56620,7,1), // INBOUND
-    v(56627,8,2), // OUTBOUND
+    v(56703,11,0), // UNSPECIFIED
+    v(56714,7,1), // INBOUND
+    v(56721,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56697,3,0), // ANY
-    v(56700,19,1), // SAME_IP_OR_LOOPBACK
-    v(56719,8,2), // EXTERNAL
+    v(56791,3,0), // ANY
+    v(56794,19,1), // SAME_IP_OR_LOOPBACK
+    v(56813,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55663,7,0), // DEFAULT
-    v(56770,11,1), // MODIFY_ONLY
+    v(55757,7,0), // DEFAULT
+    v(56864,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56816,7,0), // DYNAMIC
-    v(56823,5,1), // ROUTE
+    v(56910,7,0), // DYNAMIC
+    v(56917,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(56112,5,0), // ALLOW
-    v(56860,4,1), // DENY
-    v(56864,3,2), // LOG
+    v(56206,5,0), // ALLOW
+    v(56954,4,1), // DENY
+    v(56958,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(56924,17,0), // MOVED_PERMANENTLY
-    v(56941,5,1), // FOUND
-    v(56946,9,2), // SEE_OTHER
-    v(56955,18,3), // TEMPORARY_REDIRECT
-    v(56973,18,4), // PERMANENT_REDIRECT
+    v(57018,17,0), // MOVED_PERMANENTLY
+    v(57035,5,1), // FOUND
+    v(57040,9,2), // SEE_OTHER
+    v(57049,18,3), // TEMPORARY_REDIRECT
+    v(57067,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(57052,19,0), // SERVICE_UNAVAILABLE
-    v(54829,9,1), // NOT_FOUND
-    v(57071,21,2), // INTERNAL_SERVER_ERROR
+    v(57146,19,0), // SERVICE_UNAVAILABLE
+    v(54923,9,1), // NOT_FOUND
+    v(57165,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(57148,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(57178,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(57242,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(57272,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(57254,4,0), // NONE
-    v(57258,13,1), // EXTERNAL_ONLY
-    v(55456,3,2), // ALL
+    v(57348,4,0), // NONE
+    v(57352,13,1), // EXTERNAL_ONLY
+    v(55550,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(57308,6,0), // NotSet
-    v(57314,20,1), // TcpUpstreamConnected
-    v(57334,11,2), // TcpPeriodic
-    v(57345,16,3), // TcpConnectionEnd
-    v(57361,15,4), // DownstreamStart
-    v(57376,18,5), // DownstreamPeriodic
-    v(57394,13,6), // DownstreamEnd
-    v(57407,17,7), // UpstreamPoolReady
-    v(57424,16,8), // UpstreamPeriodic
-    v(57440,11,9), // UpstreamEnd
-    v(57451,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(57490,26,11), // UdpTunnelUpstreamConnected
-    v(57516,11,12), // UdpPeriodic
-    v(57527,13,13), // UdpSessionEnd
-    v(57540,18,14), // TcpConnectionStart
+    v(57402,6,0), // NotSet
+    v(57408,20,1), // TcpUpstreamConnected
+    v(57428,11,2), // TcpPeriodic
+    v(57439,16,3), // TcpConnectionEnd
+    v(57455,15,4), // DownstreamStart
+    v(57470,18,5), // DownstreamPeriodic
+    v(57488,13,6), // DownstreamEnd
+    v(57501,17,7), // UpstreamPoolReady
+    v(57518,16,8), // UpstreamPeriodic
+    v(57534,11,9), // UpstreamEnd
+    v(57545,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(57584,26,11), // UdpTunnelUpstreamConnected
+    v(57610,11,12), // UdpPeriodic
+    v(57621,13,13), // UdpSessionEnd
+    v(57634,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56609,11,0), // UNSPECIFIED
-    v(55426,4,1), // AUTO
-    v(55430,7,2), // V4_ONLY
-    v(55437,7,3), // V6_ONLY
-    v(55444,12,4), // V4_PREFERRED
-    v(55456,3,5), // ALL
+    v(56703,11,0), // UNSPECIFIED
+    v(55520,4,1), // AUTO
+    v(55524,7,2), // V4_ONLY
+    v(55531,7,3), // V6_ONLY
+    v(55538,12,4), // V4_PREFERRED
+    v(55550,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(57254,4,0), // NONE
-    v(57700,4,1), // ONCE
-    v(57704,10,2), // TRANSITIVE
+    v(57348,4,0), // NONE
+    v(57794,4,1), // ONCE
+    v(57798,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56609,11,0), // UNSPECIFIED
-    v(57812,14,1), // SANITIZED_UTF8
-    v(57826,6,2), // BASE64
+    v(56703,11,0), // UNSPECIFIED
+    v(57906,14,1), // SANITIZED_UTF8
+    v(57920,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(57909,16,0), // DYNAMIC_METADATA
-    v(57925,12,1), // FILTER_STATE
+    v(58003,16,0), // DYNAMIC_METADATA
+    v(58019,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(55426,4,0), // AUTO
-    v(58028,5,1), // HTTP1
-    v(58033,5,2), // HTTP2
-    v(58038,5,3), // HTTP3
+    v(55520,4,0), // AUTO
+    v(58122,5,1), // HTTP1
+    v(58127,5,2), // HTTP2
+    v(58132,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(58149,8,0), // SANITIZE
-    v(58157,12,1), // FORWARD_ONLY
-    v(58169,14,2), // APPEND_FORWARD
-    v(58183,12,3), // SANITIZE_SET
-    v(58195,19,4), // ALWAYS_FORWARD_ONLY
+    v(58243,8,0), // SANITIZE
+    v(58251,12,1), // FORWARD_ONLY
+    v(58263,14,2), // APPEND_FORWARD
+    v(58277,12,3), // SANITIZE_SET
+    v(58289,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(58319,4,0), // TEXT
-    v(58323,4,1), // JSON
+    v(58413,4,0), // TEXT
+    v(58417,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(58437,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(58468,14,1), // KEEP_UNCHANGED
-    v(56117,14,2), // REJECT_REQUEST
-    v(58482,21,3), // UNESCAPE_AND_REDIRECT
-    v(58503,20,4), // UNESCAPE_AND_FORWARD
+    v(58531,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(58562,14,1), // KEEP_UNCHANGED
+    v(56211,14,2), // REJECT_REQUEST
+    v(58576,21,3), // UNESCAPE_AND_REDIRECT
+    v(58597,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(58631,9,0), // OVERWRITE
-    v(58640,16,1), // APPEND_IF_ABSENT
-    v(58656,12,2), // PASS_THROUGH
+    v(58725,9,0), // OVERWRITE
+    v(58734,16,1), // APPEND_IF_ABSENT
+    v(58750,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58729,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58751,10,1), // CONTINUOUS
+    v(58823,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(58845,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58826,9,0), // IMMEDIATE
-    v(58835,18,1), // ON_DOWNSTREAM_DATA
-    v(58853,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(58920,9,0), // IMMEDIATE
+    v(58929,18,1), // ON_DOWNSTREAM_DATA
+    v(58947,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(58979,17,0), // HEALTHY_HOSTS_NUM
-    v(58996,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(59073,17,0), // HEALTHY_HOSTS_NUM
+    v(59090,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(59102,9,0), // N_CHOICES
-    v(59111,9,1), // FULL_SCAN
+    v(59196,9,0), // N_CHOICES
+    v(59205,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(59213,18,0), // VERIFY_TRUST_CHAIN
-    v(59231,16,1), // ACCEPT_UNTRUSTED
+    v(59307,18,0), // VERIFY_TRUST_CHAIN
+    v(59325,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(59326,16,0), // LENIENT_STAPLING
-    v(59342,15,1), // STRICT_STAPLING
-    v(59357,11,2), // MUST_STAPLE
+    v(59420,16,0), // LENIENT_STAPLING
+    v(59436,15,1), // STRICT_STAPLING
+    v(59451,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(59439,20,0), // SAN_TYPE_UNSPECIFIED
-    v(59459,5,1), // EMAIL
-    v(59464,3,2), // DNS
-    v(59467,3,3), // URI
-    v(59470,10,4), // IP_ADDRESS
-    v(59480,10,5), // OTHER_NAME
+    v(59533,20,0), // SAN_TYPE_UNSPECIFIED
+    v(59553,5,1), // EMAIL
+    v(59558,3,2), // DNS
+    v(59561,3,3), // URI
+    v(59564,10,4), // IP_ADDRESS
+    v(59574,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(59557,8,0), // TLS_AUTO
-    v(59565,7,1), // TLSv1_0
-    v(59572,7,2), // TLSv1_1
-    v(59579,7,3), // TLSv1_2
-    v(59586,7,4), // TLSv1_3
+    v(59651,8,0), // TLS_AUTO
+    v(59659,7,1), // TLSv1_0
+    v(59666,7,2), // TLSv1_1
+    v(59673,7,3), // TLSv1_2
+    v(59680,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59640,7,0), // HUNDRED
-    v(59647,12,1), // TEN_THOUSAND
-    v(59659,7,2), // MILLION
+    v(59734,7,0), // HUNDRED
+    v(59741,12,1), // TEN_THOUSAND
+    v(59753,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59690,5,0), // Empty
-    v(59695,8,100), // Continue
-    v(54786,2,200), // OK
-    v(59703,7,201), // Created
-    v(59710,8,202), // Accepted
-    v(59718,27,203), // NonAuthoritativeInformation
-    v(59745,9,204), // NoContent
-    v(59754,12,205), // ResetContent
-    v(59766,14,206), // PartialContent
-    v(59780,11,207), // MultiStatus
-    v(59791,15,208), // AlreadyReported
-    v(59806,6,226), // IMUsed
-    v(59812,15,300), // MultipleChoices
-    v(59827,16,301), // MovedPermanently
-    v(59843,5,302), // Found
-    v(59848,8,303), // SeeOther
-    v(59856,11,304), // NotModified
-    v(59867,8,305), // UseProxy
-    v(59875,17,307), // TemporaryRedirect
-    v(59892,17,308), // PermanentRedirect
-    v(59909,10,400), // BadRequest
-    v(59919,12,401), // Unauthorized
-    v(59931,15,402), // PaymentRequired
-    v(59946,9,403), // Forbidden
-    v(59955,8,404), // NotFound
-    v(59963,16,405), // MethodNotAllowed
-    v(59979,13,406), // NotAcceptable
-    v(59992,27,407), // ProxyAuthenticationRequired
-    v(60019,14,408), // RequestTimeout
-    v(60033,8,409), // Conflict
-    v(60041,4,410), // Gone
-    v(60045,14,411), // LengthRequired
-    v(60059,18,412), // PreconditionFailed
-    v(60077,15,413), // PayloadTooLarge
-    v(60092,10,414), // URITooLong
-    v(60102,20,415), // UnsupportedMediaType
-    v(60122,19,416), // RangeNotSatisfiable
-    v(60141,17,417), // ExpectationFailed
-    v(60158,18,421), // MisdirectedRequest
-    v(60176,19,422), // UnprocessableEntity
-    v(60195,6,423), // Locked
-    v(60201,16,424), // FailedDependency
-    v(60217,15,426), // UpgradeRequired
-    v(60232,20,428), // PreconditionRequired
-    v(60252,15,429), // TooManyRequests
-    v(60267,27,431), // RequestHeaderFieldsTooLarge
-    v(60294,19,500), // InternalServerError
-    v(60313,14,501), // NotImplemented
-    v(60327,10,502), // BadGateway
-    v(60337,18,503), // ServiceUnavailable
-    v(60355,14,504), // GatewayTimeout
-    v(60369,23,505), // HTTPVersionNotSupported
-    v(60392,21,506), // VariantAlsoNegotiates
-    v(60413,19,507), // InsufficientStorage
-    v(60432,12,508), // LoopDetected
-    v(60444,11,510), // NotExtended
-    v(60455,29,511), // NetworkAuthenticationRequired
+    v(59784,5,0), // Empty
+    v(59789,8,100), // Continue
+    v(54880,2,200), // OK
+    v(59797,7,201), // Created
+    v(59804,8,202), // Accepted
+    v(59812,27,203), // NonAuthoritativeInformation
+    v(59839,9,204), // NoContent
+    v(59848,12,205), // ResetContent
+    v(59860,14,206), // PartialContent
+    v(59874,11,207), // MultiStatus
+    v(59885,15,208), // AlreadyReported
+    v(59900,6,226), // IMUsed
+    v(59906,15,300), // MultipleChoices
+    v(59921,16,301), // MovedPermanently
+    v(59937,5,302), // Found
+    v(59942,8,303), // SeeOther
+    v(59950,11,304), // NotModified
+    v(59961,8,305), // UseProxy
+    v(59969,17,307), // TemporaryRedirect
+    v(59986,17,308), // PermanentRedirect
+    v(60003,10,400), // BadRequest
+    v(60013,12,401), // Unauthorized
+    v(60025,15,402), // PaymentRequired
+    v(60040,9,403), // Forbidden
+    v(60049,8,404), // NotFound
+    v(60057,16,405), // MethodNotAllowed
+    v(60073,13,406), // NotAcceptable
+    v(60086,27,407), // ProxyAuthenticationRequired
+    v(60113,14,408), // RequestTimeout
+    v(60127,8,409), // Conflict
+    v(60135,4,410), // Gone
+    v(60139,14,411), // LengthRequired
+    v(60153,18,412), // PreconditionFailed
+    v(60171,15,413), // PayloadTooLarge
+    v(60186,10,414), // URITooLong
+    v(60196,20,415), // UnsupportedMediaType
+    v(60216,19,416), // RangeNotSatisfiable
+    v(60235,17,417), // ExpectationFailed
+    v(60252,18,421), // MisdirectedRequest
+    v(60270,19,422), // UnprocessableEntity
+    v(60289,6,423), // Locked
+    v(60295,16,424), // FailedDependency
+    v(60311,15,426), // UpgradeRequired
+    v(60326,20,428), // PreconditionRequired
+    v(60346,15,429), // TooManyRequests
+    v(60361,27,431), // RequestHeaderFieldsTooLarge
+    v(60388,19,500), // InternalServerError
+    v(60407,14,501), // NotImplemented
+    v(60421,10,502), // BadGateway
+    v(60431,18,503), // ServiceUnavailable
+    v(60449,14,504), // GatewayTimeout
+    v(60463,23,505), // HTTPVersionNotSupported
+    v(60486,21,506), // VariantAlsoNegotiates
+    v(60507,19,507), // InsufficientStorage
+    v(60526,12,508), // LoopDetected
+    v(60538,11,510), // NotExtended
+    v(60549,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(60539,21,0), // COMPONENT_UNSPECIFIED
-    v(60560,16,1), // COMPONENT_PARSER
-    v(60576,22,2), // COMPONENT_TYPE_CHECKER
-    v(60598,17,3), // COMPONENT_RUNTIME
+    v(60633,21,0), // COMPONENT_UNSPECIFIED
+    v(60654,16,1), // COMPONENT_PARSER
+    v(60670,22,2), // COMPONENT_TYPE_CHECKER
+    v(60692,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60658,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60684,4,1), // BOOL
-    v(60688,5,2), // INT64
-    v(60693,6,3), // UINT64
-    v(60699,6,4), // DOUBLE
-    v(60705,6,5), // STRING
-    v(60711,5,6), // BYTES
+    v(60752,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(60778,4,1), // BOOL
+    v(60782,5,2), // INT64
+    v(60787,6,3), // UINT64
+    v(60793,6,4), // DOUBLE
+    v(60799,6,5), // STRING
+    v(60805,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60759,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56697,3,1), // ANY
-    v(60786,9,2), // TIMESTAMP
-    v(60795,8,3), // DURATION
+    v(60853,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(56791,3,1), // ANY
+    v(60880,9,2), // TIMESTAMP
+    v(60889,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60828,10,0), // NULL_VALUE
+    v(60922,10,0), // NULL_VALUE
 ];
