@@ -20,7 +20,11 @@ pub(super) async fn serve(socket: UdpSocket, server: Arc<Server>) {
             0..=200 => shown(datagram),
             _ => format!("{length} bytes"),
         };
-        server.saw(vec![format!(" datagram: {told}")]);
+        let from = match client.ip() {
+            ip if ip == std::net::Ipv4Addr::LOCALHOST => String::new(),
+            ip => format!(" from {ip}"),
+        };
+        server.saw(vec![format!(" datagram{from}: {told}")]);
         for act in &server.script {
             let _ = match act {
                 Act::Say(text) => match server.names.fill(text).and_then(|text| exact(&text)) {
