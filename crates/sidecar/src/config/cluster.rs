@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dns::Dns;
+use super::dynamic_forward_proxy::DnsCache;
 use super::endpoint::LoadAssignment;
 use super::listener_filter::PassThrough;
 use super::socket_option::SocketOptions;
@@ -79,6 +80,8 @@ pub enum ClusterDiscovery {
     OriginalDestination,
     /// `envoy.clusters.aggregate`: the priorities of these clusters, one after the other.
     Aggregate(Box<[Arc<str>]>),
+    /// `envoy.clusters.dynamic_forward_proxy`: the host that the client asks for.
+    Names(Arc<DnsCache>),
 }
 
 /// Where listed endpoints come from.

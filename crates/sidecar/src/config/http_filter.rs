@@ -26,6 +26,11 @@ pub enum FilterKind {
         /// `most_specific_header_mutations_wins`: what a route's settings change comes last.
         most_specific_wins: bool,
     },
+    /// `dynamic_forward_proxy`
+    DynamicForwardProxy {
+        /// `allow_dynamic_host_from_filter_state`
+        from_filter_state: bool,
+    },
     /// `set_filter_state`
     SetFilterState(Vec<FilterStateValue>),
     /// `set_metadata`
@@ -45,12 +50,23 @@ impl FilterSettings {
 }
 
 /// What one level says of one filter.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FilterSetting {
     /// `FilterConfig.disabled`; a setting without it turns the filter on.
     pub disabled: bool,
     /// `HeaderMutationPerRoute`
     pub mutations: Option<HeaderMutations>,
+    /// `PerRouteConfig` of dynamic_forward_proxy.
+    pub host: Option<HostRewrite>,
+}
+
+/// The host that a dynamic forward proxy takes in place of the one that the request asks for.
+#[derive(Debug)]
+pub enum HostRewrite {
+    /// `host_rewrite_literal`
+    Literal(Box<[u8]>),
+    /// `host_rewrite_header`: the value of this header, in lower case, if it is there.
+    Header(Box<[u8]>),
 }
 
 /// `header_mutation.v3.Mutations`.

@@ -9,6 +9,7 @@ pub mod address;
 pub mod build;
 pub mod cluster;
 pub mod dns;
+pub mod dynamic_forward_proxy;
 pub mod endpoint;
 pub mod error;
 pub mod filter_state_matcher;

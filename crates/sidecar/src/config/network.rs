@@ -20,6 +20,8 @@ pub enum ConnectionFilter {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `rbac`
     Rbac(Arc<Rbac>),
+    /// `sni_dynamic_forward_proxy`: tcp_proxy connects to the server name, at this port.
+    SniDynamicForwardProxy(u16),
     /// `set_filter_state`
     SetFilterState(Arc<SetFilterState>),
     /// `sni_cluster`: the server name is the name of tcp_proxy's cluster.

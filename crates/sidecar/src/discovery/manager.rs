@@ -324,7 +324,9 @@ impl Manager {
         });
         let having = latest.filter(|cluster| match &cluster.discovery {
             ClusterDiscovery::Assignment { slot, .. } => Arc::ptr_eq(slot, endpoints),
-            ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => false,
+            ClusterDiscovery::OriginalDestination
+            | ClusterDiscovery::Aggregate(_)
+            | ClusterDiscovery::Names(_) => false,
         });
         having.cloned().collect()
     }
@@ -633,7 +635,9 @@ fn awaits_cluster(references: &References, cluster: &Cluster, now: Instant) -> b
             source: AssignmentSource::Dns(dns),
         } => dns.wait && !slot.is_filled(),
         ClusterDiscovery::Assignment { slot, .. } => references.awaits_endpoints(slot, now),
-        ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => false,
+        ClusterDiscovery::OriginalDestination
+        | ClusterDiscovery::Aggregate(_)
+        | ClusterDiscovery::Names(_) => false,
     };
     let transports = cluster
         .transport_socket_matches

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::cluster::Cluster;
+use crate::config::dynamic_forward_proxy::DynamicHost;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Route;
 use crate::http::headers::Headers;
@@ -60,6 +61,8 @@ pub struct StreamInfo {
     pub status: u16,
     /// The redirects that were followed to get here; mostly none was.
     pub followed: Option<Box<Followed>>,
+    /// The host that a dynamic forward proxy connects to.
+    pub dynamic_host: Option<Rc<DynamicHost>>,
     /// What filters left.
     pub state: Option<Box<RequestState>>,
 }
@@ -88,6 +91,7 @@ impl StreamInfo {
             tell_attempts: false,
             status: 0,
             followed: None,
+            dynamic_host: None,
             state: None,
         }
     }

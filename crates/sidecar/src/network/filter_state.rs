@@ -26,6 +26,10 @@ pub const ORIGINAL_DST_ADDRESS: &str = "envoy.network.transport_socket.original_
 
 /// What came with the PROXY protocol, by the keys of its rules.
 pub const PROXY_PROTOCOL_TLVS: &str = "envoy.network.proxy_protocol.tlv";
+/// The host that a dynamic forward proxy connects to.
+pub const DYNAMIC_HOST: &str = "envoy.upstream.dynamic_host";
+/// Its port.
+pub const DYNAMIC_PORT: &str = "envoy.upstream.dynamic_port";
 
 /// What tcp_proxy acts on, and nothing else does.
 pub const OF_TCP_PROXY: &[&str] = &[
@@ -79,8 +83,8 @@ pub enum Factory {
     Address,
 }
 
-/// The factories. What only internal listeners, dynamic forward proxies or rate limits read is not
-/// among them: it would be set in vain.
+/// The factories. What only internal listeners or rate limits read is not among them: it would be set
+/// in vain.
 const FACTORIES: &[(&str, Factory)] = &[
     ("envoy.string", Factory::Text),
     ("envoy.hashable_string", Factory::Hashable),
@@ -91,6 +95,8 @@ const FACTORIES: &[(&str, Factory)] = &[
     (UPSTREAM_SUBJECT_ALT_NAMES, Factory::Names),
     (UPSTREAM_PROTOCOLS, Factory::Protocols),
     (ORIGINAL_DST_ADDRESS, Factory::Address),
+    (DYNAMIC_HOST, Factory::Text),
+    (DYNAMIC_PORT, Factory::Number),
     ("envoy.network.ip", Factory::Ip),
 ];
 
@@ -240,6 +246,19 @@ impl FilterState {
     pub fn address(&self, key: &str) -> Option<SocketAddr> {
         match self.value(key)? {
             Value::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// The host that a dynamic forward proxy connects to.
+    pub fn dynamic_host(&self) -> Option<&str> {
+        self.text(DYNAMIC_HOST).filter(|host| !host.is_empty())
+    }
+
+    /// Its port.
+    pub fn dynamic_port(&self) -> Option<u16> {
+        match self.value(DYNAMIC_PORT)? {
+            Value::Number(number) => u16::try_from(*number).ok().filter(|port| *port != 0),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::filter_state::{TCP_CLUSTER, Value};
+use super::filter_state::{DYNAMIC_HOST, DYNAMIC_PORT, TCP_CLUSTER, Value};
 use super::{connection_limit, direct_response, local_ratelimit, rbac, tcp_proxy};
 use crate::config::listener::NetworkFilter;
 use crate::config::network::{ConnectionFilter, FilterStateValue};
@@ -50,6 +50,7 @@ pub async fn admit(worker: &Rc<Worker>, connection: &Connection) -> Result<Admis
             ConnectionFilter::Rbac(filter) => rbac::admit(worker, filter, connection)?,
             ConnectionFilter::SetFilterState(filter) => set(&filter.at_once, connection),
             ConnectionFilter::SniCluster => sni_cluster(connection),
+            ConnectionFilter::SniDynamicForwardProxy(port) => sni_host(connection, *port),
         }
     }
     Ok(admission)
@@ -128,5 +129,21 @@ fn sni_cluster(connection: &Connection) {
     {
         let mut state = connection.state.filter_state.borrow_mut();
         state.set(&KEY, Value::Text(name.into()));
+    }
+}
+
+/// What another filter told goes before the server name and the port.
+fn sni_host(connection: &Connection, port: u16) {
+    static HOST: LazyLock<Arc<str>> = LazyLock::new(|| DYNAMIC_HOST.into());
+    static PORT: LazyLock<Arc<str>> = LazyLock::new(|| DYNAMIC_PORT.into());
+    let mut state = connection.state.filter_state.borrow_mut();
+    if state.dynamic_host().is_none() {
+        let Some(name) = connection.server_name.as_deref() else {
+            return;
+        };
+        state.set(&HOST, Value::Text(name.to_ascii_lowercase().into()));
+    }
+    if state.dynamic_port().is_none() {
+        state.set(&PORT, Value::Number(port.into()));
     }
 }

@@ -223,7 +223,9 @@ impl StatPrefixes {
                         let shadow = filter.shadow_stat_prefix.clone();
                         prefixes.shadow_rbac.insert(shadow);
                     }
-                    ConnectionFilter::SetFilterState(_) | ConnectionFilter::SniCluster => {}
+                    ConnectionFilter::SetFilterState(_)
+                    | ConnectionFilter::SniCluster
+                    | ConnectionFilter::SniDynamicForwardProxy(_) => {}
                 }
             }
             match &chain.filter {

@@ -22,11 +22,13 @@ use super::error::UpstreamError;
 use super::exchange::Exchange;
 use super::host::Host;
 use super::lb::{Level, Tier};
+use super::names::Names;
 use super::pool::solitary;
 use super::shared::ClusterShared;
 use super::stats::ClusterStats;
 use super::target::{ClusterContext, Target, TcpGuard};
 use crate::config::cluster::{self, ClusterDiscovery, Priority};
+use crate::config::dynamic_forward_proxy::DynamicHost;
 use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment};
 use crate::discovery::slot::Slot;
 use crate::http::message::Version;
@@ -53,6 +55,7 @@ enum Endpoints {
     Assigned(Arc<Slot<LoadAssignment>>, Assigned),
     Destinations(Destinations),
     Aggregate(Aggregate),
+    Names(Rc<Names>),
 }
 
 /// What a request needs.
@@ -62,6 +65,8 @@ pub struct ExchangeRequest {
     pub downstream: Version,
     /// Where the client was connecting to, for ORIGINAL_DST clusters.
     pub original_destination: Option<SocketAddr>,
+    /// The host that it asks for, for dynamic forward proxies.
+    pub name: Option<Rc<DynamicHost>>,
     /// It asks for an upgrade: it needs an HTTP/1 connection of its own.
     pub upgrade: bool,
     /// It was sent on a connection that turned out to be dead: it wants a new one.
@@ -77,6 +82,8 @@ pub struct ExchangeRequest {
 pub struct ConnectRequest<'a> {
     /// Where the client was connecting to, for ORIGINAL_DST clusters.
     pub original_destination: Option<SocketAddr>,
+    /// The host that it asks for, for dynamic forward proxies.
+    pub name: Option<&'a DynamicHost>,
     /// What the client's filters want of TLS.
     pub overrides: &'a Overrides,
     /// The client's connection.
@@ -111,6 +118,9 @@ impl Cluster {
                 Endpoints::Destinations(Destinations::default())
             }
             ClusterDiscovery::Aggregate(_) => Endpoints::Aggregate(Aggregate::new(directory)),
+            ClusterDiscovery::Names(cache) => {
+                Endpoints::Names(Names::new(cache.clone(), context.clone()))
+            }
         };
         let cluster = Rc::new_cyclic(|me: &Weak<Cluster>| Cluster {
             tending: tokio::task::spawn_local(tend(me.clone(), context.clone())).abort_handle(),
@@ -167,7 +177,10 @@ impl Cluster {
             self.drop_overload()?;
         }
         let (pool, target) = {
-            let host = self.choose(want.original_destination, tier)?;
+            let host = match self.names() {
+                None => self.choose(want.original_destination, tier)?,
+                Some(names) => self.named(&names, want.name.as_deref()).await?,
+            };
             let pool = host.pool(want.downstream, want.priority, &want.client);
             (pool, host.target().clone())
         };
@@ -206,7 +219,10 @@ impl Cluster {
         want: ConnectRequest<'_>,
         chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<TcpUpstream, UpstreamError> {
-        let host = self.choose(want.original_destination, tier)?;
+        let host = match self.names() {
+            None => self.choose(want.original_destination, tier)?,
+            Some(names) => self.named(&names, want.name).await?,
+        };
         let target = host.target().clone();
         *chosen = Some(target.endpoint.clone());
         let waiting = target.wait(Priority::Default)?;
@@ -247,7 +263,7 @@ impl Cluster {
     fn drop_overload(&self) -> Result<(), UpstreamError> {
         let drops = match &*self.endpoints.borrow() {
             Endpoints::Assigned(slot, _) => slot.cell().load().as_ref().and_then(|a| a.drop),
-            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => None,
+            Endpoints::Destinations(_) | Endpoints::Names(_) | Endpoints::Aggregate(_) => None,
         };
         match drops {
             None => Ok(()),
@@ -269,7 +285,7 @@ impl Cluster {
                 let config = &self.context.config.load_balancing;
                 aggregate.choose(names, config, &self.random)
             }
-            Endpoints::Assigned(..) | Endpoints::Destinations(_) => None,
+            _ => None,
         };
         if member.is_none() {
             self.context.stats.cx_none_healthy.increment(1);
@@ -281,7 +297,35 @@ impl Cluster {
     pub(super) fn levels(&self) -> Vec<Level> {
         match &*self.endpoints.borrow() {
             Endpoints::Assigned(_, assigned) => assigned.levels(&self.context),
-            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => Vec::new(),
+            Endpoints::Destinations(_) | Endpoints::Names(_) | Endpoints::Aggregate(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The names of a dynamic forward proxy.
+    fn names(&self) -> Option<Rc<Names>> {
+        match &self.context.config.discovery {
+            ClusterDiscovery::Names(_) => match &*self.endpoints.borrow() {
+                Endpoints::Names(names) => Some(names.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The endpoint for a host that a client asks for; no filter has said which is no endpoint.
+    async fn named(
+        &self,
+        names: &Rc<Names>,
+        host: Option<&DynamicHost>,
+    ) -> Result<Rc<Host>, UpstreamError> {
+        match host {
+            Some(host) => names.host(host).await,
+            None => {
+                self.context.stats.cx_none_healthy.increment(1);
+                Err(UpstreamError::NoHealthyUpstream)
+            }
         }
     }
 
@@ -321,6 +365,8 @@ impl Cluster {
                     destinations.host(address, &self.context).clone()
                 })
             }
+            // There is none without a name.
+            Endpoints::Names(_) => None,
         };
         host.ok_or_else(|| {
             stats.cx_none_healthy.increment(1);
@@ -335,7 +381,7 @@ impl Cluster {
                 let mut random = self.random.borrow_mut();
                 assigned.refresh(slot.cell(), &self.context, &mut random)
             }
-            Endpoints::Destinations(_) | Endpoints::Aggregate(_) => None,
+            Endpoints::Destinations(_) | Endpoints::Names(_) | Endpoints::Aggregate(_) => None,
         };
         // What it held is dropped after the borrow: connections that close call back.
         if let Some(replaced) = replaced {
@@ -359,8 +405,8 @@ impl Cluster {
     pub fn health(&self, target: &Rc<Target>) -> Option<HealthStatus> {
         match &*self.endpoints.borrow() {
             Endpoints::Assigned(_, assigned) => assigned.health(target),
-            Endpoints::Destinations(_) => Some(HealthStatus::Healthy),
             Endpoints::Aggregate(_) => None,
+            Endpoints::Destinations(_) | Endpoints::Names(_) => Some(HealthStatus::Healthy),
         }
     }
 
@@ -421,6 +467,7 @@ impl Cluster {
             Endpoints::Assigned(_, assigned) => assigned.hosts().to_vec(),
             Endpoints::Destinations(destinations) => destinations.hosts(),
             Endpoints::Aggregate(_) => Vec::new(),
+            Endpoints::Names(names) => names.hosts(),
         };
         hosts.iter().for_each(|host| each(host));
     }
@@ -438,6 +485,7 @@ impl Cluster {
                 let forgotten = destinations.forget_unused(sweeps.max(1));
                 (forgotten, destinations.is_empty())
             }
+            Endpoints::Names(names) => (names.forget_unused(), names.is_empty()),
         };
         drop(forgotten);
         self.context.connections.get() > 0 || !none_left
@@ -466,7 +514,9 @@ impl Drop for Cluster {
 async fn tend(cluster: Weak<Cluster>, context: Rc<ClusterContext>) {
     let mut changes = match &context.config.discovery {
         ClusterDiscovery::Assignment { slot, .. } => Some(slot.changes()),
-        ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => None,
+        ClusterDiscovery::OriginalDestination
+        | ClusterDiscovery::Aggregate(_)
+        | ClusterDiscovery::Names(_) => None,
     };
     let period = match context.config.idle_timeout {
         Some(timeout) => (timeout / 4).clamp(Duration::from_millis(20), SWEEP),

@@ -24,6 +24,18 @@ pub enum UpstreamError {
         /// All of them.
         all: bool,
     },
+    /// The host that a client asks for has no address.
+    #[error("DNS resolution failure")]
+    Unresolved {
+        /// In one word.
+        why: &'static str,
+    },
+    /// Clients ask for more hosts than are to be known at once.
+    #[error("DNS cache overflow")]
+    TooManyNames,
+    /// Too many requests wait for the addresses of hosts.
+    #[error("Dynamic forward proxy pending request overflow")]
+    NamesPending,
     /// TCP (or the Unix socket) did not connect.
     #[error("{reason}")]
     Connect {
@@ -60,6 +72,8 @@ impl UpstreamError {
     pub fn flags(&self) -> Flags {
         match self {
             UpstreamError::NoHealthyUpstream => Flags::NO_HEALTHY_UPSTREAM,
+            UpstreamError::Unresolved { .. } => Flags::DNS_RESOLUTION_FAILED,
+            UpstreamError::TooManyNames | UpstreamError::NamesPending => Flags::NONE,
             UpstreamError::Overflow => Flags::UPSTREAM_OVERFLOW,
             UpstreamError::Dropped { all: true } => Flags::UNCONDITIONAL_DROP_OVERLOAD,
             UpstreamError::Dropped { all: false } => Flags::DROP_OVERLOAD,
@@ -69,6 +83,20 @@ impl UpstreamError {
             | UpstreamError::Tls { .. }
             | UpstreamError::Protocol { .. } => Flags::UPSTREAM_CONNECTION_FAILURE,
         }
+    }
+
+    /// Whether an endpoint was chosen and tried: where none was, trying again at once would end
+    /// alike.
+    pub fn tried(&self) -> bool {
+        !matches!(
+            self,
+            UpstreamError::NoHealthyUpstream
+                | UpstreamError::Overflow
+                | UpstreamError::Dropped { .. }
+                | UpstreamError::Unresolved { .. }
+                | UpstreamError::TooManyNames
+                | UpstreamError::NamesPending
+        )
     }
 
     /// The status of the local reply.
@@ -85,7 +113,11 @@ impl UpstreamError {
     /// Envoy's name of the reset reason; empty if it is not one.
     fn reset_reason(&self) -> &'static str {
         match self {
-            UpstreamError::NoHealthyUpstream | UpstreamError::Dropped { .. } => "",
+            UpstreamError::NoHealthyUpstream
+            | UpstreamError::Dropped { .. }
+            | UpstreamError::Unresolved { .. }
+            | UpstreamError::TooManyNames
+            | UpstreamError::NamesPending => "",
             UpstreamError::Overflow => "overflow",
             UpstreamError::Connect { .. } | UpstreamError::Tls { .. } => {
                 "remote connection failure"
@@ -102,6 +134,9 @@ impl UpstreamError {
             UpstreamError::NoHealthyUpstream
             | UpstreamError::Overflow
             | UpstreamError::Dropped { .. }
+            | UpstreamError::Unresolved { .. }
+            | UpstreamError::TooManyNames
+            | UpstreamError::NamesPending
             | UpstreamError::Timeout => Cow::Borrowed(""),
             other => Cow::Owned(other.to_string()),
         }
@@ -116,6 +151,13 @@ impl UpstreamError {
             UpstreamError::Dropped { all: false } => Cow::Borrowed("drop_overload"),
             UpstreamError::Overflow => {
                 Cow::Borrowed("upstream_reset_before_response_started{overflow}")
+            }
+            UpstreamError::Unresolved { why } => {
+                Cow::Owned(format!("dns_resolution_failure{{{why}}}"))
+            }
+            UpstreamError::TooManyNames => Cow::Borrowed("dns_cache_overflow"),
+            UpstreamError::NamesPending => {
+                Cow::Borrowed("dynamic_forward_proxy_pending_request_overflow")
             }
             UpstreamError::Timeout => {
                 Cow::Borrowed("upstream_reset_before_response_started{connection_timeout}")
@@ -133,7 +175,10 @@ impl UpstreamError {
     pub fn body(&self) -> Cow<'static, str> {
         match self {
             UpstreamError::NoHealthyUpstream => Cow::Borrowed("no healthy upstream"),
-            UpstreamError::Dropped { .. } => Cow::Owned(self.to_string()),
+            UpstreamError::Dropped { .. }
+            | UpstreamError::Unresolved { .. }
+            | UpstreamError::TooManyNames
+            | UpstreamError::NamesPending => Cow::Owned(self.to_string()),
             _ => Cow::Owned(format!(
                 "upstream connect error or disconnect/reset before headers. reset reason: {}",
                 self.reset_reason()

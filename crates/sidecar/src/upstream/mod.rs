@@ -17,6 +17,7 @@ pub mod exchange;
 mod eyeballs;
 mod host;
 mod lb;
+mod names;
 mod pool;
 pub mod proxy_protocol;
 pub mod shared;

@@ -145,7 +145,7 @@ impl ClusterShared {
                 })
                 .collect(),
             ClusterDiscovery::Aggregate(_) => Vec::new(),
-            ClusterDiscovery::OriginalDestination => {
+            ClusterDiscovery::OriginalDestination | ClusterDiscovery::Names(_) => {
                 let nowhere: Arc<str> = "".into();
                 let mut addresses: Vec<_> = hosts.keys().cloned().collect();
                 addresses.sort_by_key(ToString::to_string);

@@ -18,7 +18,8 @@ use super::fields::{
 };
 use super::transport_socket::UPSTREAM;
 use super::{
-    dns, endpoint, load_balancing, source, struct_value, transport_socket, upstream_protocol,
+    dns, dynamic_forward_proxy, endpoint, load_balancing, source, struct_value, transport_socket,
+    upstream_protocol,
 };
 use crate::config::cluster::{
     AssignmentSource, Cluster, ClusterDiscovery, TransportSocketMatch, UpstreamTransport,
@@ -39,16 +40,29 @@ const AGGREGATE: &str = "envoy.extensions.clusters.aggregate.v3.ClusterConfig";
 pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) -> Result<Cluster> {
     let mut problems = Problems::default();
     let name = problems.take(named(&proto.name, "name"));
-    let protocol = problems.take(upstream_protocol::build(proto).map(Some));
+    let protocol = match dynamic_forward_proxy::is(proto) {
+        false => upstream_protocol::build(proto),
+        true => dynamic_forward_proxy::without_automatic_names(proto)
+            .and_then(|proto| upstream_protocol::build(&proto)),
+    };
+    let protocol = problems.take(protocol.map(Some));
     // Without a kind there is no telling which fields go with it.
     let of_kind = kind(proto).and_then(|kind| {
-        let provided = matches!(kind, Kind::OriginalDestination | Kind::Aggregate(_));
+        let provided = matches!(
+            kind,
+            Kind::OriginalDestination | Kind::Aggregate(_) | Kind::Names(_)
+        );
         let balancing = load_balancing::build(proto, provided);
         (discovery(proto, kind, context), balancing).together()
     });
     let of_kind = problems.take(of_kind.map(Some));
     let transport = match &proto.transport_socket {
         None => Ok(UpstreamTransport::Plain),
+        Some(socket) if dynamic_forward_proxy::is(proto) => {
+            dynamic_forward_proxy::transport_socket(socket)
+                .and_then(|socket| transport_socket::build(UPSTREAM, &socket, context))
+                .within("transport_socket")
+        }
         Some(socket) => {
             transport_socket::build(UPSTREAM, socket, context).within("transport_socket")
         }
@@ -127,6 +141,8 @@ enum Kind<'a> {
     OriginalDestination,
     /// `envoy.clusters.aggregate`, with its configuration.
     Aggregate(&'a Any),
+    /// `envoy.clusters.dynamic_forward_proxy`, with its configuration.
+    Names(&'a Any),
 }
 
 fn kind(proto: &cluster::Cluster) -> Result<Kind<'_>> {
@@ -157,6 +173,11 @@ fn extension_kind(proto: &cluster::cluster::CustomClusterType) -> Result<Kind<'_
     {
         return Ok(Kind::Aggregate(any));
     }
+    if let Some(any) = &proto.typed_config
+        && any.type_url.ends_with(dynamic_forward_proxy::CLUSTER)
+    {
+        return Ok(Kind::Names(any));
+    }
     Ok(match &*proto.name {
         "envoy.cluster.static" => Kind::Static,
         "envoy.cluster.strict_dns" => Kind::StrictDns,
@@ -169,9 +190,10 @@ fn extension_kind(proto: &cluster::cluster::CustomClusterType) -> Result<Kind<'_
                 format_args!(
                     "`{other}` is not supported; supported: envoy.cluster.static, \
                      envoy.cluster.strict_dns, envoy.cluster.logical_dns, envoy.cluster.eds, \
-                     envoy.cluster.original_dst, and any name with a typed_config of {} or \
-                     {AGGREGATE}",
-                    dns::CLUSTER
+                     envoy.cluster.original_dst, and any name with a typed_config of {}, \
+                     {AGGREGATE} or {}",
+                    dns::CLUSTER,
+                    dynamic_forward_proxy::CLUSTER
                 ),
             ));
         }
@@ -192,7 +214,7 @@ fn discovery(
         refuse(
             matches!(
                 kind,
-                Kind::Eds | Kind::OriginalDestination | Kind::Aggregate(_)
+                Kind::Eds | Kind::OriginalDestination | Kind::Aggregate(_) | Kind::Names(_)
             ) && proto.load_assignment.is_some(),
             "load_assignment",
             "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
@@ -235,6 +257,8 @@ fn discovery(
         }
         Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
         Kind::Aggregate(any) => aggregate(&any.value).within("cluster_type.typed_config"),
+        Kind::Names(any) => dynamic_forward_proxy::cluster(proto, any, context)
+            .map(|cache| ClusterDiscovery::Names(Arc::new(cache))),
     }
 }
 

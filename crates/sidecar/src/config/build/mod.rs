@@ -18,6 +18,7 @@ pub mod connection_options;
 pub mod context;
 mod data_source;
 pub mod dns;
+mod dynamic_forward_proxy;
 mod endpoint;
 pub mod extension;
 pub mod fields;

@@ -4,26 +4,54 @@
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::route::v3::FilterConfig;
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::PerRouteConfig;
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::per_route_config::HostRewriteSpecifier;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::extension::{Build, Extension, decode, find};
-use super::fields::{Within as _, refuse, required};
+use super::fields::{Within as _, refuse, required, uri_text};
 use super::http_connection_manager::mutations;
+use super::matcher;
 use crate::config::error::{ConfigError, Result};
-use crate::config::http_filter::{FilterSetting, FilterSettings, HeaderMutations};
+use crate::config::http_filter::{FilterSetting, FilterSettings, HostRewrite};
 
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 const FIELD: &str = "typed_per_filter_config";
 
 /// What a setting may be besides `FilterConfig`.
-const SETTINGS: &[Extension<Build<HeaderMutations>>] = &[Extension {
-    type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
-    build: |bytes| {
-        let proto = decode::<HeaderMutationPerRoute>(bytes)?;
-        required(&proto.mutations, "mutations").and_then(mutations)
+const SETTINGS: &[Extension<Build<FilterSetting>>] = &[
+    Extension {
+        type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+        build: |bytes| {
+            let proto = decode::<HeaderMutationPerRoute>(bytes)?;
+            let mutations = required(&proto.mutations, "mutations").and_then(mutations)?;
+            Ok(FilterSetting {
+                mutations: Some(mutations),
+                ..FilterSetting::default()
+            })
+        },
     },
-}];
+    Extension {
+        type_name: "envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig",
+        build: |bytes| {
+            let proto = decode::<PerRouteConfig>(bytes)?;
+            let host = match &proto.host_rewrite_specifier {
+                None => None,
+                Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => Some(HostRewrite::Literal(
+                    uri_text(host, "host_rewrite_literal")?.into(),
+                )),
+                Some(HostRewriteSpecifier::HostRewriteHeader(name)) => Some(HostRewrite::Header(
+                    matcher::header_or_pseudo(name, "host_rewrite_header")?,
+                )),
+            };
+            Ok(FilterSetting {
+                host,
+                ..FilterSetting::default()
+            })
+        },
+    },
+];
 
 /// Builds the settings of one level.
 pub fn build(settings: &HashMap<String, Any>) -> Result<FilterSettings> {
@@ -66,21 +94,18 @@ fn setting(name: &str, any: &Any) -> Result<Option<FilterSetting>> {
                 "left out an optional setting of an HTTP filter that is not supported");
             return Ok(None);
         }
-        Some(config) => of_filter(config).within("config")?.mutations,
+        Some(config) => Some(of_filter(config).within("config")?),
         None => None,
     };
     Ok(Some(FilterSetting {
         disabled: proto.disabled,
-        mutations: config,
+        ..config.unwrap_or_default()
     }))
 }
 
 fn of_filter(any: &Any) -> Result<FilterSetting> {
     let extension = find(SETTINGS, any).ok_or_else(|| unknown(any))?;
-    Ok(FilterSetting {
-        disabled: false,
-        mutations: Some((extension.build)(&any.value)?),
-    })
+    (extension.build)(&any.value)
 }
 
 fn type_name(any: &Any) -> &str {

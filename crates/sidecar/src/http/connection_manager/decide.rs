@@ -10,7 +10,7 @@ use super::request::write_log;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::cluster::Cluster;
 use crate::config::http_connection_manager::{StripPort, Underscores};
-use crate::config::http_filter::{FilterSettings, HeaderMutations};
+use crate::config::http_filter::{FilterSettings, HeaderMutations, HostRewrite};
 use crate::config::route::{
     Action, Forward, Route, RouteTable, VirtualCluster, VirtualHost, WeightedCluster,
 };
@@ -83,6 +83,11 @@ impl Settings for Held {
     fn runs(&self, name: &str) -> Option<bool> {
         let mut levels = self.settings();
         levels.find_map(|level| level.of(name).map(|setting| !setting.disabled))
+    }
+
+    fn host(&self, name: &str) -> Option<&HostRewrite> {
+        let mut levels = self.settings().into_iter();
+        levels.find_map(|level| level.of(name)?.host.as_ref())
     }
 
     fn mutations(&self, name: &str, each: &mut dyn FnMut(&HeaderMutations)) {

@@ -1,8 +1,10 @@
 //! HTTP filters: what is done to a request between its routing and the router, and to its response
 //! on the way back, in the reverse order.
 
+mod dynamic_forward_proxy;
+
 use crate::config::http_filter::{
-    FilterKind, HeaderMutation, HeaderMutations, HttpFilter, MetadataAddition,
+    FilterKind, HeaderMutation, HeaderMutations, HostRewrite, HttpFilter, MetadataAddition,
 };
 use crate::config::network::FilterStateValue;
 use crate::http::connection_manager::context::Context;
@@ -18,6 +20,9 @@ pub trait Settings {
 
     /// The header mutations for a filter of this name, the most specific first.
     fn mutations(&self, name: &str, each: &mut dyn FnMut(&HeaderMutations));
+
+    /// The host that the most specific level gives a filter of this name.
+    fn host(&self, name: &str) -> Option<&HostRewrite>;
 }
 
 /// Nothing is said: no route was found.
@@ -29,6 +34,10 @@ impl Settings for NoSettings {
     }
 
     fn mutations(&self, _: &str, _: &mut dyn FnMut(&HeaderMutations)) {}
+
+    fn host(&self, _: &str) -> Option<&HostRewrite> {
+        None
+    }
 }
 
 fn running<'f>(
@@ -59,6 +68,10 @@ pub fn on_request(
                 &filter.name,
                 |list| apply_to_request(context, &list.request, request, info),
             ),
+            FilterKind::DynamicForwardProxy { from_filter_state } => {
+                let host = settings.host(&filter.name);
+                dynamic_forward_proxy::on_request(context, *from_filter_state, host, request, info);
+            }
             FilterKind::SetFilterState(values) => set_filter_state(context, values, request, info),
             FilterKind::SetMetadata(added) => {
                 let state = info.state.get_or_insert_default();

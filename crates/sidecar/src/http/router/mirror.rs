@@ -179,6 +179,7 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
             want: ExchangeRequest {
                 downstream: stream.request.version,
                 original_destination: stream.context.connection.original_destination(),
+                name: stream.info.dynamic_host.clone(),
                 upgrade: false,
                 fresh: false,
                 client: Client::from(&*stream.context.connection),

@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::cluster::ClusterDiscovery;
+use crate::config::dynamic_forward_proxy::DynamicHost;
 use crate::config::http_connection_manager::SchemeRule;
 use crate::config::route::{Forward, Route, VirtualHost};
 use crate::http::connection_manager::context::Context;
@@ -188,6 +190,16 @@ fn destination(stream: &Stream<'_, '_>, cluster: &Cluster) -> Option<SocketAddr>
     asked().or_else(|| stream.context.connection.original_destination())
 }
 
+/// The host that a dynamic forward proxy connects to: as the filter says, else the one that the
+/// request asks for.
+fn dynamic_host(stream: &Stream<'_, '_>, cluster: &Cluster) -> Option<Rc<DynamicHost>> {
+    let ClusterDiscovery::Names(_) = cluster.config().discovery else {
+        return None;
+    };
+    let asked = || DynamicHost::of_authority(&stream.request.authority).map(Rc::new);
+    stream.info.dynamic_host.clone().or_else(asked)
+}
+
 /// The first attempt and, where that was on a pooled connection which turned out dead before it
 /// gave a byte, one more on a fresh one.
 async fn attempt_and_retry(
@@ -210,6 +222,7 @@ async fn attempt_and_retry(
         let want = ExchangeRequest {
             downstream: stream.request.version,
             original_destination: destination(stream, cluster),
+            name: dynamic_host(stream, cluster),
             upgrade: stream.upgrade.is_some(),
             fresh: retry.is_some(),
             client: Client::from(&*stream.context.connection),

@@ -10,7 +10,7 @@ use super::failure;
 use super::header_changes::Levels;
 use super::relay::{Deadlines, OnHead as _, RelayError};
 use super::response::ResponseRules;
-use super::{Far, Forwarded, Stream, destination, unless_gone};
+use super::{Far, Forwarded, Stream, destination, dynamic_host, unless_gone};
 use crate::config::route::{Forward, RawTunnel};
 use crate::http::message::{BodyLength, Version};
 use crate::tls::overrides::Overrides;
@@ -36,8 +36,10 @@ pub async fn open(
 ) -> Forwarded {
     stream.info.attempts += 1;
     let client = Client::from(&*stream.context.connection);
+    let name = dynamic_host(stream, cluster);
     let want = ConnectRequest {
         original_destination: destination(stream, cluster),
+        name: name.as_deref(),
         overrides: Overrides::NONE,
         client: &client,
     };

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
+use crate::config::dynamic_forward_proxy::DynamicHost;
 use crate::config::endpoint::Endpoint;
 use crate::config::tcp_proxy::{Backoff, TcpProxy};
 use crate::network::filter_state::{
@@ -67,7 +68,13 @@ impl DialError {
             DialError::Upstream {
                 attempts, error, ..
             } => {
-                let mut flags = error.flags();
+                let mut flags = match error {
+                    // To tcp_proxy, a host without an address is no endpoint.
+                    UpstreamError::Unresolved { .. }
+                    | UpstreamError::TooManyNames
+                    | UpstreamError::NamesPending => Flags::NO_HEALTHY_UPSTREAM,
+                    error => error.flags(),
+                };
                 if *attempts > 0 {
                     flags |= Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
                 }
@@ -111,7 +118,10 @@ impl DialError {
         match self {
             DialError::NoCluster(_) => "tcp_initializion_failure:3",
             DialError::Upstream { error, .. } => match error {
-                UpstreamError::NoHealthyUpstream => "tcp_initializion_failure:1",
+                UpstreamError::NoHealthyUpstream
+                | UpstreamError::Unresolved { .. }
+                | UpstreamError::TooManyNames
+                | UpstreamError::NamesPending => "tcp_initializion_failure:1",
                 UpstreamError::Overflow => "tcp_initializion_failure:2",
                 _ => "tcp_initializion_failure:0",
             },
@@ -132,6 +142,8 @@ pub fn route(worker: &Worker, proxy: &TcpProxy, state: &FilterState) -> Arc<str>
 pub struct Wishes {
     /// Where an ORIGINAL_DST cluster connects to.
     pub destination: Option<SocketAddr>,
+    /// The host that a dynamic forward proxy connects to.
+    pub name: Option<DynamicHost>,
     /// What TLS is to do otherwise than it is configured.
     pub tls: Overrides,
     /// The client's connection.
@@ -143,6 +155,7 @@ impl Wishes {
     pub fn new(state: &FilterState, destination: Option<SocketAddr>, client: Client) -> Self {
         Wishes {
             destination: state.address(ORIGINAL_DST_ADDRESS).or(destination),
+            name: DynamicHost::of_filter_state(state),
             tls: Overrides {
                 server_name: state.text(UPSTREAM_SERVER_NAME).map(Into::into),
                 protocols: state
@@ -171,6 +184,7 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let want = ConnectRequest {
         original_destination: wishes.destination,
+        name: wishes.name.as_ref(),
         overrides: &wishes.tls,
         client: &wishes.client,
     };
@@ -209,12 +223,7 @@ pub async fn attempt<T>(
             Err(error) => error,
         };
         // Otherwise nothing was tried, and trying again at once would end alike.
-        let tried = !matches!(
-            error,
-            UpstreamError::NoHealthyUpstream
-                | UpstreamError::Overflow
-                | UpstreamError::Dropped { .. }
-        );
+        let tried = error.tried();
         attempts += u32::from(tried);
         if !tried || attempts >= proxy.max_connect_attempts {
             if tried {

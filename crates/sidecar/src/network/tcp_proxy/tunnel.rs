@@ -15,6 +15,7 @@ use super::dial::{DialError, Wishes, attempt};
 use super::relay::{End, Limits};
 use super::session::Session;
 use crate::config::cluster::{Priority, UpstreamProtocol};
+use crate::config::dynamic_forward_proxy::DynamicHost;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::AppendAction;
 use crate::config::tcp_proxy::Tunnel;
@@ -176,6 +177,10 @@ async fn ask(
     let want = ExchangeRequest {
         downstream: Version::Http11,
         original_destination,
+        name: {
+            let state = connection.state.filter_state.borrow();
+            DynamicHost::of_filter_state(&state).map(Rc::new)
+        },
         // After CONNECT, a connection of HTTP/1 is nobody else's.
         upgrade: http1 && tunnel.post.is_none(),
         fresh: false,

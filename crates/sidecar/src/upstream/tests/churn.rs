@@ -68,6 +68,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
                     let want = ConnectRequest {
                         overrides: Overrides::NONE,
                         original_destination: None,
+                        name: None,
                         client: &Client::default(),
                     };
                     task.cluster().connect(want, &mut None).await.is_ok()

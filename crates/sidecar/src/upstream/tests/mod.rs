@@ -161,7 +161,9 @@ impl Worker {
     pub fn assign(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
         match &self.shared.borrow().config.discovery {
             ClusterDiscovery::Assignment { slot, .. } => slot.set(Some(assignment(endpoints))),
-            ClusterDiscovery::OriginalDestination | ClusterDiscovery::Aggregate(_) => {
+            ClusterDiscovery::OriginalDestination
+            | ClusterDiscovery::Aggregate(_)
+            | ClusterDiscovery::Names(_) => {
                 panic!("no assignment")
             }
         }
@@ -220,6 +222,7 @@ pub fn want(downstream: Version) -> ExchangeRequest {
     ExchangeRequest {
         downstream,
         original_destination: None,
+        name: None,
         upgrade: false,
         fresh: false,
         client: Client::default(),

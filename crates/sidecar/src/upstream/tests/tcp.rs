@@ -12,6 +12,7 @@ use crate::upstream::ConnectRequest;
 const ANYWHERE: ConnectRequest<'_> = ConnectRequest {
     overrides: Overrides::NONE,
     original_destination: None,
+    name: None,
     client: &Client {
         connection: 0,
         ends: None,

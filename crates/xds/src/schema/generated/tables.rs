@@ -1156,6 +1156,28 @@ envoy.extensions.clusters.dns.v3.DnsCluster\
 all_addresses_in_single_endpoint\
 dns_min_refresh_rate\
 envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate\
+envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig\
+dns_cache_config\
+a server\'s certificate must always have the name that the client asked for, where trusted_ca is set\
+allow_insecure_cluster_options\
+a host\'s connections are for its name only; leave the field out\
+allow_coalesced_connections\
+use dns_cache_config, which needs no cluster for each host\
+sub_clusters_config\
+envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers\
+envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig\
+host_ttl\
+max_hosts\
+a name without an answer is looked up again when it is asked for again\
+dns_cache_circuit_breaker\
+it saves the first request to a host its lookup, and changes nothing else\
+preresolve_hostnames\
+dns_query_timeout\
+answers are kept in memory only; leave the field out\
+key_value_config\
+a name without an answer is looked up again only when it is asked for\
+disable_dns_refresh_on_failure\
+resolved_address_filter\
 envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue\
 object_key\
 deprecated, and without effect in Envoy as well\
@@ -1164,6 +1186,13 @@ only internal listeners would see it, which are rejected where they are configur
 shared_with_upstream\
 skip_if_empty\
 factory_key\
+envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig\
+the access log tells it by %UPSTREAM_HOST%\
+save_upstream_address\
+use dns_cache_config, here and in the cluster\
+sub_cluster_config\
+allow_dynamic_host_from_filter_state\
+envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig\
 envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\
 mutations\
 envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute\
@@ -1327,6 +1356,7 @@ on_new_connection\
 on_downstream_tls_handshake\
 on_downstream_data\
 envoy.extensions.filters.network.sni_cluster.v3.SniCluster\
+envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\
 downstream_idle_timeout\
 upstream_idle_timeout\
@@ -2182,7 +2212,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 466] = [
+pub(crate) static MESSAGES: [MessageRow; 472] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2428,233 +2458,239 @@ pub(crate) static MESSAGES: [MessageRow; 466] = [
     m(31119,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
     m(31171,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
     m(31266,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31321,68,1064,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31581,63,1070,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31653,71,1072,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31724,58,1073,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31964,46,1078,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32423,71,1088,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32558,56,1090,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32691,52,1092,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32761,54,1095,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32880,65,1099,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32945,67,1099,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(33039,61,1102,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(33100,61,1102,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(33251,65,1104,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33384,78,1110,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33483,70,1113,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33567,63,1115,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33827,68,1120,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33900,58,1124,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33966,45,1125,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(34011,81,1125,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35473,105,1185,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35578,101,1187,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35723,103,1190,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35849,109,1192,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35980,95,1199,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36136,70,1202,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36206,76,1207,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36289,63,1209,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36382,78,1211,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36460,74,1212,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36579,66,1217,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36654,45,1221,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36775,59,1229,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36896,58,1232,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36954,54,1232,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37643,74,1255,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37742,70,1258,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37998,70,1268,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(38068,84,1269,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38152,47,1272,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(38199,56,1273,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(38614,67,1286,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(38681,47,1288,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38728,63,1288,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38791,77,1288,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38868,79,1289,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(39006,60,1292,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(39083,66,1295,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(39154,81,1296,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(39254,74,1297,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(39328,77,1297,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(39405,76,1297,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(39481,67,1297,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(39548,92,1299,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(39640,85,1299,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39784,100,1305,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(39892,66,1306,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(39958,70,1309,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(40078,57,1315,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(40135,66,1316,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(40201,70,1318,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(40271,75,1319,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(40346,69,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(40415,71,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(40486,70,1319,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(40556,67,1319,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(40628,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(40694,64,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(40758,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(40824,66,1321,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40890,73,1321,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40963,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(41021,59,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(41080,58,1321,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(41138,49,1321,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(41271,69,1323,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(41644,81,1335,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(41776,73,1337,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(42140,66,1346,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(42219,70,1347,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(42310,61,1348,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(42414,55,1350,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(42578,70,1352,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(42664,88,1353,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(42785,64,1354,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42918,78,1356,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42996,67,1357,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(43063,77,1358,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(43155,83,1359,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(43426,58,1363,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(43484,70,1363,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(44126,58,1379,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(45014,95,1394,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(45211,62,1398,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(45627,67,1409,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(45720,79,1411,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(45897,57,1414,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(45964,48,1416,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(46091,63,1421,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(46165,56,1424,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(46778,51,1433,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(46868,55,1436,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(47153,62,1442,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(47219,60,1443,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(47549,54,1450,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(47770,69,1461,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(47872,73,1465,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(47945,78,1468,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(48023,48,1471,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(48236,77,1480,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(48313,49,1482,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(48462,43,1490,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(48536,44,1497,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(48586,54,1504,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(48694,69,1508,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(48774,71,1509,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(48851,78,1512,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(48929,35,1512,8), // envoy.service.discovery.v3.Resource
-    m(49005,48,1520,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(49065,40,1521,2), // envoy.service.discovery.v3.ResourceError
-    m(49105,42,1523,2), // envoy.service.discovery.v3.ResourceLocator
-    m(49147,65,1525,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(49212,39,1527,2), // envoy.service.discovery.v3.ResourceName
-    m(49280,32,1529,2), // envoy.service.runtime.v3.Runtime
-    m(49317,36,1531,2), // envoy.type.matcher.v3.AddressMatcher
-    m(49359,35,1533,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(49404,40,1535,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(49457,49,1538,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(49506,33,1539,1), // envoy.type.matcher.v3.ListMatcher
-    m(49545,39,1540,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(49592,37,1541,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(49635,49,1545,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(49684,31,1546,1), // envoy.type.matcher.v3.OrMatcher
-    m(49729,33,1547,1), // envoy.type.matcher.v3.PathMatcher
-    m(49762,45,1548,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(49826,34,1550,2), // envoy.type.matcher.v3.RegexMatcher
-    m(49934,44,1552,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49994,35,1553,7), // envoy.type.matcher.v3.StringMatcher
-    m(50106,34,1560,7), // envoy.type.matcher.v3.ValueMatcher
-    m(50182,44,1567,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(50226,34,1567,2), // envoy.type.metadata.v3.MetadataKey
-    m(50260,46,1569,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(50311,35,1571,4), // envoy.type.metadata.v3.MetadataKind
-    m(50357,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(50400,40,1575,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(50440,43,1575,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(50483,41,1575,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(50524,31,1575,6), // envoy.type.tracing.v3.CustomTag
-    m(50590,43,1581,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(50633,38,1583,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(50671,39,1585,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(50710,40,1586,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(50754,25,1589,2), // envoy.type.v3.DoubleRange
-    m(50787,31,1591,2), // envoy.type.v3.FractionalPercent
-    m(50838,24,1593,2), // envoy.type.v3.HashPolicy
-    m(50862,36,1595,1), // envoy.type.v3.HashPolicy.FilterState
-    m(50898,33,1596,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(50931,24,1596,1), // envoy.type.v3.HttpStatus
-    m(50959,24,1597,2), // envoy.type.v3.Int32Range
-    m(50983,24,1599,2), // envoy.type.v3.Int64Range
-    m(51007,21,1601,1), // envoy.type.v3.Percent
-    m(51028,29,1602,3), // envoy.type.v3.SemanticVersion
-    m(51086,25,1605,3), // envoy.type.v3.TokenBucket
-    m(51139,36,1608,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(51450,54,1613,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(51504,49,1615,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(51553,33,1617,9), // google.api.expr.v1alpha1.Constant
-    m(51693,29,1626,8), // google.api.expr.v1alpha1.Expr
-    m(51865,34,1634,3), // google.api.expr.v1alpha1.Expr.Call
-    m(51917,40,1637,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(51981,42,1639,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(52042,48,1641,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(52120,35,1646,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(52155,36,1647,3), // google.api.expr.v1alpha1.Expr.Select
-    m(52207,34,1650,3), // google.api.expr.v1alpha1.Reference
-    m(52252,35,1653,6), // google.api.expr.v1alpha1.SourceInfo
-    m(52341,45,1659,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(52405,53,1662,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(52468,51,1664,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(52519,50,1666,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(52569,29,1668,13), // google.api.expr.v1alpha1.Type
-    m(52688,42,1681,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(52745,42,1683,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(52807,38,1685,1), // google.api.expr.v1alpha1.Type.ListType
-    m(52854,37,1686,2), // google.api.expr.v1alpha1.Type.MapType
-    m(52909,19,1688,2), // google.protobuf.Any
-    m(52928,25,1690,1), // google.protobuf.BoolValue
-    m(52953,26,1691,1), // google.protobuf.BytesValue
-    m(52979,27,1692,1), // google.protobuf.DoubleValue
-    m(53006,24,1693,2), // google.protobuf.Duration
-    m(53042,21,1695,0), // google.protobuf.Empty
-    m(53063,26,1695,1), // google.protobuf.FloatValue
-    m(53089,26,1696,1), // google.protobuf.Int32Value
-    m(53115,26,1697,1), // google.protobuf.Int64Value
-    m(53141,25,1698,1), // google.protobuf.ListValue
-    m(53172,27,1699,1), // google.protobuf.StringValue
-    m(53199,22,1700,1), // google.protobuf.Struct
-    m(53227,34,1701,2), // google.protobuf.Struct.FieldsEntry
-    m(53261,25,1703,2), // google.protobuf.Timestamp
-    m(53286,27,1705,1), // google.protobuf.UInt32Value
-    m(53313,27,1706,1), // google.protobuf.UInt64Value
-    m(53340,21,1707,6), // google.protobuf.Value
-    m(53395,17,1713,3), // google.rpc.Status
-    m(53419,21,1716,2), // xds.core.v3.CidrRange
-    m(53440,25,1718,1), // xds.core.v3.ContextParams
-    m(53471,37,1719,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(53508,32,1721,2), // xds.core.v3.TypedExtensionConfig
-    m(53540,27,1723,3), // xds.type.matcher.v3.Matcher
-    m(53602,39,1726,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(53649,52,1727,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(53718,49,1729,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(53815,63,1733,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(53878,65,1734,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(53971,39,1737,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(54096,48,1741,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(54147,57,1742,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(54204,35,1744,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(54290,32,1747,2), // xds.type.matcher.v3.RegexMatcher
-    m(54322,42,1749,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(54364,33,1749,7), // xds.type.matcher.v3.StringMatcher
+    m(31321,64,1064,4), // envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
+    m(31697,72,1068,1), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers
+    m(31769,63,1069,16), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig
+    m(32244,68,1085,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(32504,67,1091,4), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
+    m(32733,69,1095,2), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig
+    m(32802,63,1097,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(32874,71,1099,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(32945,58,1100,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(33185,46,1105,10), // envoy.extensions.filters.http.router.v3.Router
+    m(33644,71,1115,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(33779,56,1117,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(33912,52,1119,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(33982,54,1122,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(34101,65,1126,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(34166,67,1126,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(34260,61,1129,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(34321,61,1129,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(34472,65,1131,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(34605,78,1137,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(34704,70,1140,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(34788,63,1142,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(35048,68,1147,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(35121,58,1151,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(35187,45,1152,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(35232,81,1152,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(36694,105,1212,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(36799,101,1214,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(36944,103,1217,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(37070,109,1219,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(37201,95,1226,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(37357,70,1229,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(37427,76,1234,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(37510,63,1236,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(37603,78,1238,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(37681,74,1239,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(37800,66,1244,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(37875,45,1248,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(37996,59,1256,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(38117,58,1259,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(38175,74,1259,3), // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
+    m(38249,54,1262,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(38938,74,1285,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(39037,70,1288,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(39293,70,1298,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(39363,84,1299,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(39447,47,1302,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(39494,56,1303,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(39909,67,1316,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(39976,47,1318,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(40023,63,1318,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(40086,77,1318,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(40163,79,1319,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(40301,60,1322,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(40378,66,1325,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(40449,81,1326,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(40549,74,1327,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(40623,77,1327,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(40700,76,1327,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(40776,67,1327,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(40843,92,1329,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(40935,85,1329,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(41079,100,1335,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(41187,66,1336,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(41253,70,1339,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(41373,57,1345,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(41430,66,1346,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(41496,70,1348,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(41566,75,1349,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(41641,69,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(41710,71,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(41781,70,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(41851,67,1349,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(41923,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(41989,64,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(42053,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(42119,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(42185,73,1351,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(42258,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(42316,59,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(42375,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(42433,49,1351,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(42566,69,1353,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(42939,81,1365,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(43071,73,1367,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(43435,66,1376,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(43514,70,1377,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(43605,61,1378,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(43709,55,1380,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(43873,70,1382,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(43959,88,1383,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(44080,64,1384,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(44213,78,1386,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(44291,67,1387,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(44358,77,1388,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(44450,83,1389,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(44721,58,1393,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(44779,70,1393,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(45421,58,1409,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(46309,95,1424,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(46506,62,1428,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(46922,67,1439,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(47015,79,1441,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(47192,57,1444,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(47259,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(47386,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(47460,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(48073,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(48163,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(48448,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(48514,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(48844,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(49065,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(49167,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(49240,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(49318,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(49531,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(49608,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(49757,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(49831,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(49881,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(49989,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(50069,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(50146,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(50224,35,1542,8), // envoy.service.discovery.v3.Resource
+    m(50300,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(50360,40,1551,2), // envoy.service.discovery.v3.ResourceError
+    m(50400,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
+    m(50442,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(50507,39,1557,2), // envoy.service.discovery.v3.ResourceName
+    m(50575,32,1559,2), // envoy.service.runtime.v3.Runtime
+    m(50612,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
+    m(50654,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(50699,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(50752,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(50801,33,1569,1), // envoy.type.matcher.v3.ListMatcher
+    m(50840,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(50887,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(50930,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(50979,31,1576,1), // envoy.type.matcher.v3.OrMatcher
+    m(51024,33,1577,1), // envoy.type.matcher.v3.PathMatcher
+    m(51057,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(51121,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
+    m(51229,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51289,35,1583,7), // envoy.type.matcher.v3.StringMatcher
+    m(51401,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
+    m(51477,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(51521,34,1597,2), // envoy.type.metadata.v3.MetadataKey
+    m(51555,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(51606,35,1601,4), // envoy.type.metadata.v3.MetadataKind
+    m(51652,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(51695,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(51735,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(51778,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(51819,31,1605,6), // envoy.type.tracing.v3.CustomTag
+    m(51885,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(51928,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(51966,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(52005,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(52049,25,1619,2), // envoy.type.v3.DoubleRange
+    m(52082,31,1621,2), // envoy.type.v3.FractionalPercent
+    m(52133,24,1623,2), // envoy.type.v3.HashPolicy
+    m(52157,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
+    m(52193,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(52226,24,1626,1), // envoy.type.v3.HttpStatus
+    m(52254,24,1627,2), // envoy.type.v3.Int32Range
+    m(52278,24,1629,2), // envoy.type.v3.Int64Range
+    m(52302,21,1631,1), // envoy.type.v3.Percent
+    m(52323,29,1632,3), // envoy.type.v3.SemanticVersion
+    m(52381,25,1635,3), // envoy.type.v3.TokenBucket
+    m(52434,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(52745,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(52799,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(52848,33,1647,9), // google.api.expr.v1alpha1.Constant
+    m(52988,29,1656,8), // google.api.expr.v1alpha1.Expr
+    m(53160,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
+    m(53212,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(53276,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(53337,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(53415,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(53450,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
+    m(53502,34,1680,3), // google.api.expr.v1alpha1.Reference
+    m(53547,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
+    m(53636,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(53700,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(53763,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(53814,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(53864,29,1698,13), // google.api.expr.v1alpha1.Type
+    m(53983,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(54040,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(54102,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
+    m(54149,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
+    m(54204,19,1718,2), // google.protobuf.Any
+    m(54223,25,1720,1), // google.protobuf.BoolValue
+    m(54248,26,1721,1), // google.protobuf.BytesValue
+    m(54274,27,1722,1), // google.protobuf.DoubleValue
+    m(54301,24,1723,2), // google.protobuf.Duration
+    m(54337,21,1725,0), // google.protobuf.Empty
+    m(54358,26,1725,1), // google.protobuf.FloatValue
+    m(54384,26,1726,1), // google.protobuf.Int32Value
+    m(54410,26,1727,1), // google.protobuf.Int64Value
+    m(54436,25,1728,1), // google.protobuf.ListValue
+    m(54467,27,1729,1), // google.protobuf.StringValue
+    m(54494,22,1730,1), // google.protobuf.Struct
+    m(54522,34,1731,2), // google.protobuf.Struct.FieldsEntry
+    m(54556,25,1733,2), // google.protobuf.Timestamp
+    m(54581,27,1735,1), // google.protobuf.UInt32Value
+    m(54608,27,1736,1), // google.protobuf.UInt64Value
+    m(54635,21,1737,6), // google.protobuf.Value
+    m(54690,17,1743,3), // google.rpc.Status
+    m(54714,21,1746,2), // xds.core.v3.CidrRange
+    m(54735,25,1748,1), // xds.core.v3.ContextParams
+    m(54766,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(54803,32,1751,2), // xds.core.v3.TypedExtensionConfig
+    m(54835,27,1753,3), // xds.type.matcher.v3.Matcher
+    m(54897,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(54944,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(55013,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(55110,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(55173,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(55266,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(55391,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(55442,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(55499,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(55585,32,1777,2), // xds.type.matcher.v3.RegexMatcher
+    m(55617,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(55659,33,1779,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1756] = [
+pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',50,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2663,20 +2699,20 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',444,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',444,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',450,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',450,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',444,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',444,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',450,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',450,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',406,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',412,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',406,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',412,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',70,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2689,13 +2725,13 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',431,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',437,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',450,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',431,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',437,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2711,9 +2747,9 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',435,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',435,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',435,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',441,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',441,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',441,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2737,19 +2773,19 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',431,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',437,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',431,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',437,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',450,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',431,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',437,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2764,11 +2800,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',406,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',412,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',406,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',412,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',123,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2789,23 +2825,23 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',431,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',437,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',431,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',437,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',431,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',437,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',450,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',431,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',437,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2813,19 +2849,19 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',444,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',431,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',450,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',437,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',444,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',431,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',450,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',437,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',435,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',435,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',441,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',441,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',127,4,255,b'S',0,0), // node
@@ -2839,14 +2875,14 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',431,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',444,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',437,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',450,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',437,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',47,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2870,7 +2906,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(3529,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.ExtensionFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3622,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3630,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2880,8 +2916,8 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(3720,5,1,b'e',35,2,255,b'S',0,0), // types
     f(3630,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.MetadataFilter
-    f(3765,7,1,b'm',376,4,255,b'S',0,0), // matcher
-    f(3772,22,2,b'm',432,4,255,b'S',0,0), // match_if_key_not_found
+    f(3765,7,1,b'm',382,4,255,b'S',0,0), // matcher
+    f(3772,22,2,b'm',438,4,255,b'S',0,0), // match_if_key_not_found
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
     f(3438,7,2,b'm',34,2,255,b'S',0,0), // filters
@@ -2889,7 +2925,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',399,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',405,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3529,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2901,7 +2937,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(4319,14,4,b'm',144,2,255,b'R',4243,76), // socket_options
     f(4333,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4410,24,6,b'b',65535,0,255,b'I',4343,67), // ignore_global_conn_limit
-    f(4434,11,7,b'm',383,2,255,b'S',0,0), // allow_paths
+    f(4434,11,7,b'm',389,2,255,b'S',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
     f(4480,16,2,b'm',56,4,255,b'S',0,0), // static_resources
@@ -2909,7 +2945,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(4513,15,4,b'm',57,4,255,b'S',0,0), // cluster_manager
     f(4599,10,5,b's',65535,0,255,b'I',4528,71), // flags_path
     f(4654,11,6,b'm',65535,2,255,b'R',4609,45), // stats_sinks
-    f(4735,20,7,b'm',435,4,255,b'I',4665,70), // stats_flush_interval
+    f(4735,20,7,b'm',441,4,255,b'I',4665,70), // stats_flush_interval
     f(4823,8,8,b'm',67,4,255,b'I',4755,68), // watchdog
     f(4878,7,9,b'm',65535,4,255,b'R',4831,47), // tracing
     f(4885,5,12,b'm',49,4,255,b'S',0,0), // admin
@@ -2919,7 +2955,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(5019,23,16,b'b',65535,0,255,b'I',4973,46), // enable_dispatcher_stats
     f(5042,15,17,b'm',61,4,255,b'S',0,0), // layered_runtime
     f(5085,13,18,b's',65535,0,255,b'R',5057,28), // header_prefix
-    f(5098,29,19,b'm',446,4,255,b'S',0,0), // stats_server_version_override
+    f(5098,29,19,b'm',452,4,255,b'S',0,0), // stats_server_version_override
     f(5127,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5185,20,21,b'm',153,2,255,b'R',5150,35), // bootstrap_extensions
     f(5278,14,22,b'm',103,2,255,b'R',5205,73), // config_sources
@@ -2942,12 +2978,12 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(6323,21,39,b'm',53,4,255,b'I',6281,42), // deferred_stat_options
     f(6385,32,40,b'm',55,4,255,b'I',6344,41), // grpc_async_client_manager_config
     f(6467,24,41,b'm',62,4,255,b'I',6417,50), // memory_allocator_manager
-    f(6573,23,42,b'm',435,4,1,b'I',6491,82), // stats_eviction_interval
+    f(6573,23,42,b'm',441,4,1,b'I',6491,82), // stats_eviction_interval
     f(6628,26,43,b'b',65535,0,255,b'I',6596,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',52,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6776,11,1,b'm',442,4,0,b'S',0,0), // json_format
+    f(6776,11,1,b'm',448,4,0,b'S',0,0), // json_format
     f(6787,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6889,30,1,b'b',65535,0,255,b'I',6853,36), // enable_deferred_creation_stats
@@ -2958,11 +2994,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(7051,21,5,b's',65535,0,255,b'R',7001,50), // lds_resources_locator
     f(7072,21,6,b's',65535,0,255,b'R',7001,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7157,30,1,b'm',435,4,255,b'I',6853,36), // max_cached_entry_idle_duration
+    f(7157,30,1,b'm',441,4,255,b'I',6853,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7238,9,1,b'm',170,2,255,b'S',0,0), // listeners
     f(7247,8,2,b'm',73,2,255,b'S',0,0), // clusters
-    f(7255,7,3,b'm',343,2,255,b'S',0,0), // secrets
+    f(7255,7,3,b'm',349,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7302,18,1,b's',65535,0,255,b'S',0,0), // local_cluster_name
     f(7393,17,2,b'm',58,4,255,b'I',7320,73), // outlier_detection
@@ -2981,13 +3017,13 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(7857,6,1,b'm',63,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7911,16,1,b'w',65535,0,255,b'I',6853,36), // bytes_to_release
-    f(7927,23,2,b'm',435,4,255,b'I',6853,36), // memory_release_interval
-    f(7950,23,3,b'm',446,4,255,b'I',6853,36), // soft_memory_limit_bytes
-    f(7973,28,4,b'm',445,4,255,b'I',6853,36), // max_per_cpu_cache_size_bytes
+    f(7927,23,2,b'm',441,4,255,b'I',6853,36), // memory_release_interval
+    f(7950,23,3,b'm',452,4,255,b'I',6853,36), // soft_memory_limit_bytes
+    f(7973,28,4,b'm',451,4,255,b'I',6853,36), // max_per_cpu_cache_size_bytes
     f(8001,24,5,b'w',65535,0,255,b'I',6853,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8063,12,2,b'm',442,4,0,b'S',0,0), // static_layer
+    f(8063,12,2,b'm',448,4,0,b'S',0,0), // static_layer
     f(8075,10,3,b'm',65,4,0,b'S',0,0), // disk_layer
     f(8085,11,4,b'm',64,4,0,b'S',0,0), // admin_layer
     f(8096,10,5,b'm',66,4,0,b'S',0,0), // rtds_layer
@@ -3000,12 +3036,12 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(8297,11,2,b'm',103,4,255,b'S',0,0), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(8342,12,1,b'm',435,4,255,b'I',6853,36), // miss_timeout
-    f(8354,16,2,b'm',435,4,255,b'I',6853,36), // megamiss_timeout
-    f(8370,12,3,b'm',435,4,255,b'I',6853,36), // kill_timeout
-    f(8382,17,4,b'm',435,4,255,b'I',6853,36), // multikill_timeout
-    f(8399,19,5,b'm',406,4,255,b'I',6853,36), // multikill_threshold
-    f(8418,23,6,b'm',435,4,255,b'I',6853,36), // max_kill_timeout_jitter
+    f(8342,12,1,b'm',441,4,255,b'I',6853,36), // miss_timeout
+    f(8354,16,2,b'm',441,4,255,b'I',6853,36), // megamiss_timeout
+    f(8370,12,3,b'm',441,4,255,b'I',6853,36), // kill_timeout
+    f(8382,17,4,b'm',441,4,255,b'I',6853,36), // multikill_timeout
+    f(8399,19,5,b'm',412,4,255,b'I',6853,36), // multikill_threshold
+    f(8418,23,6,b'm',441,4,255,b'I',6853,36), // max_kill_timeout_jitter
     f(8441,7,7,b'm',68,2,255,b'I',6853,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7811,6,1,b'm',153,4,255,b'I',6853,36), // config
@@ -3018,34 +3054,34 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(8621,19,2,b'm',71,2,255,b'S',0,0), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8690,15,2,b'm',445,4,255,b'S',0,0), // max_connections
-    f(8705,20,3,b'm',445,4,255,b'S',0,0), // max_pending_requests
-    f(8725,12,4,b'm',445,4,255,b'S',0,0), // max_requests
-    f(8737,11,5,b'm',445,4,255,b'S',0,0), // max_retries
+    f(8690,15,2,b'm',451,4,255,b'S',0,0), // max_connections
+    f(8705,20,3,b'm',451,4,255,b'S',0,0), // max_pending_requests
+    f(8725,12,4,b'm',451,4,255,b'S',0,0), // max_requests
+    f(8737,11,5,b'm',451,4,255,b'S',0,0), // max_retries
     f(8748,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8823,20,7,b'm',445,4,255,b'I',8763,60), // max_connection_pools
+    f(8823,20,7,b'm',451,4,255,b'I',8763,60), // max_connection_pools
     f(8843,12,8,b'm',72,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8917,14,1,b'm',406,4,255,b'S',0,0), // budget_percent
-    f(8931,21,2,b'm',445,4,255,b'S',0,0), // min_retry_concurrency
-    f(9029,15,3,b'm',435,4,255,b'R',8952,77), // budget_interval
+    f(8917,14,1,b'm',412,4,255,b'S',0,0), // budget_percent
+    f(8931,21,2,b'm',451,4,255,b'S',0,0), // min_retry_concurrency
+    f(9029,15,3,b'm',441,4,255,b'R',8952,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9075,18,3,b'm',79,4,255,b'S',0,0), // eds_cluster_config
-    f(9093,15,4,b'm',435,4,255,b'S',0,0), // connect_timeout
-    f(9176,33,5,b'm',445,4,255,b'I',9108,68), // per_connection_buffer_limit_bytes
+    f(9093,15,4,b'm',441,4,255,b'S',0,0), // connect_timeout
+    f(9176,33,5,b'm',451,4,255,b'I',9108,68), // per_connection_buffer_limit_bytes
     f(9209,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9275,13,8,b'm',65535,2,255,b'R',9218,57), // health_checks
-    f(9288,27,9,b'm',445,4,255,b'S',0,0), // max_requests_per_connection
+    f(9288,27,9,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',70,4,255,b'S',0,0), // circuit_breakers
     f(9315,21,13,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,14,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(9358,16,16,b'm',435,4,255,b'S',0,0), // dns_refresh_rate
+    f(9358,16,16,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
     f(9374,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9391,13,18,b'm',95,2,255,b'S',0,0), // dns_resolvers
     f(7393,17,19,b'm',65535,4,255,b'R',9404,58), // outlier_detection
-    f(9462,16,20,b'm',435,4,255,b'S',0,0), // cleanup_interval
+    f(9462,16,20,b'm',441,4,255,b'S',0,0), // cleanup_interval
     f(7410,20,21,b'm',99,4,255,b'S',0,0), // upstream_bind_config
     f(9547,16,22,b'm',65535,4,255,b'R',9478,69), // lb_subset_config
     f(9631,19,23,b'm',65535,4,1,b'R',9563,68), // ring_hash_lb_config
@@ -3078,67 +3114,67 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(10651,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10757,16,52,b'm',65535,4,1,b'R',10692,65), // maglev_lb_config
     f(5706,21,53,b'm',106,4,255,b'S',0,0), // dns_resolution_config
-    f(10773,21,54,b'm',432,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10773,21,54,b'm',438,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5727,25,55,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10794,21,56,b'm',84,4,1,b'S',0,0), // round_robin_lb_config
     f(10815,27,57,b's',65535,2,255,b'R',10264,58), // lrs_report_endpoint_metrics
-    f(10842,10,58,b'm',435,4,255,b'S',0,0), // dns_jitter
-    f(10880,24,59,b'm',453,4,255,b'R',10852,28), // transport_socket_matcher
-    f(10979,44,60,b'm',435,4,255,b'R',10904,75), // per_connection_buffer_high_watermark_timeout
+    f(10842,10,58,b'm',441,4,255,b'S',0,0), // dns_jitter
+    f(10880,24,59,b'm',459,4,255,b'R',10852,28), // transport_socket_matcher
+    f(10979,44,60,b'm',441,4,255,b'R',10904,75), // per_connection_buffer_high_watermark_timeout
     f(11046,13,61,b'm',180,4,255,b'I',11023,23), // stats_matcher
     f(11125,16,62,b'm',65535,4,255,b'R',11059,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11187,23,1,b'm',406,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11187,23,1,b'm',412,4,255,b'S',0,0), // healthy_panic_threshold
     f(11210,20,2,b'm',77,4,0,b'S',0,0), // zone_aware_lb_config
     f(11230,27,3,b'm',76,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11309,19,4,b'm',435,4,255,b'I',11257,52), // update_merge_window
+    f(11309,19,4,b'm',441,4,255,b'I',11257,52), // update_merge_window
     f(11380,31,5,b'b',65535,0,255,b'I',11328,52), // ignore_new_hosts_until_first_hc
     f(11411,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11519,28,7,b'm',75,4,255,b'I',11447,72), // consistent_hashing_lb_config
     f(11646,20,8,b'm',115,4,255,b'I',11547,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11738,24,1,b'b',65535,0,255,b'I',6853,36), // use_hostname_for_hashing
-    f(11762,19,2,b'm',445,4,255,b'I',6853,36), // hash_balance_factor
+    f(11762,19,2,b'm',451,4,255,b'I',6853,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11916,15,1,b'm',406,4,255,b'S',0,0), // routing_enabled
-    f(11931,16,2,b'm',446,4,255,b'S',0,0), // min_cluster_size
+    f(11916,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
+    f(11931,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
     f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(12065,10,1,b'm',103,4,255,b'S',0,0), // eds_config
     f(12075,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12139,12,1,b'm',445,4,255,b'S',0,0), // choice_count
+    f(12139,12,1,b'm',451,4,255,b'S',0,0), // choice_count
     f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
     f(12170,17,3,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12238,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12253,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12269,22,3,b'm',445,4,255,b'S',0,0), // upstream_port_override
-    f(12378,12,4,b'm',386,4,255,b'R',12291,87), // metadata_key
+    f(12269,22,3,b'm',451,4,255,b'S',0,0), // upstream_port_override
+    f(12378,12,4,b'm',392,4,255,b'R',12291,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12438,29,1,b'm',434,4,255,b'I',6853,36), // per_upstream_preconnect_ratio
-    f(12467,27,2,b'm',434,4,255,b'I',6853,36), // predictive_preconnect_ratio
-    f(12494,27,3,b'm',376,4,255,b'I',6853,36), // preconnect_enabled_metadata
+    f(12438,29,1,b'm',440,4,255,b'I',6853,36), // per_upstream_preconnect_ratio
+    f(12467,27,2,b'm',440,4,255,b'I',6853,36), // predictive_preconnect_ratio
+    f(12494,27,3,b'm',382,4,255,b'I',6853,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12170,17,1,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12686,17,1,b'm',435,4,255,b'S',0,0), // slow_start_window
+    f(12686,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
     f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
-    f(12713,18,3,b'm',406,4,255,b'S',0,0), // min_weight_percent
+    f(12713,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12783,5,2,b'm',442,4,255,b'S',0,0), // match
+    f(12783,5,2,b'm',448,4,255,b'S',0,0), // match
     f(9650,16,3,b'm',152,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12900,8,1,b'm',89,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -3153,13 +3189,13 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(13231,21,3,b'm',92,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13321,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13349,26,2,b'm',445,4,255,b'S',0,0), // first_address_family_count
+    f(13349,26,2,b'm',451,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13427,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13433,6,2,b'm',114,4,0,b'S',0,0), // append
     f(13439,15,3,b'm',94,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13520,11,1,b'm',383,4,255,b'S',0,0), // key_matcher
+    f(13520,11,1,b'm',389,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13559,14,1,b'm',143,4,0,b'S',0,0), // socket_address
     f(13573,4,2,b'm',130,4,0,b'S',0,0), // pipe
@@ -3168,39 +3204,39 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13808,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13860,13,2,b's',65535,2,255,b'R',13816,44), // cluster_names
-    f(13918,13,3,b'm',435,4,255,b'I',13873,45), // refresh_delay
+    f(13918,13,3,b'm',441,4,255,b'I',13873,45), // refresh_delay
     f(13931,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
-    f(13944,15,5,b'm',435,4,255,b'I',13873,45), // request_timeout
+    f(13944,15,5,b'm',441,4,255,b'I',13873,45), // request_timeout
     f(14020,19,6,b'm',133,4,255,b'I',13959,61), // rate_limit_settings
     f(14039,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(14069,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(14090,17,9,b'm',153,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(14174,14,1,b'm',143,4,255,b'S',0,0), // source_address
-    f(14188,8,2,b'm',432,4,255,b'S',0,0), // freebind
+    f(14188,8,2,b'm',438,4,255,b'S',0,0), // freebind
     f(4319,14,3,b'm',144,2,255,b'S',0,0), // socket_options
     f(14196,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
     f(14223,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
     f(14245,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
     f(14310,27,7,b'b',65535,0,255,b'R',14267,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',407,4,255,b'S',0,0), // version
-    f(9700,8,2,b'm',442,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',413,4,255,b'S',0,0), // version
+    f(9700,8,2,b'm',448,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
     f(14410,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
     f(14434,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
     f(14454,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
     f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14521,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
+    f(14521,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14564,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
     f(14581,3,3,b'm',96,4,0,b'S',0,0), // ads
-    f(14584,21,4,b'm',435,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14584,21,4,b'm',441,4,255,b'S',0,0), // initial_fetch_timeout
     f(14605,4,5,b'm',142,4,0,b'S',0,0), // self
     f(14609,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14629,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
@@ -3234,14 +3270,14 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.core.v3.GrpcService
     f(15126,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
     f(15165,11,2,b'm',65535,4,0,b'R',15136,29), // google_grpc
-    f(15210,7,3,b'm',435,4,255,b'I',15176,34), // timeout
+    f(15210,7,3,b'm',441,4,255,b'I',15176,34), // timeout
     f(15217,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
     f(15233,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15287,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15299,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15233,12,3,b'm',134,4,255,b'I',15308,53), // retry_policy
-    f(15361,26,4,b'm',445,4,255,b'S',0,0), // max_receive_message_length
+    f(15361,26,4,b'm',451,4,255,b'S',0,0), // max_receive_message_length
     f(15435,18,5,b'b',65535,0,255,b'I',15387,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -3249,66 +3285,66 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(15485,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3675,6,1,b'm',113,4,255,b'S',0,0), // header
-    f(13433,6,2,b'm',432,4,255,b'S',0,0), // append
+    f(13433,6,2,b'm',438,4,255,b'S',0,0), // append
     f(15532,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15545,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3622,8,1,b'e',18,2,255,b'I',6853,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15638,18,1,b'm',432,4,255,b'S',0,0), // allow_absolute_url
+    f(15638,18,1,b'm',438,4,255,b'S',0,0), // allow_absolute_url
     f(15656,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15670,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15694,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
     f(15711,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15784,20,6,b'b',65535,0,255,b'R',15726,58), // allow_chunked_length
-    f(15804,45,7,b'm',432,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15804,45,7,b'm',438,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
     f(15849,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15912,16,9,b'm',432,4,255,b'I',15873,39), // use_balsa_parser
+    f(15912,16,9,b'm',438,4,255,b'I',15873,39), // use_balsa_parser
     f(15928,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15987,22,11,b'm',383,2,255,b'R',15948,39), // ignore_http_11_upgrade
+    f(15987,22,11,b'm',389,2,255,b'R',15948,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(16066,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
     f(16128,18,8,b'm',153,4,0,b'I',16083,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16260,16,1,b'm',445,4,255,b'S',0,0), // hpack_table_size
-    f(16276,22,2,b'm',445,4,255,b'S',0,0), // max_concurrent_streams
-    f(16298,26,3,b'm',445,4,255,b'S',0,0), // initial_stream_window_size
-    f(16324,30,4,b'm',445,4,255,b'S',0,0), // initial_connection_window_size
+    f(16260,16,1,b'm',451,4,255,b'S',0,0), // hpack_table_size
+    f(16276,22,2,b'm',451,4,255,b'S',0,0), // max_concurrent_streams
+    f(16298,26,3,b'm',451,4,255,b'S',0,0), // initial_stream_window_size
+    f(16324,30,4,b'm',451,4,255,b'S',0,0), // initial_connection_window_size
     f(16354,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16422,14,6,b'b',65535,0,255,b'R',16367,55), // allow_metadata
-    f(16470,19,7,b'm',445,4,255,b'I',16436,34), // max_outbound_frames
-    f(16534,27,8,b'm',445,4,255,b'I',16489,45), // max_outbound_control_frames
-    f(16602,49,9,b'm',445,4,255,b'I',16561,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16697,38,10,b'm',445,4,255,b'I',16651,46), // max_inbound_priority_frames_per_stream
-    f(16804,52,11,b'm',445,4,255,b'I',16735,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16470,19,7,b'm',451,4,255,b'I',16436,34), // max_outbound_frames
+    f(16534,27,8,b'm',451,4,255,b'I',16489,45), // max_outbound_control_frames
+    f(16602,49,9,b'm',451,4,255,b'I',16561,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16697,38,10,b'm',451,4,255,b'I',16651,46), // max_inbound_priority_frames_per_stream
+    f(16804,52,11,b'm',451,4,255,b'I',16735,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(16896,38,12,b'b',65535,0,255,b'I',16856,40), // stream_error_on_invalid_http_messaging
     f(16981,26,13,b'm',65535,2,255,b'R',16934,47), // custom_settings_parameters
-    f(15804,45,14,b'm',432,4,255,b'I',16856,40), // override_stream_error_on_invalid_http_message
+    f(15804,45,14,b'm',438,4,255,b'I',16856,40), // override_stream_error_on_invalid_http_message
     f(17007,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
-    f(17065,17,16,b'm',432,4,255,b'I',17027,38), // use_oghttp2_codec
-    f(17143,17,17,b'm',446,4,255,b'I',17082,61), // max_metadata_size
-    f(17197,23,18,b'm',432,4,255,b'I',17160,37), // enable_huffman_encoding
-    f(17220,24,19,b'm',445,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17283,17,20,b'm',432,4,255,b'I',17244,39), // disallow_obs_text
-    f(17342,18,21,b'm',446,4,255,b'I',17300,42), // stream_reset_burst
-    f(17360,17,22,b'm',446,4,255,b'I',17300,42), // stream_reset_rate
+    f(17065,17,16,b'm',438,4,255,b'I',17027,38), // use_oghttp2_codec
+    f(17143,17,17,b'm',452,4,255,b'I',17082,61), // max_metadata_size
+    f(17197,23,18,b'm',438,4,255,b'I',17160,37), // enable_huffman_encoding
+    f(17220,24,19,b'm',451,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17283,17,20,b'm',438,4,255,b'I',17244,39), // disallow_obs_text
+    f(17342,18,21,b'm',452,4,255,b'I',17300,42), // stream_reset_burst
+    f(17360,17,22,b'm',452,4,255,b'I',17300,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17417,12,1,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(17429,17,2,b'm',445,4,255,b'S',0,0), // max_headers_count
-    f(17446,23,3,b'm',435,4,255,b'S',0,0), // max_connection_duration
-    f(17469,19,4,b'm',435,4,255,b'S',0,0), // max_stream_duration
+    f(17417,12,1,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(17429,17,2,b'm',451,4,255,b'S',0,0), // max_headers_count
+    f(17446,23,3,b'm',441,4,255,b'S',0,0), // max_connection_duration
+    f(17469,19,4,b'm',441,4,255,b'S',0,0), // max_stream_duration
     f(17488,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9288,27,6,b'm',445,4,255,b'S',0,0), // max_requests_per_connection
-    f(17537,23,7,b'm',445,4,255,b'R',17519,18), // max_response_headers_kb
-    f(17560,30,8,b'm',406,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9288,27,6,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
+    f(17537,23,7,b'm',451,4,255,b'R',17519,18), // max_response_headers_kb
+    f(17560,30,8,b'm',412,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17628,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17681,8,1,b'm',435,4,255,b'S',0,0), // interval
-    f(15210,7,2,b'm',435,4,255,b'S',0,0), // timeout
-    f(17689,15,3,b'm',406,4,255,b'S',0,0), // interval_jitter
-    f(17764,24,4,b'm',435,4,255,b'R',17704,60), // connection_idle_interval
+    f(17681,8,1,b'm',441,4,255,b'S',0,0), // interval
+    f(15210,7,2,b'm',441,4,255,b'S',0,0), // timeout
+    f(17689,15,3,b'm',412,4,255,b'S',0,0), // interval_jitter
+    f(17764,24,4,b'm',441,4,255,b'R',17704,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17817,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17823,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3318,14 +3354,14 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(17913,21,2,b'm',126,1,255,b'I',17879,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',448,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(18062,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9700,8,3,b'm',442,4,255,b'S',0,0), // metadata
+    f(9700,8,3,b'm',448,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',123,4,255,b'S',0,0), // locality
     f(18064,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(18079,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3336,11 +3372,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(18165,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',450,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',456,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14785,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(18268,13,3,b'm',435,4,255,b'R',0,0), // poll_interval
+    f(18268,13,3,b'm',441,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3352,29 +3388,29 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(18422,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18432,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18478,10,1,b'm',445,4,255,b'I',6853,36), // max_tokens
-    f(18488,9,2,b'm',434,4,255,b'I',6853,36), // fill_rate
+    f(18478,10,1,b'm',451,4,255,b'I',6853,36), // max_tokens
+    f(18488,9,2,b'm',440,4,255,b'I',6853,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18529,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
-    f(18543,11,2,b'm',445,4,255,b'I',6853,36), // num_retries
+    f(18543,11,2,b'm',451,4,255,b'I',6853,36), // num_retries
     f(18554,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
     f(18562,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
     f(18576,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
     f(18596,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
+    f(3148,12,2,b'm',437,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(3148,12,2,b'm',431,4,0,b'I',6853,36), // typed_config
+    f(3148,12,2,b'm',437,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18760,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18760,13,1,b'm',432,4,255,b'S',0,0), // default_value
+    f(18760,13,1,b'm',438,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18760,13,1,b'm',399,4,255,b'S',0,0), // default_value
+    f(18760,13,1,b'm',405,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18760,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3410,29 +3446,29 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(4319,14,1,b'm',144,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6787,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6776,11,2,b'm',442,4,0,b'S',0,0), // json_format
+    f(6776,11,2,b'm',448,4,0,b'S',0,0), // json_format
     f(19512,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19529,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19541,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
     f(19559,10,6,b'm',153,2,255,b'S',0,0), // formatters
     f(19605,19,7,b'm',121,4,255,b'I',19569,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19657,16,1,b'm',445,4,255,b'S',0,0), // keepalive_probes
-    f(19673,14,2,b'm',445,4,255,b'S',0,0), // keepalive_time
-    f(19687,18,3,b'm',445,4,255,b'S',0,0), // keepalive_interval
+    f(19657,16,1,b'm',451,4,255,b'S',0,0), // keepalive_probes
+    f(19673,14,2,b'm',451,4,255,b'S',0,0), // keepalive_time
+    f(19687,18,3,b'm',451,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19786,13,3,b'm',149,4,255,b'R',19734,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19912,20,1,b'm',446,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19932,10,2,b'm',432,4,255,b'S',0,0), // prefer_gro
+    f(19912,20,1,b'm',452,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19932,10,2,b'm',438,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(19990,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(19998,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3450,12 +3486,12 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(2972,5,2,b'm',161,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20343,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
-    f(20357,23,3,b'm',445,4,255,b'S',0,0), // overprovisioning_factor
-    f(20380,20,4,b'm',435,4,255,b'S',0,0), // endpoint_stale_after
+    f(20357,23,3,b'm',451,4,255,b'S',0,0), // overprovisioning_factor
+    f(20380,20,4,b'm',441,4,255,b'S',0,0), // endpoint_stale_after
     f(20400,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
     f(15015,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20490,15,2,b'm',399,4,255,b'S',0,0), // drop_percentage
+    f(20490,15,2,b'm',405,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     f(20538,19,2,b'm',163,4,255,b'I',11328,52), // health_check_config
@@ -3473,14 +3509,14 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(20776,8,1,b'm',161,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9700,8,3,b'm',124,4,255,b'S',0,0), // metadata
-    f(20784,21,4,b'm',445,4,255,b'S',0,0), // load_balancing_weight
+    f(20784,21,4,b'm',451,4,255,b'S',0,0), // load_balancing_weight
     f(20805,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',123,4,255,b'S',0,0), // locality
     f(20862,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
-    f(20784,21,3,b'm',445,4,255,b'S',0,0), // load_balancing_weight
+    f(20784,21,3,b'm',451,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20908,9,6,b'm',445,4,255,b'I',20874,34), // proximity
+    f(20908,9,6,b'm',451,4,255,b'I',20874,34), // proximity
     f(20933,23,7,b'm',65535,4,0,b'R',20917,16), // load_balancer_endpoints
     f(21007,28,8,b'm',65535,4,0,b'R',20956,51), // leds_cluster_locality_config
     f(9700,8,9,b'm',124,4,255,b'I',21035,35), // metadata
@@ -3490,23 +3526,23 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(13125,13,3,b'm',150,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',437,4,0,b'S',0,0), // typed_config
     f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21238,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
     f(3438,7,3,b'm',167,2,255,b'S',0,0), // filters
-    f(21294,15,4,b'm',432,4,255,b'R',21256,38), // use_proxy_proto
+    f(21294,15,4,b'm',438,4,255,b'R',21256,38), // use_proxy_proto
     f(9700,8,5,b'm',124,4,255,b'I',21309,39), // metadata
     f(9650,16,6,b'm',152,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21348,32,9,b'm',435,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21348,32,9,b'm',441,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21421,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
     f(21434,14,4,b's',65535,0,255,b'R',20874,34), // address_suffix
-    f(21448,10,5,b'm',445,4,255,b'R',20874,34), // suffix_len
+    f(21448,10,5,b'm',451,4,255,b'R',20874,34), // suffix_len
     f(21458,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
     f(21478,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21490,16,8,b'm',445,4,255,b'S',0,0), // destination_port
+    f(21490,16,8,b'm',451,4,255,b'S',0,0), // destination_port
     f(21506,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21524,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21545,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3516,17 +3552,17 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',95,4,255,b'S',0,0), // address
     f(21628,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
-    f(21641,16,4,b'm',432,4,255,b'S',0,0), // use_original_dst
-    f(9176,33,5,b'm',445,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21641,16,4,b'm',438,4,255,b'S',0,0), // use_original_dst
+    f(9176,33,5,b'm',451,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9700,8,6,b'm',124,4,255,b'I',21657,35), // metadata
     f(21692,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
     f(21705,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21715,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
-    f(21731,11,10,b'm',432,4,255,b'S',0,0), // transparent
-    f(14188,8,11,b'm',432,4,255,b'S',0,0), // freebind
-    f(21742,26,12,b'm',445,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21731,11,10,b'm',438,4,255,b'S',0,0), // transparent
+    f(14188,8,11,b'm',438,4,255,b'S',0,0), // freebind
+    f(21742,26,12,b'm',451,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4319,14,13,b'm',144,2,255,b'S',0,0), // socket_options
-    f(21768,24,15,b'm',435,4,255,b'S',0,0), // listener_filters_timeout
+    f(21768,24,15,b'm',441,4,255,b'S',0,0), // listener_filters_timeout
     f(21792,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(21809,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(21845,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
@@ -3534,21 +3570,21 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(21951,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
     f(22048,10,21,b'b',65535,0,255,b'I',21976,72), // reuse_port
     f(4333,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22058,16,24,b'm',445,4,255,b'S',0,0), // tcp_backlog_size
+    f(22058,16,24,b'm',451,4,255,b'S',0,0), // tcp_backlog_size
     f(22074,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
-    f(22094,12,26,b'm',432,4,255,b'S',0,0), // bind_to_port
+    f(22094,12,26,b'm',438,4,255,b'S',0,0), // bind_to_port
     f(22257,17,27,b'm',65535,4,0,b'R',22106,151), // internal_listener
     f(22274,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22285,17,29,b'm',432,4,255,b'S',0,0), // enable_reuse_port
+    f(22285,17,29,b'm',438,4,255,b'S',0,0), // enable_reuse_port
     f(22302,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4410,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22314,20,32,b'm',453,4,255,b'S',0,0), // filter_chain_matcher
+    f(22314,20,32,b'm',459,4,255,b'S',0,0), // filter_chain_matcher
     f(20557,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
-    f(22334,42,34,b'm',445,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22334,42,34,b'm',451,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22376,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22482,11,36,b'm',65535,4,255,b'R',22399,83), // fcds_config
     f(13125,13,37,b'm',150,4,255,b'S',0,0), // tcp_keepalive
-    f(10979,44,38,b'm',435,4,255,b'R',22493,112), // per_connection_buffer_high_watermark_timeout
+    f(10979,44,38,b'm',441,4,255,b'R',22493,112), // per_connection_buffer_high_watermark_timeout
     f(11046,13,39,b'm',180,4,255,b'I',11023,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(22662,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
@@ -3556,10 +3592,10 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(22786,20,3,b'm',65535,4,0,b'R',22675,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22094,12,1,b'm',432,4,255,b'S',0,0), // bind_to_port
+    f(22094,12,1,b'm',438,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
     f(22961,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
     f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3567,7 +3603,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(23042,9,2,b'm',176,4,0,b'S',0,0), // and_match
     f(23051,9,3,b'm',175,4,0,b'S',0,0), // not_match
     f(23060,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23069,22,5,b'm',404,4,0,b'S',0,0), // destination_port_range
+    f(23069,22,5,b'm',410,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(23158,5,1,b'm',175,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
@@ -3575,19 +3611,19 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(23332,12,7,b'm',65535,4,255,b'R',23229,103), // quic_options
     f(23389,31,8,b'm',153,4,255,b'R',23344,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12783,5,1,b'm',383,4,255,b'I',6853,36), // match
+    f(12783,5,1,b'm',389,4,255,b'I',6853,36), // match
     f(23467,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
-    f(23474,4,3,b'm',445,4,255,b'I',6853,36), // bins
+    f(23474,4,3,b'm',451,4,255,b'I',6853,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23513,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
-    f(23606,20,2,b'm',432,4,255,b'I',23523,83), // use_all_default_tags
+    f(23606,20,2,b'm',438,4,255,b'I',23523,83), // use_all_default_tags
     f(11046,13,3,b'm',180,4,255,b'S',0,0), // stats_matcher
     f(23740,25,4,b'm',178,2,255,b'I',23626,114), // histogram_bucket_settings
-    f(23814,27,5,b'm',432,4,255,b'I',23765,49), // allow_default_tag_overrides
+    f(23814,27,5,b'm',438,4,255,b'I',23765,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(23877,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23887,14,2,b'm',375,4,0,b'S',0,0), // exclusion_list
-    f(23901,14,3,b'm',375,4,0,b'S',0,0), // inclusion_list
+    f(23887,14,2,b'm',381,4,0,b'S',0,0), // exclusion_list
+    f(23901,14,3,b'm',381,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(23951,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(23959,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3600,16 +3636,16 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24094,8,2,b'm',189,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',431,4,255,b'I',24141,149), // typed_config
+    f(3148,12,3,b'm',437,4,255,b'I',24141,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24330,16,1,b'm',435,4,255,b'S',0,0), // refresh_interval
+    f(24330,16,1,b'm',441,4,255,b'S',0,0), // refresh_interval
     f(24346,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
     f(8441,7,3,b'm',184,2,255,b'S',0,0), // actions
     f(24439,21,4,b'm',182,4,255,b'I',24363,76), // buffer_factory_config
     f(24460,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24553,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24570,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3629,11 +3665,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(3675,6,4,b'm',205,4,0,b'S',0,0), // header
     f(24762,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
     f(21490,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
+    f(9700,8,7,b'm',382,4,0,b'S',0,0), // metadata
     f(24776,8,8,b'm',191,4,0,b'S',0,0), // not_rule
-    f(24784,21,9,b'm',383,4,0,b'S',0,0), // requested_server_name
-    f(24805,8,10,b'm',379,4,0,b'S',0,0), // url_path
-    f(23069,22,11,b'm',404,4,0,b'S',0,0), // destination_port_range
+    f(24784,21,9,b'm',389,4,0,b'S',0,0), // requested_server_name
+    f(24805,8,10,b'm',385,4,0,b'S',0,0), // url_path
+    f(23069,22,11,b'm',410,4,0,b'S',0,0), // destination_port_range
     f(3765,7,12,b'm',153,4,0,b'R',24813,86), // matcher
     f(24923,12,13,b'm',153,4,0,b'R',24899,24), // uri_template
     f(24935,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
@@ -3642,8 +3678,8 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.config.rbac.v3.Policy
     f(25013,11,1,b'm',191,2,255,b'S',0,0), // permissions
     f(25024,10,2,b'm',194,2,255,b'S',0,0), // principals
-    f(25034,9,3,b'm',413,4,255,b'S',0,0), // condition
-    f(25043,17,4,b'm',409,4,255,b'S',0,0), // checked_condition
+    f(25034,9,3,b'm',419,4,255,b'S',0,0), // condition
+    f(25043,17,4,b'm',415,4,255,b'S',0,0), // checked_condition
     f(25101,10,5,b'm',101,4,255,b'I',25060,41), // cel_config
     // envoy.config.rbac.v3.Principal
     f(25141,7,1,b'm',196,4,0,b'S',0,0), // and_ids
@@ -3652,16 +3688,16 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(25154,13,4,b'm',195,4,0,b'S',0,0), // authenticated
     f(25167,9,5,b'm',102,4,0,b'S',0,0), // source_ip
     f(3675,6,6,b'm',205,4,0,b'S',0,0), // header
-    f(9700,8,7,b'm',376,4,0,b'S',0,0), // metadata
+    f(9700,8,7,b'm',382,4,0,b'S',0,0), // metadata
     f(25176,6,8,b'm',194,4,0,b'S',0,0), // not_id
-    f(24805,8,9,b'm',379,4,0,b'S',0,0), // url_path
+    f(24805,8,9,b'm',385,4,0,b'S',0,0), // url_path
     f(25182,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
     f(25198,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
-    f(25207,12,12,b'm',372,4,0,b'S',0,0), // filter_state
+    f(25207,12,12,b'm',378,4,0,b'S',0,0), // filter_state
     f(24935,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
     f(25219,6,14,b'm',153,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25269,14,2,b'm',383,4,255,b'S',0,0), // principal_name
+    f(25269,14,2,b'm',389,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
     f(25317,3,1,b'm',194,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
@@ -3672,47 +3708,47 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',193,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25561,16,1,b'm',376,4,255,b'S',0,0), // metadata_matcher
+    f(25561,16,1,b'm',382,4,255,b'S',0,0), // metadata_matcher
     f(25577,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.ClusterSpecifierPlugin
     f(25636,9,1,b'm',153,4,255,b'S',0,0), // extension
     f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25691,12,2,b'm',383,4,255,b'S',0,0), // string_match
+    f(25691,12,2,b'm',389,4,255,b'S',0,0), // string_match
     f(25703,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(25746,9,1,b's',65535,0,255,b'I',6853,36), // operation
-    f(25755,9,2,b'm',432,4,255,b'I',6853,36), // propagate
+    f(25755,9,2,b'm',438,4,255,b'I',6853,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(25806,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(25812,4,2,b'm',105,4,255,b'S',0,0), // body
     f(25816,11,3,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7811,6,1,b'm',431,4,255,b'S',0,0), // config
+    f(7811,6,1,b'm',437,4,255,b'S',0,0), // config
     f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15038,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(25896,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25907,11,6,b'm',405,4,0,b'S',0,0), // range_match
+    f(25907,11,6,b'm',411,4,0,b'S',0,0), // range_match
     f(25918,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(25703,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(25931,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(25943,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25955,16,11,b'm',381,4,0,b'S',0,0), // safe_regex_match
+    f(25955,16,11,b'm',387,4,0,b'S',0,0), // safe_regex_match
     f(25971,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25691,12,13,b'm',383,4,0,b'S',0,0), // string_match
+    f(25691,12,13,b'm',389,4,0,b'S',0,0), // string_match
     f(25985,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.InternalRedirectPolicy
-    f(26058,22,1,b'm',445,4,255,b'S',0,0), // max_internal_redirects
+    f(26058,22,1,b'm',451,4,255,b'S',0,0), // max_internal_redirects
     f(26080,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
     f(26103,10,3,b'm',153,2,255,b'S',0,0), // predicates
     f(26113,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
     f(26140,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25691,12,5,b'm',383,4,0,b'S',0,0), // string_match
+    f(25691,12,5,b'm',389,4,0,b'S',0,0), // string_match
     f(25918,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(26243,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -3723,7 +3759,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(26310,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(26321,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(26336,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26349,13,9,b'm',380,4,1,b'S',0,0), // regex_rewrite
+    f(26349,13,9,b'm',386,4,1,b'S',0,0), // regex_rewrite
     f(26362,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12783,5,1,b'm',226,4,255,b'S',0,0), // match
@@ -3739,15 +3775,15 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(26636,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
     f(4878,7,15,b'm',230,4,255,b'I',26659,35), // tracing
-    f(26694,30,16,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26694,30,16,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
     f(26796,13,17,b'm',65535,4,0,b'R',26724,72), // filter_action
     f(26858,21,18,b'm',65535,4,0,b'R',26809,49), // non_forwarding_action
     f(22274,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26879,25,20,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26879,25,20,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
     f(27006,16,21,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
     f(27108,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
@@ -3755,35 +3791,35 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(27198,14,4,b'm',124,4,255,b'I',27139,59), // metadata_match
     f(26296,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(27212,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27232,17,7,b'm',432,4,1,b'S',0,0), // auto_host_rewrite
-    f(15210,7,8,b'm',435,4,255,b'S',0,0), // timeout
+    f(27232,17,7,b'm',438,4,1,b'S',0,0), // auto_host_rewrite
+    f(15210,7,8,b'm',441,4,255,b'S',0,0), // timeout
     f(15233,12,9,b'm',65535,4,255,b'R',27249,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
     f(27421,11,13,b'm',65535,2,255,b'R',27352,69), // rate_limits
-    f(27475,22,14,b'm',432,4,255,b'I',27432,43), // include_vh_rate_limits
+    f(27475,22,14,b'm',438,4,255,b'I',27432,43), // include_vh_rate_limits
     f(27497,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
     f(27597,4,17,b'm',65535,4,255,b'R',27508,89), // cors
     f(27601,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27632,16,23,b'm',435,4,255,b'S',0,0), // max_grpc_timeout
-    f(17417,12,24,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(27632,16,23,b'm',441,4,255,b'S',0,0), // max_grpc_timeout
+    f(17417,12,24,b'm',441,4,255,b'S',0,0), // idle_timeout
     f(27648,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
     f(27663,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
     f(27761,12,27,b'm',65535,4,255,b'R',27687,74), // hedge_policy
-    f(27773,19,28,b'm',435,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27773,19,28,b'm',441,4,255,b'S',0,0), // grpc_timeout_offset
     f(27792,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(27811,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(26058,22,31,b'm',445,4,255,b'S',0,0), // max_internal_redirects
-    f(26349,13,32,b'm',380,4,255,b'S',0,0), // regex_rewrite
-    f(27869,25,33,b'm',431,4,255,b'R',27834,35), // retry_policy_typed_config
+    f(26058,22,31,b'm',451,4,255,b'S',0,0), // max_internal_redirects
+    f(26349,13,32,b'm',386,4,255,b'S',0,0), // regex_rewrite
+    f(27869,25,33,b'm',437,4,255,b'R',27834,35), // retry_policy_typed_config
     f(27894,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
-    f(27918,23,35,b'm',380,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(27918,23,35,b'm',386,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17469,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
     f(27941,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
     f(27965,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(27988,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
     f(28114,17,40,b'm',153,4,255,b'I',28019,95), // early_data_policy
     f(28131,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
-    f(28220,13,42,b'm',435,4,255,b'I',28150,70), // flush_timeout
+    f(28220,13,42,b'm',441,4,255,b'I',28150,70), // flush_timeout
     f(28233,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(26362,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -3797,7 +3833,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(25167,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28550,3,2,b'm',435,4,255,b'I',28455,95), // ttl
+    f(28550,3,2,b'm',441,4,255,b'I',28455,95), // ttl
     f(131,4,3,b's',65535,0,255,b'I',28455,95), // path
     f(28553,10,4,b'm',215,2,255,b'I',28455,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
@@ -3807,24 +3843,24 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26349,13,2,b'm',380,4,255,b'S',0,0), // regex_rewrite
+    f(26349,13,2,b'm',386,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17469,19,1,b'm',435,4,255,b'S',0,0), // max_stream_duration
-    f(28851,23,2,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28874,26,3,b'm',435,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17469,19,1,b'm',441,4,255,b'S',0,0), // max_stream_duration
+    f(28851,23,2,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28874,26,3,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(28953,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(28969,13,4,b'm',432,4,255,b'I',26659,35), // trace_sampled
+    f(28969,13,4,b'm',438,4,255,b'I',26659,35), // trace_sampled
     f(27108,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(28982,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(29015,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
     f(27212,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(29099,7,2,b'm',432,4,255,b'S',0,0), // enabled
+    f(29099,7,2,b'm',438,4,255,b'S',0,0), // enabled
     f(29106,14,3,b'm',222,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
     f(29181,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
@@ -3836,11 +3872,11 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(26562,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
     f(26585,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(26540,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(29286,17,7,b'm',432,4,255,b'S',0,0), // validate_clusters
+    f(29286,17,7,b'm',438,4,255,b'S',0,0), // validate_clusters
     f(26611,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(29399,4,9,b'm',65535,4,255,b'R',29303,96), // vhds
     f(29403,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29438,35,11,b'm',445,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29438,35,11,b'm',451,4,255,b'S',0,0), // max_direct_response_body_size_bytes
     f(29473,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
     f(27811,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
     f(29498,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
@@ -3851,35 +3887,35 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(27006,16,19,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
     f(29712,6,1,b'm',209,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
     f(29750,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29756,14,4,b'm',432,4,255,b'S',0,0), // case_sensitive
+    f(29756,14,4,b'm',438,4,255,b'S',0,0), // case_sensitive
     f(29770,7,6,b'm',205,2,255,b'S',0,0), // headers
     f(29777,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
     f(29793,4,8,b'm',228,4,255,b'S',0,0), // grpc
     f(28953,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(29797,10,10,b'm',381,4,0,b'S',0,0), // safe_regex
+    f(29797,10,10,b'm',387,4,0,b'S',0,0), // safe_regex
     f(29807,11,11,b'm',229,4,255,b'S',0,0), // tls_context
     f(29818,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
-    f(29833,16,13,b'm',376,2,255,b'S',0,0), // dynamic_metadata
+    f(29833,16,13,b'm',382,2,255,b'S',0,0), // dynamic_metadata
     f(29849,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
     f(29870,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
-    f(25207,12,16,b'm',372,2,255,b'S',0,0), // filter_state
+    f(25207,12,16,b'm',378,2,255,b'S',0,0), // filter_state
     f(29887,7,17,b'm',201,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(30050,9,1,b'm',432,4,255,b'S',0,0), // presented
-    f(30059,9,2,b'm',432,4,255,b'S',0,0), // validated
+    f(30050,9,1,b'm',438,4,255,b'S',0,0), // presented
+    f(30059,9,2,b'm',438,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30097,15,1,b'm',399,4,255,b'I',6853,36), // client_sampling
-    f(30112,15,2,b'm',399,4,255,b'I',6853,36), // random_sampling
-    f(30127,16,3,b'm',399,4,255,b'I',6853,36), // overall_sampling
-    f(30143,11,4,b'm',393,2,255,b'I',6853,36), // custom_tags
+    f(30097,15,1,b'm',405,4,255,b'I',6853,36), // client_sampling
+    f(30112,15,2,b'm',405,4,255,b'I',6853,36), // random_sampling
+    f(30127,16,3,b'm',405,4,255,b'I',6853,36), // overall_sampling
+    f(30143,11,4,b'm',399,2,255,b'I',6853,36), // custom_tags
     f(25746,9,5,b's',65535,0,255,b'I',6853,36), // operation
     f(30154,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
@@ -3901,27 +3937,27 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(26636,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
     f(15233,12,16,b'm',65535,4,255,b'R',27249,103), // retry_policy
     f(27761,12,17,b'm',65535,4,255,b'R',27687,74), // hedge_policy
-    f(26694,30,18,b'm',445,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26694,30,18,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
     f(30304,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27869,25,20,b'm',431,4,255,b'R',27834,35), // retry_policy_typed_config
-    f(3765,7,21,b'm',453,4,255,b'S',0,0), // matcher
+    f(27869,25,20,b'm',437,4,255,b'R',27834,35), // retry_policy_typed_config
+    f(3765,7,21,b'm',459,4,255,b'S',0,0), // matcher
     f(27811,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
     f(30399,31,23,b'b',65535,0,255,b'I',30337,62), // include_is_timeout_retry_header
     f(9700,8,24,b'm',124,4,255,b'I',30430,39), // metadata
-    f(26879,25,25,b'm',446,4,255,b'S',0,0), // request_body_buffer_limit
+    f(26879,25,25,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
     f(27006,16,26,b'm',153,2,255,b'R',26904,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7247,8,1,b'm',235,2,255,b'S',0,0), // clusters
     f(30565,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30626,12,3,b'm',445,4,255,b'I',30583,43), // total_weight
+    f(30626,12,3,b'm',451,4,255,b'I',30583,43), // total_weight
     f(28730,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30638,15,5,b'm',432,4,0,b'S',0,0), // use_hash_policy
+    f(30638,15,5,b'm',438,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',445,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',451,4,255,b'S',0,0), // weight
     f(27198,14,3,b'm',124,4,255,b'I',27139,59), // metadata_match
     f(26540,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
     f(26562,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
@@ -3932,13 +3968,13 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     f(27108,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',431,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(30909,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6776,11,3,b'm',442,4,0,b'S',0,0), // json_format
-    f(30915,17,4,b'm',442,4,0,b'S',0,0), // typed_json_format
+    f(6776,11,3,b'm',448,4,0,b'S',0,0), // json_format
+    f(30915,17,4,b'm',448,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
     f(30995,10,1,b's',65535,0,255,b'S',0,0), // expression
@@ -3950,261 +3986,297 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.clusters.aggregate.v3.ClusterConfig
     f(7247,8,1,b's',65535,2,255,b'S',0,0), // clusters
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9358,16,3,b'm',435,4,255,b'S',0,0), // dns_refresh_rate
+    f(9358,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
     f(10356,24,4,b'm',244,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10153,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10842,10,6,b'm',435,4,255,b'S',0,0), // dns_jitter
+    f(10842,10,6,b'm',441,4,255,b'S',0,0), // dns_jitter
     f(5727,25,7,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9374,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
     f(31214,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31246,20,10,b'm',435,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(31246,20,10,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12564,13,1,b'm',435,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',435,4,255,b'S',0,0), // max_interval
+    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
+    // envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
+    f(31385,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
+    f(31500,30,2,b'b',65535,0,255,b'R',31401,99), // allow_insecure_cluster_options
+    f(31593,27,3,b'b',65535,0,255,b'R',31530,63), // allow_coalesced_connections
+    f(31678,19,4,b'm',65535,4,0,b'R',31620,58), // sub_clusters_config
+    // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers
+    f(8705,20,1,b'm',451,4,255,b'S',0,0), // max_pending_requests
+    // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(9374,17,2,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9358,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
+    f(31832,8,4,b'm',441,4,255,b'S',0,0), // host_ttl
+    f(31840,9,5,b'm',451,4,255,b'S',0,0), // max_hosts
+    f(10356,24,6,b'm',83,4,255,b'I',31849,70), // dns_failure_refresh_rate
+    f(31919,25,7,b'm',246,4,255,b'S',0,0), // dns_cache_circuit_breaker
+    f(5127,23,8,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5706,21,9,b'm',106,4,255,b'S',0,0), // dns_resolution_config
+    f(32017,20,10,b'm',143,2,255,b'I',31944,73), // preresolve_hostnames
+    f(32037,17,11,b'm',441,4,255,b'S',0,0), // dns_query_timeout
+    f(5727,25,12,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(32106,16,13,b'm',65535,4,255,b'R',32054,52), // key_value_config
+    f(31246,20,14,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(32191,30,15,b'b',65535,0,255,b'I',32122,69), // disable_dns_refresh_on_failure
+    f(32221,23,16,b'm',376,4,255,b'S',0,0), // resolved_address_filter
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31389,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(32312,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19786,13,2,b'm',149,4,1,b'S',0,0), // format_string
-    f(31446,9,3,b'b',65535,0,255,b'I',31399,47), // read_only
-    f(31537,20,4,b'e',37,0,255,b'I',31455,82), // shared_with_upstream
-    f(31557,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31570,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(32369,9,3,b'b',65535,0,255,b'I',32322,47), // read_only
+    f(32460,20,4,b'e',37,0,255,b'I',32378,82), // shared_with_upstream
+    f(32480,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(32493,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    // envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
+    f(31385,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
+    f(32613,21,2,b'b',65535,0,255,b'R',32571,42), // save_upstream_address
+    f(32679,18,3,b'm',65535,4,0,b'R',32634,45), // sub_cluster_config
+    f(32697,36,4,b'b',65535,0,255,b'S',0,0), // allow_dynamic_host_from_filter_state
+    // envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig
+    f(27212,20,1,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27792,19,2,b's',65535,4,0,b'S',0,0), // host_rewrite_header
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31644,9,1,b'm',248,4,255,b'S',0,0), // mutations
+    f(32865,9,1,b'm',253,4,255,b'S',0,0), // mutations
     f(29403,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31644,9,1,b'm',248,4,255,b'S',0,0), // mutations
+    f(32865,9,1,b'm',253,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31782,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
-    f(31799,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
-    f(31851,25,3,b'm',65535,2,255,b'R',31817,34), // query_parameter_mutations
-    f(31911,27,4,b'm',93,2,255,b'R',31876,35), // response_trailers_mutations
-    f(31938,26,5,b'm',93,2,255,b'R',31876,35), // request_trailers_mutations
+    f(33003,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
+    f(33020,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
+    f(33072,25,3,b'm',65535,2,255,b'R',33038,34), // query_parameter_mutations
+    f(33132,27,4,b'm',93,2,255,b'R',33097,35), // response_trailers_mutations
+    f(33159,26,5,b'm',93,2,255,b'R',33097,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(32066,13,1,b'm',432,4,255,b'I',32010,56), // dynamic_stats
-    f(32079,16,2,b'b',65535,0,255,b'I',26659,35), // start_child_span
-    f(32095,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(32107,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32129,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32149,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32202,40,7,b'b',65535,0,255,b'I',32176,26), // suppress_grpc_request_failure_code_stats
-    f(32288,21,8,b'm',271,2,255,b'R',32242,46), // upstream_http_filters
-    f(32370,20,9,b'm',250,4,255,b'I',32309,61), // upstream_log_options
-    f(32390,33,10,b'm',432,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(33287,13,1,b'm',438,4,255,b'I',33231,56), // dynamic_stats
+    f(33300,16,2,b'b',65535,0,255,b'I',26659,35), // start_child_span
+    f(33316,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(33328,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(33350,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(33370,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(33423,40,7,b'b',65535,0,255,b'I',33397,26), // suppress_grpc_request_failure_code_stats
+    f(33509,21,8,b'm',276,2,255,b'R',33463,46), // upstream_http_filters
+    f(33591,20,9,b'm',255,4,255,b'I',33530,61), // upstream_log_options
+    f(33611,33,10,b'm',438,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32494,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
-    f(32531,27,2,b'm',435,4,255,b'I',6853,36), // upstream_log_flush_interval
+    f(33715,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
+    f(33752,27,2,b'm',441,4,255,b'I',6853,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32614,18,1,b'm',245,2,255,b'S',0,0), // on_request_headers
-    f(32674,17,2,b'b',65535,0,255,b'R',32632,42), // clear_route_cache
+    f(33835,18,1,b'm',248,2,255,b'S',0,0), // on_request_headers
+    f(33895,17,2,b'b',65535,0,255,b'R',33853,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',442,4,255,b'S',0,0), // value
-    f(9700,8,3,b'm',253,2,255,b'S',0,0), // metadata
+    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',448,4,255,b'S',0,0), // value
+    f(9700,8,3,b'm',258,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32815,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',442,4,255,b'S',0,0), // value
-    f(32869,11,4,b'm',431,4,255,b'R',32830,39), // typed_value
+    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(34036,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',448,4,255,b'S',0,0), // value
+    f(34090,11,4,b'm',437,4,255,b'R',34051,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33012,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
-    f(33024,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(34233,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
+    f(34245,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(33238,9,1,b'b',65535,0,255,b'I',33161,77), // bind_port
-    f(33247,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(34459,9,1,b'b',65535,0,255,b'I',34382,77), // bind_port
+    f(34468,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23158,5,1,b'm',260,2,255,b'S',0,0), // rules
-    f(33316,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23158,5,1,b'm',265,2,255,b'S',0,0), // rules
+    f(34537,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18346,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
-    f(33353,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(34574,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22274,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33372,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
+    f(34593,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32743,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12854,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33462,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
+    f(34683,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18432,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33553,14,2,b'm',259,4,255,b'S',0,0), // on_tlv_present
+    f(34774,14,2,b'm',264,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33630,25,1,b'm',432,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(33710,24,2,b'm',445,4,255,b'I',33655,55), // initial_read_buffer_size
-    f(33734,25,3,b'm',432,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(33759,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33806,21,5,b'm',445,4,255,b'S',0,0), // max_client_hello_size
+    f(34851,25,1,b'm',438,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(34931,24,2,b'm',451,4,255,b'I',34876,55), // initial_read_buffer_size
+    f(34955,25,3,b'm',438,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(34980,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(35027,21,5,b'm',451,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8690,15,2,b'm',446,4,255,b'S',0,0), // max_connections
-    f(33895,5,3,b'm',435,4,255,b'S',0,0), // delay
-    f(33024,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(8690,15,2,b'm',452,4,255,b'S',0,0), // max_connections
+    f(35116,5,3,b'm',441,4,255,b'S',0,0), // delay
+    f(34245,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33958,8,1,b'm',105,4,255,b'S',0,0), // response
+    f(35179,8,1,b'm',105,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(34092,10,1,b'e',40,0,255,b'S',0,0), // codec_type
+    f(35313,10,1,b'e',40,0,255,b'S',0,0), // codec_type
     f(22274,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34102,3,3,b'm',273,4,0,b'S',0,0), // rds
+    f(35323,3,3,b'm',278,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',223,4,0,b'S',0,0), // route_config
-    f(34105,12,5,b'm',271,2,255,b'S',0,0), // http_filters
-    f(34117,14,6,b'm',432,4,255,b'S',0,0), // add_user_agent
-    f(4878,7,7,b'm',65535,4,255,b'R',34131,28), // tracing
+    f(35326,12,5,b'm',276,2,255,b'S',0,0), // http_filters
+    f(35338,14,6,b'm',438,4,255,b'S',0,0), // add_user_agent
+    f(4878,7,7,b'm',65535,4,255,b'R',35352,28), // tracing
     f(9315,21,8,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,9,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34159,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34170,13,12,b'm',435,4,255,b'S',0,0), // drain_timeout
+    f(35380,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(35391,13,12,b'm',441,4,255,b'S',0,0), // drain_timeout
     f(4333,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34183,18,14,b'm',432,4,255,b'S',0,0), // use_remote_address
-    f(34201,19,15,b'm',432,4,255,b'S',0,0), // generate_request_id
-    f(34220,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34247,31,17,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34278,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34296,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34387,49,20,b'b',65535,0,255,b'I',34316,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34436,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34451,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27648,15,23,b'm',270,2,255,b'S',0,0), // upgrade_configs
-    f(34454,19,24,b'm',435,4,255,b'S',0,0), // stream_idle_timeout
-    f(34473,23,25,b'm',268,4,255,b'S',0,0), // internal_address_config
-    f(34496,21,26,b'm',435,4,255,b'S',0,0), // delayed_close_timeout
-    f(13944,15,28,b'm',435,4,255,b'S',0,0), // request_timeout
-    f(34517,22,29,b'm',445,4,255,b'S',0,0), // max_request_headers_kb
-    f(34539,14,30,b'm',432,4,255,b'S',0,0), // normalize_path
-    f(34591,13,31,b'm',65535,4,0,b'R',34553,38), // scoped_routes
-    f(34604,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34632,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34645,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(35404,18,14,b'm',438,4,255,b'S',0,0), // use_remote_address
+    f(35422,19,15,b'm',438,4,255,b'S',0,0), // generate_request_id
+    f(35441,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(35468,31,17,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
+    f(35499,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(35517,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(35608,49,20,b'b',65535,0,255,b'I',35537,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(35657,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(35672,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27648,15,23,b'm',275,2,255,b'S',0,0), // upgrade_configs
+    f(35675,19,24,b'm',441,4,255,b'S',0,0), // stream_idle_timeout
+    f(35694,23,25,b'm',273,4,255,b'S',0,0), // internal_address_config
+    f(35717,21,26,b'm',441,4,255,b'S',0,0), // delayed_close_timeout
+    f(13944,15,28,b'm',441,4,255,b'S',0,0), // request_timeout
+    f(35738,22,29,b'm',451,4,255,b'S',0,0), // max_request_headers_kb
+    f(35760,14,30,b'm',438,4,255,b'S',0,0), // normalize_path
+    f(35812,13,31,b'm',65535,4,0,b'R',35774,38), // scoped_routes
+    f(35825,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(35853,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(35866,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
     f(9755,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(34673,20,36,b'm',274,4,255,b'S',0,0), // request_id_extension
-    f(34693,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34726,18,38,b'm',272,4,255,b'S',0,0), // local_reply_config
-    f(34744,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34768,36,40,b'm',432,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(34804,23,41,b'm',435,4,255,b'S',0,0), // request_headers_timeout
-    f(34827,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34882,26,43,b'm',65535,4,255,b'R',34846,36), // path_normalization_options
-    f(34931,22,44,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
-    f(34953,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34985,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(35017,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(35040,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
-    f(35068,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(35087,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
-    f(35117,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35140,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35172,35,53,b'm',432,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35207,25,54,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(35232,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35263,18,56,b'm',267,4,255,b'S',0,0), // access_log_options
-    f(35281,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35352,34,58,b'b',65535,0,255,b'I',35302,50), // http1_safe_max_connection_duration
-    f(35386,20,59,b'm',435,4,255,b'S',0,0), // stream_flush_timeout
-    f(35406,27,60,b'm',453,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35433,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35453,20,62,b'm',406,4,255,b'S',0,0), // drain_timeout_jitter
+    f(35894,20,36,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(35914,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(35947,18,38,b'm',277,4,255,b'S',0,0), // local_reply_config
+    f(35965,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(35989,36,40,b'm',438,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(36025,23,41,b'm',441,4,255,b'S',0,0), // request_headers_timeout
+    f(36048,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(36103,26,43,b'm',65535,4,255,b'R',36067,36), // path_normalization_options
+    f(36152,22,44,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
+    f(36174,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(36206,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(36238,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(36261,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
+    f(36289,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(36308,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
+    f(36338,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(36361,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(36393,35,53,b'm',438,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(36428,25,54,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36453,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(36484,18,56,b'm',272,4,255,b'S',0,0), // access_log_options
+    f(36502,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(36573,34,58,b'b',65535,0,255,b'I',36523,50), // http1_safe_max_connection_duration
+    f(36607,20,59,b'm',441,4,255,b'S',0,0), // stream_flush_timeout
+    f(36627,27,60,b'm',459,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(36654,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(36674,20,62,b'm',412,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34220,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(34247,31,2,b'm',269,4,255,b'S',0,0), // set_current_client_cert_details
+    f(35441,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(35468,31,2,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35207,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(35232,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(35679,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(36428,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36453,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(36900,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35826,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35838,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(37047,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(37059,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35958,7,1,b'm',432,4,255,b'S',0,0), // subject
-    f(35965,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(37179,7,1,b'm',438,4,255,b'S',0,0), // subject
+    f(37186,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35969,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(37190,5,6,b'b',65535,0,255,b'S',0,0), // chain
     f(30909,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(35974,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(37195,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3438,7,2,b'm',271,2,255,b'R',36075,61), // filters
-    f(29099,7,3,b'm',432,4,255,b'S',0,0), // enabled
+    f(3438,7,2,b'm',276,2,255,b'R',37296,61), // filters
+    f(29099,7,3,b'm',438,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',431,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',437,4,0,b'S',0,0), // typed_config
     f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
     f(25645,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15038,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36282,7,1,b'm',275,2,255,b'S',0,0), // mappers
+    f(37503,7,1,b'm',280,2,255,b'S',0,0), // mappers
     f(25816,11,2,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36352,13,1,b'm',103,4,255,b'S',0,0), // config_source
-    f(36365,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(37573,13,1,b'm',103,4,255,b'S',0,0), // config_source
+    f(37586,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',431,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36534,11,2,b'm',445,4,255,b'S',0,0), // status_code
+    f(37755,11,2,b'm',451,4,255,b'S',0,0), // status_code
     f(25812,4,3,b'm',105,4,255,b'S',0,0), // body
-    f(36545,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
-    f(36565,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(37766,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
+    f(37786,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33012,12,2,b'm',408,4,255,b'S',0,0), // token_bucket
-    f(33024,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
-    f(36645,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(34233,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
+    f(34245,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(37866,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
     f(23158,5,1,b'm',197,4,255,b'S',0,0), // rules
-    f(36699,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
+    f(37920,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
     f(22274,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36711,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(36727,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(3765,7,6,b'm',453,4,255,b'S',0,0), // matcher
-    f(36751,14,7,b'm',453,4,255,b'S',0,0), // shadow_matcher
-    f(36765,10,8,b'm',435,4,255,b'S',0,0), // delay_deny
+    f(37932,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(37948,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(3765,7,6,b'm',459,4,255,b'S',0,0), // matcher
+    f(37972,14,7,b'm',459,4,255,b'S',0,0), // shadow_matcher
+    f(37986,10,8,b'm',441,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36834,17,1,b'm',245,2,255,b'S',0,0), // on_new_connection
-    f(36851,27,2,b'm',245,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36878,18,3,b'm',245,2,255,b'S',0,0), // on_downstream_data
+    f(38055,17,1,b'm',248,2,255,b'S',0,0), // on_new_connection
+    f(38072,27,2,b'm',248,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(38099,18,3,b'm',248,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
+    f(31385,16,1,b'm',247,4,255,b'S',0,0), // dns_cache_config
+    f(19050,10,2,b'u',65535,4,0,b'S',0,0), // port_value
+    f(32613,21,3,b'b',65535,0,255,b'R',32571,42), // save_upstream_address
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(37008,23,3,b'm',435,4,255,b'I',20874,34), // downstream_idle_timeout
-    f(37031,21,4,b'm',435,4,255,b'I',20874,34), // upstream_idle_timeout
+    f(38303,23,3,b'm',441,4,255,b'I',20874,34), // downstream_idle_timeout
+    f(38326,21,4,b'm',441,4,255,b'I',20874,34), // upstream_idle_timeout
     f(4333,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(37052,20,7,b'm',445,4,255,b'S',0,0), // max_connect_attempts
-    f(17417,12,8,b'm',435,4,255,b'S',0,0), // idle_timeout
+    f(38347,20,7,b'm',451,4,255,b'S',0,0), // max_connect_attempts
+    f(17417,12,8,b'm',441,4,255,b'S',0,0), // idle_timeout
     f(27198,14,9,b'm',124,4,255,b'I',27139,59), // metadata_match
-    f(27122,17,10,b'm',283,4,0,b'S',0,0), // weighted_clusters
-    f(27497,11,11,b'm',400,2,255,b'I',37072,78), // hash_policy
-    f(37150,16,12,b'm',282,4,255,b'S',0,0), // tunneling_config
-    f(37166,34,13,b'm',435,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37299,9,14,b'm',65535,4,255,b'R',37200,99), // on_demand
-    f(35207,25,15,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(37308,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35263,18,17,b'm',281,4,255,b'S',0,0), // access_log_options
-    f(37337,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
-    f(37439,19,19,b'm',151,2,255,b'R',37352,87), // proxy_protocol_tlvs
-    f(37458,52,20,b'm',406,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37510,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(37531,20,22,b'm',445,4,255,b'S',0,0), // max_early_data_bytes
-    f(37595,31,23,b'e',65535,0,255,b'R',37551,44), // proxy_protocol_tlv_merge_policy
-    f(37626,17,24,b'm',432,4,255,b'S',0,0), // check_drain_close
+    f(27122,17,10,b'm',289,4,0,b'S',0,0), // weighted_clusters
+    f(27497,11,11,b'm',406,2,255,b'I',38367,78), // hash_policy
+    f(38445,16,12,b'm',288,4,255,b'S',0,0), // tunneling_config
+    f(38461,34,13,b'm',441,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(38594,9,14,b'm',65535,4,255,b'R',38495,99), // on_demand
+    f(36428,25,15,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38603,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36484,18,17,b'm',287,4,255,b'S',0,0), // access_log_options
+    f(38632,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
+    f(38734,19,19,b'm',151,2,255,b'R',38647,87), // proxy_protocol_tlvs
+    f(38753,52,20,b'm',412,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(38805,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(38826,20,22,b'm',451,4,255,b'S',0,0), // max_early_data_bytes
+    f(38890,31,23,b'e',65535,0,255,b'R',38846,44), // proxy_protocol_tlv_merge_policy
+    f(38921,17,24,b'm',438,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35207,25,1,b'm',435,4,255,b'S',0,0), // access_log_flush_interval
-    f(37308,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37717,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(36428,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38603,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(39012,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37812,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36565,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
-    f(37820,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37846,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37855,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34673,20,7,b'm',274,4,255,b'S',0,0), // request_id_extension
-    f(37882,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37899,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19559,10,10,b'm',153,2,255,b'R',37922,76), // formatters
+    f(39107,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(37786,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(39115,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(39141,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(39150,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(35894,20,7,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(39177,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(39194,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19559,10,10,b'm',153,2,255,b'R',39217,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7247,8,1,b'm',284,2,255,b'S',0,0), // clusters
+    f(7247,8,1,b'm',290,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
@@ -4214,68 +4286,68 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17417,12,3,b'm',435,4,255,b'S',0,0), // idle_timeout
-    f(38255,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(38274,13,5,b'm',287,2,255,b'I',37072,78), // hash_policies
-    f(38287,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
-    f(38309,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(17417,12,3,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(39550,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(39569,13,5,b'm',293,2,255,b'I',38367,78), // hash_policies
+    f(39582,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
+    f(39604,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4333,10,8,b'm',33,2,255,b'S',0,0), // access_log
-    f(3765,7,9,b'm',453,4,0,b'S',0,0), // matcher
-    f(38338,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(38424,15,11,b'm',65535,2,255,b'R',38354,70), // session_filters
-    f(37150,16,12,b'm',65535,4,255,b'R',38439,102), // tunneling_config
-    f(35263,18,13,b'm',65535,4,255,b'R',38541,73), // access_log_options
+    f(3765,7,9,b'm',459,4,0,b'S',0,0), // matcher
+    f(39633,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(39719,15,11,b'm',65535,2,255,b'R',39649,70), // session_filters
+    f(38445,16,12,b'm',65535,4,255,b'R',39734,102), // tunneling_config
+    f(36484,18,13,b'm',65535,4,255,b'R',39836,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
     f(25167,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
     f(12854,3,2,b's',65535,4,0,b'I',6853,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31644,9,1,b'm',93,2,255,b'S',0,0), // mutations
+    f(32865,9,1,b'm',93,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38947,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38988,18,3,b'm',403,4,255,b'S',0,0), // reject_with_status
+    f(40242,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(40283,18,3,b'm',409,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34296,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(39066,17,2,b'm',293,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34436,15,3,b'm',432,4,255,b'S',0,0), // skip_xff_append
+    f(35517,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(40361,17,2,b'm',299,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(35657,15,3,b'm',438,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(39149,5,1,b'm',102,2,255,b'S',0,0), // cidrs
+    f(40444,5,1,b'm',102,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(39235,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(40530,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11210,20,1,b'm',300,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11230,27,2,b'm',299,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11210,20,1,b'm',306,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11230,27,2,b'm',305,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11916,15,1,b'm',406,4,255,b'S',0,0), // routing_enabled
-    f(11931,16,2,b'm',446,4,255,b'S',0,0), // min_cluster_size
+    f(11916,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
+    f(11931,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
     f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39725,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(39754,16,5,b'm',301,4,255,b'S',0,0), // force_local_zone
-    f(39770,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(41020,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(41049,16,5,b'm',307,4,255,b'S',0,0), // force_local_zone
+    f(41065,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(39884,8,1,b'm',445,4,255,b'S',0,0), // min_size
+    f(41179,8,1,b'm',451,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12686,17,1,b'm',435,4,255,b'S',0,0), // slow_start_window
+    f(12686,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
     f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
-    f(12713,18,3,b'm',406,4,255,b'S',0,0), // min_weight_percent
+    f(12713,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12139,12,1,b'm',445,4,255,b'S',0,0), // choice_count
+    f(12139,12,1,b'm',451,4,255,b'S',0,0), // choice_count
     f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
-    f(12170,17,3,b'm',302,4,255,b'S',0,0), // slow_start_config
-    f(40028,18,4,b'm',298,4,255,b'S',0,0), // locality_lb_config
-    f(40046,16,5,b'm',432,4,255,b'S',0,0), // enable_full_scan
-    f(40062,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(12170,17,3,b'm',308,4,255,b'S',0,0), // slow_start_config
+    f(41323,18,4,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41341,16,5,b'm',438,4,255,b'S',0,0), // enable_full_scan
+    f(41357,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(40028,18,1,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(41323,18,1,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12170,17,1,b'm',302,4,255,b'S',0,0), // slow_start_config
-    f(40028,18,2,b'm',298,4,255,b'S',0,0), // locality_lb_config
+    f(12170,17,1,b'm',308,4,255,b'S',0,0), // slow_start_config
+    f(41323,18,2,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4284,7 +4356,7 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(40623,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(41918,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4294,172 +4366,172 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35838,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
-    f(22274,11,2,b's',65535,0,255,b'I',41187,84), // stat_prefix
+    f(37059,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(22274,11,2,b's',65535,0,255,b'I',42482,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
     f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
-    f(41340,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(41365,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(41428,15,5,b'm',445,4,255,b'I',41391,37), // udp_max_queries
-    f(41443,21,6,b'm',446,4,255,b'S',0,0), // query_timeout_seconds
-    f(41464,11,7,b'm',445,4,255,b'S',0,0), // query_tries
-    f(41475,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(41493,22,9,b'm',445,4,255,b'S',0,0), // edns0_max_payload_size
-    f(41515,24,10,b'm',435,4,255,b'I',41391,37), // max_udp_channel_duration
-    f(41539,25,11,b'b',65535,0,255,b'I',41391,37), // reinit_channel_on_timeout
-    f(41630,14,12,b'm',445,4,255,b'I',41564,66), // qcache_max_ttl
+    f(42635,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(42660,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(42723,15,5,b'm',451,4,255,b'I',42686,37), // udp_max_queries
+    f(42738,21,6,b'm',452,4,255,b'S',0,0), // query_timeout_seconds
+    f(42759,11,7,b'm',451,4,255,b'S',0,0), // query_tries
+    f(42770,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(42788,22,9,b'm',451,4,255,b'S',0,0), // edns0_max_payload_size
+    f(42810,24,10,b'm',441,4,255,b'I',42686,37), // max_udp_channel_duration
+    f(42834,25,11,b'b',65535,0,255,b'I',42686,37), // reinit_channel_on_timeout
+    f(42925,14,12,b'm',451,4,255,b'I',42859,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18543,11,1,b'm',445,4,255,b'S',0,0), // num_retries
-    f(41756,20,2,b'm',445,4,255,b'I',41725,31), // num_resolver_threads
+    f(18543,11,1,b'm',451,4,255,b'S',0,0), // num_retries
+    f(43051,20,2,b'm',451,4,255,b'I',43020,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(41928,12,2,b'm',65535,4,255,b'R',41849,79), // dns_over_tls
-    f(42021,14,3,b'm',65535,4,255,b'R',41940,81), // dns_over_https
-    f(42087,13,4,b'b',65535,0,255,b'R',42035,52), // enable_dnssec
-    f(42100,10,5,b'm',445,4,255,b'I',41564,66), // cache_size
-    f(41756,20,6,b'm',445,4,255,b'I',41725,31), // num_resolver_threads
-    f(42110,17,7,b'm',432,4,255,b'S',0,0), // use_system_config
-    f(42127,13,8,b'm',435,4,255,b'S',0,0), // query_timeout
-    f(41464,11,9,b'm',445,4,255,b'S',0,0), // query_tries
+    f(43223,12,2,b'm',65535,4,255,b'R',43144,79), // dns_over_tls
+    f(43316,14,3,b'm',65535,4,255,b'R',43235,81), // dns_over_https
+    f(43382,13,4,b'b',65535,0,255,b'R',43330,52), // enable_dnssec
+    f(43395,10,5,b'm',451,4,255,b'I',42859,66), // cache_size
+    f(43051,20,6,b'm',451,4,255,b'I',43020,31), // num_resolver_threads
+    f(43405,17,7,b'm',438,4,255,b'S',0,0), // use_system_config
+    f(43422,13,8,b'm',441,4,255,b'S',0,0), // query_timeout
+    f(42759,11,9,b'm',451,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(42206,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(43501,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(42289,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(43584,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(42371,11,1,b'm',344,4,255,b'S',0,0), // san_matcher
-    f(42382,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(43666,11,1,b'm',350,4,255,b'S',0,0), // san_matcher
+    f(43677,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(42469,17,1,b'm',432,4,255,b'S',0,0), // pack_trace_reason
-    f(42545,33,2,b'm',432,4,255,b'I',42486,59), // use_request_id_for_trace_sampling
+    f(43764,17,1,b'm',438,4,255,b'S',0,0), // pack_trace_reason
+    f(43840,33,2,b'm',438,4,255,b'I',43781,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(42648,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(43943,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(42752,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(44047,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(42849,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42891,27,2,b'm',65535,4,255,b'R',42868,23), // max_heap_size_bytes_runtime
+    f(44144,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(44186,27,2,b'm',65535,4,255,b'R',44163,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14732,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(43140,15,1,b'm',453,4,255,b'S',0,0), // cluster_matcher
+    f(44435,15,1,b'm',459,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7811,6,1,b'm',131,4,255,b'S',0,0), // config
     f(9650,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
-    f(43322,25,3,b'b',65535,0,255,b'I',43238,84), // allow_unspecified_address
-    f(43411,15,4,b'b',65535,0,255,b'I',43347,64), // tlv_as_pool_key
+    f(44617,25,3,b'b',65535,0,255,b'I',44533,84), // allow_unspecified_address
+    f(44706,15,4,b'b',65535,0,255,b'I',44642,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(43554,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
-    f(43564,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(43587,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(43676,36,6,b'm',432,4,255,b'R',43610,66), // require_signed_certificate_timestamp
-    f(43712,3,7,b'm',105,4,255,b'S',0,0), // crl
-    f(43715,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(43740,23,9,b'm',383,2,255,b'S',0,0), // match_subject_alt_names
-    f(43763,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(44849,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
+    f(44859,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(44882,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(44971,36,6,b'm',438,4,255,b'R',44905,66), // require_signed_certificate_timestamp
+    f(45007,3,7,b'm',105,4,255,b'S',0,0), // crl
+    f(45010,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(45035,23,9,b'm',389,2,255,b'S',0,0), // match_subject_alt_names
+    f(45058,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
     f(14785,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(43787,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
-    f(43868,32,13,b'm',65535,4,255,b'R',43810,58), // ca_certificate_provider_instance
-    f(43900,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(43925,29,15,b'm',344,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(43954,16,16,b'm',445,4,255,b'S',0,0), // max_verify_depth
-    f(44086,17,17,b'm',65535,4,255,b'R',43970,116), // system_root_certs
-    f(44103,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(45082,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
+    f(45163,32,13,b'm',65535,4,255,b'R',45105,58), // ca_certificate_provider_instance
+    f(45195,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(45220,29,15,b'm',350,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(45249,16,16,b'm',451,4,255,b'S',0,0), // max_verify_depth
+    f(45381,17,17,b'm',65535,4,255,b'R',45265,116), // system_root_certs
+    f(45398,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(44184,10,1,b'm',347,4,255,b'S',0,0), // tls_params
-    f(44194,16,2,b'm',345,2,255,b'S',0,0), // tls_certificates
-    f(44210,18,3,b'm',336,4,0,b'S',0,0), // validation_context
-    f(44228,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(44242,34,6,b'm',342,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(44276,36,7,b'm',342,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(44312,27,8,b'm',338,4,0,b'S',0,0), // combined_validation_context
-    f(44433,36,9,b'm',65535,4,255,b'R',44339,94), // tls_certificate_certificate_provider
-    f(44567,39,10,b'm',65535,4,0,b'R',44469,98), // validation_context_certificate_provider
-    f(44606,45,11,b'm',65535,4,255,b'R',44339,94), // tls_certificate_certificate_provider_instance
-    f(44651,48,12,b'm',65535,4,0,b'R',44469,98), // validation_context_certificate_provider_instance
-    f(44793,17,13,b'm',153,4,255,b'R',44699,94), // custom_handshaker
-    f(44810,33,14,b'm',65535,4,255,b'R',44339,94), // tls_certificate_provider_instance
-    f(44843,7,15,b'm',346,4,255,b'S',0,0), // key_log
-    f(44983,31,16,b'm',153,4,255,b'R',44850,133), // custom_tls_certificate_selector
+    f(45479,10,1,b'm',353,4,255,b'S',0,0), // tls_params
+    f(45489,16,2,b'm',351,2,255,b'S',0,0), // tls_certificates
+    f(45505,18,3,b'm',342,4,0,b'S',0,0), // validation_context
+    f(45523,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(45537,34,6,b'm',348,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(45571,36,7,b'm',348,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(45607,27,8,b'm',344,4,0,b'S',0,0), // combined_validation_context
+    f(45728,36,9,b'm',65535,4,255,b'R',45634,94), // tls_certificate_certificate_provider
+    f(45862,39,10,b'm',65535,4,0,b'R',45764,98), // validation_context_certificate_provider
+    f(45901,45,11,b'm',65535,4,255,b'R',45634,94), // tls_certificate_certificate_provider_instance
+    f(45946,48,12,b'm',65535,4,0,b'R',45764,98), // validation_context_certificate_provider_instance
+    f(46088,17,13,b'm',153,4,255,b'R',45994,94), // custom_handshaker
+    f(46105,33,14,b'm',65535,4,255,b'R',45634,94), // tls_certificate_provider_instance
+    f(46138,7,15,b'm',352,4,255,b'S',0,0), // key_log
+    f(46278,31,16,b'm',153,4,255,b'R',46145,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(45109,26,1,b'm',336,4,255,b'S',0,0), // default_validation_context
-    f(44276,36,2,b'm',342,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(44567,39,3,b'm',65535,4,255,b'R',45135,76), // validation_context_certificate_provider
-    f(44651,48,4,b'm',65535,4,255,b'R',45135,76), // validation_context_certificate_provider_instance
+    f(46404,26,1,b'm',342,4,255,b'S',0,0), // default_validation_context
+    f(45571,36,2,b'm',348,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(45862,39,3,b'm',65535,4,255,b'R',46430,76), // validation_context_certificate_provider
+    f(45946,48,4,b'm',65535,4,255,b'R',46430,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(45273,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
-    f(45291,26,2,b'm',432,4,255,b'S',0,0), // require_client_certificate
-    f(45404,11,3,b'm',432,4,255,b'R',45317,87), // require_sni
-    f(45415,19,4,b'm',348,4,0,b'S',0,0), // session_ticket_keys
-    f(45434,37,5,b'm',342,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(45471,15,6,b'm',435,4,255,b'S',0,0), // session_timeout
-    f(45486,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(45522,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(45540,31,9,b'm',432,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(45571,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(45606,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(46568,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(46586,26,2,b'm',438,4,255,b'S',0,0), // require_client_certificate
+    f(46699,11,3,b'm',438,4,255,b'R',46612,87), // require_sni
+    f(46710,19,4,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(46729,37,5,b'm',348,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(46766,15,6,b'm',441,4,255,b'S',0,0), // session_timeout
+    f(46781,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(46817,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(46835,31,9,b'm',438,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(46866,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(46901,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(45694,13,1,b'm',341,2,255,b'S',0,0), // trust_domains
-    f(45707,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
+    f(46989,13,1,b'm',347,2,255,b'S',0,0), // trust_domains
+    f(47002,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45799,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
-    f(45876,21,3,b's',65535,0,255,b'R',45811,65), // workload_trust_domain
+    f(47094,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
+    f(47171,21,3,b's',65535,0,255,b'R',47106,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45954,10,2,b'm',103,4,255,b'S',0,0), // sds_config
+    f(47249,10,2,b'm',103,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46012,15,2,b'm',345,4,0,b'S',0,0), // tls_certificate
-    f(45415,19,3,b'm',348,4,0,b'S',0,0), // session_ticket_keys
-    f(44210,18,4,b'm',336,4,0,b'S',0,0), // validation_context
-    f(46077,14,5,b'm',65535,4,0,b'R',46027,50), // generic_secret
+    f(47307,15,2,b'm',351,4,0,b'S',0,0), // tls_certificate
+    f(46710,19,3,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(45505,18,4,b'm',342,4,0,b'S',0,0), // validation_context
+    f(47372,14,5,b'm',65535,4,0,b'R',47322,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(46154,8,1,b'e',51,0,255,b'S',0,0), // san_type
-    f(3765,7,2,b'm',383,4,255,b'S',0,0), // matcher
-    f(46162,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(47449,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(3765,7,2,b'm',389,4,255,b'S',0,0), // matcher
+    f(47457,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(46221,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
-    f(46238,11,2,b'm',105,12,255,b'S',0,0), // private_key
-    f(46249,8,3,b'm',105,12,255,b'S',0,0), // password
-    f(46257,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
-    f(46359,28,5,b'm',105,2,255,b'R',46268,91), // signed_certificate_timestamp
-    f(46457,20,6,b'm',65535,4,255,b'R',46387,70), // private_key_provider
+    f(47516,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
+    f(47533,11,2,b'm',105,12,255,b'S',0,0), // private_key
+    f(47544,8,3,b'm',105,12,255,b'S',0,0), // password
+    f(47552,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
+    f(47654,28,5,b'm',105,2,255,b'R',47563,91), // signed_certificate_timestamp
+    f(47752,20,6,b'm',65535,4,255,b'R',47682,70), // private_key_provider
     f(14785,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(46654,6,8,b'm',105,12,255,b'R',46477,177), // pkcs12
-    f(44184,10,9,b'm',347,4,255,b'R',46660,118), // tls_params
+    f(47949,6,8,b'm',105,12,255,b'R',47772,177), // pkcs12
+    f(45479,10,9,b'm',353,4,255,b'R',47955,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(46829,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
-    f(46848,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
+    f(48124,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(48143,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(46923,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(46951,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(46979,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(46992,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(47003,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(47134,19,6,b'e',65535,2,255,b'R',47023,111), // compliance_policies
+    f(48218,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(48246,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(48274,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(48287,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(48298,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(48429,19,6,b'e',65535,2,255,b'R',48318,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(47215,4,1,b'm',105,10,255,b'S',0,0), // keys
+    f(48510,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(45273,18,1,b'm',337,4,255,b'S',0,0), // common_tls_context
-    f(47279,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(47367,19,3,b'b',65535,0,255,b'R',47282,85), // allow_renegotiation
-    f(47386,16,4,b'm',445,4,255,b'S',0,0), // max_session_keys
-    f(47492,21,5,b'm',432,4,255,b'I',47402,90), // enforce_rsa_key_usage
-    f(47513,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(47526,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(46568,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(48574,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(48662,19,3,b'b',65535,0,255,b'R',48577,85), // allow_renegotiation
+    f(48681,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
+    f(48787,21,5,b'm',438,4,255,b'I',48697,90), // enforce_rsa_key_usage
+    f(48808,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(48821,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9755,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
     f(10380,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(47603,20,3,b'm',352,4,0,b'S',0,0), // explicit_http_config
-    f(47623,30,4,b'm',353,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(47653,11,5,b'm',351,4,0,b'S',0,0), // auto_config
-    f(34105,12,6,b'm',271,2,255,b'R',47664,82), // http_filters
-    f(47746,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(48898,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
+    f(48918,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(48948,11,5,b'm',357,4,0,b'S',0,0), // auto_config
+    f(35326,12,6,b'm',276,2,255,b'R',48959,82), // http_filters
+    f(49041,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
     f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(27811,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
     f(27497,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
@@ -4467,165 +4539,165 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34931,22,3,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
-    f(47839,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(36152,22,3,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
+    f(49134,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9315,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
-    f(34931,22,3,b'm',65535,4,0,b'R',34908,23), // http3_protocol_options
+    f(36152,22,3,b'm',65535,4,0,b'R',36129,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(34931,22,3,b'm',65535,4,255,b'R',34908,23), // http3_protocol_options
+    f(36152,22,3,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
-    f(48071,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(48079,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(48103,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(48129,25,5,b'm',355,1,255,b'S',0,0), // initial_resource_versions
-    f(48154,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48168,12,7,b'm',448,4,255,b'S',0,0), // error_detail
-    f(48180,27,8,b'm',366,2,255,b'S',0,0), // resource_locators_subscribe
-    f(48207,29,9,b'm',366,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(49366,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(49374,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(49398,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(49424,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
+    f(49449,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49463,12,7,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49475,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
+    f(49502,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(48362,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(48381,9,2,b'm',363,2,255,b'S',0,0), // resources
-    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48390,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48395,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(48412,13,7,b'm',104,4,255,b'S',0,0), // control_plane
-    f(48425,22,8,b'm',368,2,255,b'S',0,0), // removed_resource_names
-    f(48447,15,9,b'm',365,2,255,b'S',0,0), // resource_errors
+    f(49657,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(49676,9,2,b'm',369,2,255,b'S',0,0), // resources
+    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49685,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49690,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(49707,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49720,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
+    f(49742,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
-    f(48505,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48154,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(48168,12,6,b'm',448,4,255,b'S',0,0), // error_detail
-    f(48519,17,7,b'm',366,2,255,b'S',0,0), // resource_locators
+    f(49800,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49449,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49463,12,6,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49814,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(48381,9,2,b'm',431,2,255,b'S',0,0), // resources
-    f(48580,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(48071,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(48390,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(48412,13,6,b'm',104,4,255,b'S',0,0), // control_plane
-    f(48447,15,7,b'm',365,2,255,b'S',0,0), // resource_errors
+    f(49676,9,2,b'm',437,2,255,b'S',0,0), // resources
+    f(49875,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49685,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49707,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49742,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(48640,10,1,b'm',361,4,0,b'S',0,0), // constraint
-    f(48650,14,2,b'm',360,4,0,b'S',0,0), // or_constraints
-    f(48664,15,3,b'm',360,4,0,b'S',0,0), // and_constraints
-    f(48679,15,4,b'm',359,4,0,b'S',0,0), // not_constraints
+    f(49935,10,1,b'm',367,4,0,b'S',0,0), // constraint
+    f(49945,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
+    f(49959,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
+    f(49974,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(48763,11,1,b'm',359,2,255,b'S',0,0), // constraints
+    f(50058,11,1,b'm',365,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(48845,6,3,b'm',362,4,0,b'S',0,0), // exists
+    f(50140,6,3,b'm',368,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(48964,8,2,b'm',431,4,255,b'S',0,0), // resource
+    f(50259,8,2,b'm',437,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(48972,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28550,3,6,b'm',435,4,255,b'S',0,0), // ttl
-    f(48979,13,7,b'm',364,4,255,b'S',0,0), // cache_control
-    f(48992,13,8,b'm',368,4,255,b'S',0,0), // resource_name
+    f(50267,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28550,3,6,b'm',441,4,255,b'S',0,0), // ttl
+    f(50274,13,7,b'm',370,4,255,b'S',0,0), // cache_control
+    f(50287,13,8,b'm',374,4,255,b'S',0,0), // resource_name
     f(9700,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(49053,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(50348,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(48992,13,1,b'm',368,4,255,b'S',0,0), // resource_name
-    f(48168,12,2,b'm',448,4,255,b'S',0,0), // error_detail
+    f(50287,13,1,b'm',374,4,255,b'S',0,0), // resource_name
+    f(49463,12,2,b'm',454,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18165,18,2,b'm',367,1,255,b'S',0,0), // dynamic_parameters
+    f(18165,18,2,b'm',373,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49251,29,2,b'm',359,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(50546,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(49312,5,2,b'm',442,4,255,b'S',0,0), // layer
+    f(50607,5,2,b'm',448,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(49353,6,1,b'm',449,2,255,b'S',0,0), // ranges
+    f(50648,6,1,b'm',455,2,255,b'S',0,0), // ranges
     f(25703,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(49394,5,1,b'm',398,4,0,b'S',0,0), // range
-    f(49399,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(50689,5,1,b'm',404,4,0,b'S',0,0), // range
+    f(50694,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25691,12,2,b'm',383,4,0,b'S',0,0), // string_match
-    f(49444,13,3,b'm',370,4,0,b'S',0,0), // address_match
+    f(25691,12,2,b'm',389,4,0,b'S',0,0), // string_match
+    f(50739,13,3,b'm',376,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(49539,6,1,b'm',384,4,0,b'S',0,0), // one_of
+    f(50834,6,1,b'm',390,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(49584,8,1,b'm',383,2,255,b'S',0,0), // patterns
+    f(50879,8,1,b'm',389,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
-    f(131,4,2,b'm',377,2,255,b'S',0,0), // path
-    f(2972,5,3,b'm',384,4,255,b'S',0,0), // value
-    f(49629,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(131,4,2,b'm',383,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',390,4,255,b'S',0,0), // value
+    f(50924,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12854,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(49715,14,1,b'm',384,2,255,b'S',0,0), // value_matchers
+    f(51010,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
-    f(131,4,1,b'm',383,4,0,b'S',0,0), // path
+    f(131,4,1,b'm',389,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(49807,7,1,b'm',381,4,255,b'S',0,0), // pattern
-    f(49814,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(51102,7,1,b'm',387,4,255,b'S',0,0), // pattern
+    f(51109,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(49924,10,1,b'm',382,4,0,b'I',49860,64), // google_re2
+    f(51219,10,1,b'm',388,4,0,b'I',51155,64), // google_re2
     f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(49978,16,1,b'm',445,4,255,b'I',6853,36), // max_program_size
+    f(51273,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(49399,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50694,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(50029,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29797,10,5,b'm',381,4,0,b'S',0,0), // safe_regex
-    f(50035,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(50046,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',452,4,0,b'R',50054,52), // custom
+    f(51324,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29797,10,5,b'm',387,4,0,b'S',0,0), // safe_regex
+    f(51330,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51341,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',458,4,0,b'R',51349,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(50140,10,1,b'm',385,4,0,b'S',0,0), // null_match
-    f(50150,12,2,b'm',371,4,0,b'S',0,0), // double_match
-    f(25691,12,3,b'm',383,4,0,b'S',0,0), // string_match
-    f(50162,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(51435,10,1,b'm',391,4,0,b'S',0,0), // null_match
+    f(51445,12,2,b'm',377,4,0,b'S',0,0), // double_match
+    f(25691,12,3,b'm',389,4,0,b'S',0,0), // string_match
+    f(51457,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
     f(25918,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(50172,10,6,b'm',374,4,0,b'S',0,0), // list_match
-    f(23034,8,7,b'm',378,4,0,b'S',0,0), // or_match
+    f(51467,10,6,b'm',380,4,0,b'S',0,0), // list_match
+    f(23034,8,7,b'm',384,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
-    f(131,4,2,b'm',387,2,255,b'I',6853,36), // path
+    f(131,4,2,b'm',393,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12854,3,1,b's',65535,4,0,b'I',6853,36), // key
-    f(50306,5,2,b'u',65535,4,0,b'I',6853,36), // index
+    f(51601,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(50346,7,1,b'm',391,4,0,b'I',6853,36), // request
-    f(26401,5,2,b'm',392,4,0,b'I',6853,36), // route
-    f(694,7,3,b'm',389,4,0,b'I',6853,36), // cluster
-    f(50353,4,4,b'm',390,4,0,b'I',6853,36), // host
+    f(51641,7,1,b'm',397,4,0,b'I',6853,36), // request
+    f(26401,5,2,b'm',398,4,0,b'I',6853,36), // route
+    f(694,7,3,b'm',395,4,0,b'I',6853,36), // cluster
+    f(51648,4,4,b'm',396,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(50555,3,1,b's',65535,0,255,b'I',6853,36), // tag
-    f(50558,7,2,b'm',396,4,0,b'I',6853,36), // literal
-    f(50565,11,3,b'm',394,4,0,b'I',6853,36), // environment
-    f(50576,14,4,b'm',395,4,0,b'I',6853,36), // request_header
-    f(9700,8,5,b'm',397,4,0,b'I',6853,36), // metadata
+    f(51850,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(51853,7,2,b'm',402,4,0,b'I',6853,36), // literal
+    f(51860,11,3,b'm',400,4,0,b'I',6853,36), // environment
+    f(51871,14,4,b'm',401,4,0,b'I',6853,36), // request_header
+    f(9700,8,5,b'm',403,4,0,b'I',6853,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
@@ -4636,143 +4708,143 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(50750,4,1,b'm',388,4,255,b'I',6853,36), // kind
-    f(12378,12,2,b'm',386,4,255,b'I',6853,36), // metadata_key
+    f(52045,4,1,b'm',394,4,255,b'I',6853,36), // kind
+    f(12378,12,2,b'm',392,4,255,b'I',6853,36), // metadata_key
     f(18760,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(50779,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(50784,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(52074,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(52079,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(50818,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(50827,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(52113,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(52122,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25167,9,1,b'm',402,4,0,b'I',6853,36), // source_ip
-    f(25207,12,2,b'm',401,4,0,b'I',6853,36), // filter_state
+    f(25167,9,1,b'm',408,4,0,b'I',6853,36), // source_ip
+    f(25207,12,2,b'm',407,4,0,b'I',6853,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(50955,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(52250,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(50779,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(50784,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(52074,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(52079,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(50779,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(50784,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(52074,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(52079,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(51057,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(51069,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(51081,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(52352,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(52364,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(52376,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18478,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(51111,15,2,b'm',445,4,255,b'S',0,0), // tokens_per_fill
-    f(51126,13,3,b'm',435,4,255,b'S',0,0), // fill_interval
+    f(52406,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
+    f(52421,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(51237,13,2,b'm',410,1,255,b'I',51175,62), // reference_map
-    f(51298,8,3,b'm',411,1,255,b'I',51250,48), // type_map
-    f(51306,4,4,b'm',413,4,255,b'S',0,0), // expr
-    f(51368,11,5,b'm',421,4,255,b'I',51310,58), // source_info
-    f(51438,12,6,b's',65535,0,255,b'I',51379,59), // expr_version
+    f(52532,13,2,b'm',416,1,255,b'I',52470,62), // reference_map
+    f(52593,8,3,b'm',417,1,255,b'I',52545,48), // type_map
+    f(52601,4,4,b'm',419,4,255,b'S',0,0), // expr
+    f(52663,11,5,b'm',427,4,255,b'I',52605,58), // source_info
+    f(52733,12,6,b's',65535,0,255,b'I',52674,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',420,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(51586,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(51596,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(51606,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(51617,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(51629,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(51641,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(51653,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(51664,14,8,b'm',435,4,0,b'S',0,0), // duration_value
-    f(51678,15,9,b'm',444,4,0,b'S',0,0), // timestamp_value
+    f(52881,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(52891,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(52901,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(52912,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(52924,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(52936,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(52948,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(52959,14,8,b'm',441,4,0,b'S',0,0), // duration_value
+    f(52973,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(18062,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(51722,10,3,b'm',412,4,0,b'S',0,0), // const_expr
-    f(51732,10,4,b'm',418,4,0,b'S',0,0), // ident_expr
-    f(51742,11,5,b'm',419,4,0,b'S',0,0), // select_expr
-    f(51753,9,6,b'm',414,4,0,b'S',0,0), // call_expr
-    f(51762,9,7,b'm',415,4,0,b'S',0,0), // list_expr
-    f(51771,11,8,b'm',416,4,0,b'S',0,0), // struct_expr
-    f(51847,18,9,b'm',65535,4,0,b'R',51782,65), // comprehension_expr
+    f(53017,10,3,b'm',418,4,0,b'S',0,0), // const_expr
+    f(53027,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
+    f(53037,11,5,b'm',425,4,0,b'S',0,0), // select_expr
+    f(53048,9,6,b'm',420,4,0,b'S',0,0), // call_expr
+    f(53057,9,7,b'm',421,4,0,b'S',0,0), // list_expr
+    f(53066,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
+    f(53142,18,9,b'm',65535,4,0,b'R',53077,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(51899,6,1,b'm',413,4,255,b'S',0,0), // target
-    f(51905,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(51913,4,3,b'm',413,2,255,b'S',0,0), // args
+    f(53194,6,1,b'm',419,4,255,b'S',0,0), // target
+    f(53200,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(53208,4,3,b'm',419,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(51957,8,1,b'm',413,2,255,b'S',0,0), // elements
-    f(51965,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(53252,8,1,b'm',419,2,255,b'S',0,0), // elements
+    f(53260,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(52023,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(52035,7,2,b'm',417,2,255,b'S',0,0), // entries
+    f(53318,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(53330,7,2,b'm',423,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(18062,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(52090,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(52099,7,3,b'm',413,4,0,b'S',0,0), // map_key
-    f(2972,5,4,b'm',413,4,255,b'S',0,0), // value
-    f(52106,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(53385,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(53394,7,3,b'm',419,4,0,b'S',0,0), // map_key
+    f(2972,5,4,b'm',419,4,255,b'S',0,0), // value
+    f(53401,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(52191,7,1,b'm',413,4,255,b'S',0,0), // operand
-    f(40623,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(52198,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(53486,7,1,b'm',419,4,255,b'S',0,0), // operand
+    f(41918,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(53493,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(52241,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
-    f(2972,5,4,b'm',412,4,255,b'I',6853,36), // value
+    f(53536,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(2972,5,4,b'm',418,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(52287,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
-    f(52301,8,2,b's',65535,0,255,b'I',6853,36), // location
-    f(52309,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
-    f(52321,9,4,b'm',425,1,255,b'I',6853,36), // positions
-    f(52330,11,5,b'm',424,1,255,b'I',6853,36), // macro_calls
-    f(18121,10,6,b'm',422,2,255,b'I',6853,36), // extensions
+    f(53582,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(53596,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(53604,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(53616,9,4,b'm',431,1,255,b'I',6853,36), // positions
+    f(53625,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
+    f(18121,10,6,b'm',428,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(18062,2,1,b's',65535,0,255,b'I',6853,36), // id
-    f(52386,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
-    f(2825,7,3,b'm',423,4,255,b'I',6853,36), // version
+    f(53681,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(2825,7,3,b'm',429,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(52458,5,1,b'l',65535,0,255,b'I',6853,36), // major
-    f(52463,5,2,b'l',65535,0,255,b'I',6853,36), // minor
+    f(53753,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(53758,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',413,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(52598,3,1,b'm',436,4,0,b'I',6853,36), // dyn
-    f(52601,4,2,b'e',58,4,0,b'I',6853,36), // null
-    f(52605,9,3,b'e',56,4,0,b'I',6853,36), // primitive
-    f(52614,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
-    f(52621,10,5,b'e',57,4,0,b'I',6853,36), // well_known
-    f(52631,9,6,b'm',429,4,0,b'I',6853,36), // list_type
-    f(52640,8,7,b'm',430,4,0,b'I',6853,36), // map_type
-    f(51905,8,8,b'm',428,4,0,b'I',6853,36), // function
-    f(52648,12,9,b's',65535,4,0,b'I',6853,36), // message_type
-    f(52660,10,10,b's',65535,4,0,b'I',6853,36), // type_param
-    f(2968,4,11,b'm',426,4,0,b'I',6853,36), // type
-    f(52670,5,12,b'm',436,4,0,b'I',6853,36), // error
-    f(52675,13,14,b'm',427,4,0,b'I',6853,36), // abstract_type
+    f(53893,3,1,b'm',442,4,0,b'I',6853,36), // dyn
+    f(53896,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(53900,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(53909,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(53916,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(53926,9,6,b'm',435,4,0,b'I',6853,36), // list_type
+    f(53935,8,7,b'm',436,4,0,b'I',6853,36), // map_type
+    f(53200,8,8,b'm',434,4,0,b'I',6853,36), // function
+    f(53943,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(53955,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(2968,4,11,b'm',432,4,0,b'I',6853,36), // type
+    f(53965,5,12,b'm',442,4,0,b'I',6853,36), // error
+    f(53970,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(52730,15,2,b'm',426,2,255,b'I',6853,36), // parameter_types
+    f(54025,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(52787,11,1,b'm',426,4,255,b'I',6853,36), // result_type
-    f(52798,9,2,b'm',426,2,255,b'I',6853,36), // arg_types
+    f(54082,11,1,b'm',432,4,255,b'I',6853,36), // result_type
+    f(54093,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(52845,9,1,b'm',426,4,255,b'I',6853,36), // elem_type
+    f(54140,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(52891,8,1,b'm',426,4,255,b'I',6853,36), // key_type
-    f(52899,10,2,b'm',426,4,255,b'I',6853,36), // value_type
+    f(54186,8,1,b'm',432,4,255,b'I',6853,36), // key_type
+    f(54194,10,2,b'm',432,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(48071,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(49366,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4781,8 +4853,8 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(53030,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(53037,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54325,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54332,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4791,496 +4863,496 @@ pub(crate) static FIELDS: [FieldRow; 1756] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(53166,6,1,b'm',447,2,255,b'S',0,0), // values
+    f(54461,6,1,b'm',453,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(53221,6,1,b'm',443,1,255,b'S',0,0), // fields
+    f(54516,6,1,b'm',449,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',447,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',453,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(53030,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(53037,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54325,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54332,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(51586,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53361,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(51641,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(51596,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53373,12,5,b'm',442,4,0,b'S',0,0), // struct_value
-    f(53385,10,6,b'm',440,4,0,b'S',0,0), // list_value
+    f(52881,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(54656,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(52936,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(52891,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(54668,12,5,b'm',448,4,0,b'S',0,0), // struct_value
+    f(54680,10,6,b'm',446,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(50955,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(53412,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',431,2,255,b'S',0,0), // details
+    f(52250,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(54707,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',437,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14521,10,2,b'm',445,4,255,b'S',0,0), // prefix_len
+    f(14521,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(53465,6,1,b'm',451,1,255,b'S',0,0), // params
+    f(54760,6,1,b'm',457,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',431,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(53567,12,1,b'm',454,4,0,b'S',0,0), // matcher_list
-    f(53579,12,2,b'm',459,4,0,b'S',0,0), // matcher_tree
-    f(53591,11,3,b'm',462,4,255,b'S',0,0), // on_no_match
+    f(54862,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
+    f(54874,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
+    f(54886,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(53641,8,1,b'm',455,2,255,b'S',0,0), // matchers
+    f(54936,8,1,b'm',461,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(53701,9,1,b'm',456,4,255,b'S',0,0), // predicate
-    f(53710,8,2,b'm',462,4,255,b'S',0,0), // on_match
+    f(54996,9,1,b'm',462,4,255,b'S',0,0), // predicate
+    f(55005,8,2,b'm',468,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(53767,16,1,b'm',458,4,0,b'S',0,0), // single_predicate
-    f(53783,10,2,b'm',457,4,0,b'S',0,0), // or_matcher
-    f(53793,11,3,b'm',457,4,0,b'S',0,0), // and_matcher
-    f(53804,11,4,b'm',456,4,0,b'S',0,0), // not_matcher
+    f(55062,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
+    f(55078,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
+    f(55088,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
+    f(55099,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(53701,9,1,b'm',456,2,255,b'S',0,0), // predicate
+    f(54996,9,1,b'm',462,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(53943,5,1,b'm',452,4,255,b'S',0,0), // input
-    f(53948,11,2,b'm',465,4,0,b'S',0,0), // value_match
-    f(53959,12,3,b'm',452,4,0,b'S',0,0), // custom_match
+    f(55238,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55243,11,2,b'm',471,4,0,b'S',0,0), // value_match
+    f(55254,12,3,b'm',458,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(53943,5,1,b'm',452,4,255,b'S',0,0), // input
-    f(54010,15,2,b'm',460,4,0,b'S',0,0), // exact_match_map
-    f(54025,16,3,b'm',460,4,0,b'S',0,0), // prefix_match_map
-    f(53959,12,4,b'm',452,4,0,b'R',54041,55), // custom_match
+    f(55238,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55305,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
+    f(55320,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
+    f(55254,12,4,b'm',458,4,0,b'R',55336,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(54144,3,1,b'm',461,1,255,b'S',0,0), // map
+    f(55439,3,1,b'm',467,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',462,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',468,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(3765,7,1,b'm',453,4,0,b'S',0,0), // matcher
-    f(24705,6,2,b'm',452,4,0,b'S',0,0), // action
-    f(54277,13,3,b'b',65535,0,255,b'R',54239,38), // keep_matching
+    f(3765,7,1,b'm',459,4,0,b'S',0,0), // matcher
+    f(24705,6,2,b'm',458,4,0,b'S',0,0), // action
+    f(55572,13,3,b'b',65535,0,255,b'R',55534,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(49924,10,1,b'm',464,4,0,b'S',0,0), // google_re2
+    f(51219,10,1,b'm',470,4,0,b'S',0,0), // google_re2
     f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(49399,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50694,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(50029,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29797,10,5,b'm',463,4,0,b'S',0,0), // safe_regex
-    f(50035,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(50046,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',452,4,0,b'R',50054,52), // custom
+    f(51324,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29797,10,5,b'm',469,4,0,b'S',0,0), // safe_regex
+    f(51330,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51341,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',458,4,0,b'R',51349,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(54397,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(54494,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(54557,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(54604,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(54663,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(54734,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(54778,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(54831,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(55075,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(55196,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(55284,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(55386,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(55473,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(55553,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(55682,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(55772,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(55907,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(55942,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(56080,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(56137,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(56236,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(56286,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(56371,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(56411,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(56460,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(56582,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(56666,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(56729,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(56821,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(56875,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(56922,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(56961,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(57085,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(57186,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(57296,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(57365,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(57652,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(57707,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(57808,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(57926,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(58031,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(58137,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(58308,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(58421,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(58617,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(58762,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(58855,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(58974,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(59110,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(59214,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(59341,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(59462,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(59584,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(59687,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(59760,24,212,57), // envoy.type.v3.StatusCode
-    e(60578,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(60709,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(60810,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(60897,25,284,1), // google.protobuf.NullValue
+    e(55692,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(55789,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(55852,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(55899,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(55958,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(56029,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(56073,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(56126,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(56370,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(56491,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(56579,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(56681,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(56768,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(56848,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(56977,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(57067,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(57202,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(57237,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(57375,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(57432,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(57531,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(57581,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(57666,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(57706,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(57755,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(57877,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(57961,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(58024,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(58116,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(58170,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(58217,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(58256,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(58380,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(58481,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(58591,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(58660,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(58947,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(59002,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(59103,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(59221,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(59326,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(59432,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(59603,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(59716,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(59912,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(60057,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(60150,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(60269,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(60405,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(60509,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(60636,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(60757,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(60879,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(60982,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(61055,24,212,57), // envoy.type.v3.StatusCode
+    e(61873,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(62004,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(62105,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(62192,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(54432,7,0), // UNKNOWN
-    v(54439,9,1), // REQUESTED
-    v(54448,14,2), // DOES_NOT_EXIST
-    v(54462,5,3), // ACKED
-    v(54467,6,4), // NACKED
-    v(54473,14,5), // RECEIVED_ERROR
-    v(54487,7,6), // TIMEOUT
+    v(55727,7,0), // UNKNOWN
+    v(55734,9,1), // REQUESTED
+    v(55743,14,2), // DOES_NOT_EXIST
+    v(55757,5,3), // ACKED
+    v(55762,6,4), // NACKED
+    v(55768,14,5), // RECEIVED_ERROR
+    v(55782,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(54541,7,0), // Gradual
-    v(54548,9,1), // Immediate
+    v(55836,7,0), // Gradual
+    v(55843,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(54600,2,0), // v4
-    v(54602,2,1), // v6
+    v(55895,2,0), // v4
+    v(55897,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(54642,5,0), // Serve
-    v(54647,8,1), // Validate
-    v(54655,8,2), // InitOnly
+    v(55937,5,0), // Serve
+    v(55942,8,1), // Validate
+    v(55950,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(54694,4,0), // LIVE
-    v(54698,8,1), // DRAINING
-    v(54706,16,2), // PRE_INITIALIZING
-    v(54722,12,3), // INITIALIZING
+    v(55989,4,0), // LIVE
+    v(55993,8,1), // DRAINING
+    v(56001,16,2), // PRE_INITIALIZING
+    v(56017,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(54766,7,0), // COUNTER
-    v(54773,5,1), // GAUGE
+    v(56061,7,0), // COUNTER
+    v(56068,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(54823,2,0), // EQ
-    v(54825,2,1), // GE
-    v(54827,2,2), // LE
-    v(54829,2,3), // NE
+    v(56118,2,0), // EQ
+    v(56120,2,1), // GE
+    v(56122,2,2), // LE
+    v(56124,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(54880,2,0), // OK
-    v(54882,8,1), // CANCELED
-    v(54432,7,2), // UNKNOWN
-    v(54890,16,3), // INVALID_ARGUMENT
-    v(54906,17,4), // DEADLINE_EXCEEDED
-    v(54923,9,5), // NOT_FOUND
-    v(54932,14,6), // ALREADY_EXISTS
-    v(54946,17,7), // PERMISSION_DENIED
-    v(54963,18,8), // RESOURCE_EXHAUSTED
-    v(54981,19,9), // FAILED_PRECONDITION
-    v(55000,7,10), // ABORTED
-    v(55007,12,11), // OUT_OF_RANGE
-    v(55019,13,12), // UNIMPLEMENTED
-    v(55032,8,13), // INTERNAL
-    v(55040,11,14), // UNAVAILABLE
-    v(55051,9,15), // DATA_LOSS
-    v(55060,15,16), // UNAUTHENTICATED
+    v(56175,2,0), // OK
+    v(56177,8,1), // CANCELED
+    v(55727,7,2), // UNKNOWN
+    v(56185,16,3), // INVALID_ARGUMENT
+    v(56201,17,4), // DEADLINE_EXCEEDED
+    v(56218,9,5), // NOT_FOUND
+    v(56227,14,6), // ALREADY_EXISTS
+    v(56241,17,7), // PERMISSION_DENIED
+    v(56258,18,8), // RESOURCE_EXHAUSTED
+    v(56276,19,9), // FAILED_PRECONDITION
+    v(56295,7,10), // ABORTED
+    v(56302,12,11), // OUT_OF_RANGE
+    v(56314,13,12), // UNIMPLEMENTED
+    v(56327,8,13), // INTERNAL
+    v(56335,11,14), // UNAVAILABLE
+    v(56346,9,15), // DATA_LOSS
+    v(56355,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(55136,14,0), // REQUEST_HEADER
-    v(55150,15,1), // REQUEST_TRAILER
-    v(55165,15,2), // RESPONSE_HEADER
-    v(55180,16,3), // RESPONSE_TRAILER
+    v(56431,14,0), // REQUEST_HEADER
+    v(56445,15,1), // REQUEST_TRAILER
+    v(56460,15,2), // RESPONSE_HEADER
+    v(56475,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(54432,7,0), // UNKNOWN
-    v(55259,4,1), // KILL
-    v(55263,9,2), // MULTIKILL
-    v(55272,8,3), // MEGAMISS
-    v(55280,4,4), // MISS
+    v(55727,7,0), // UNKNOWN
+    v(56554,4,1), // KILL
+    v(56558,9,2), // MULTIKILL
+    v(56567,8,3), // MEGAMISS
+    v(56575,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(55340,23,0), // USE_CONFIGURED_PROTOCOL
-    v(55363,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(56635,23,0), // USE_CONFIGURED_PROTOCOL
+    v(56658,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(55431,6,0), // STATIC
-    v(55437,10,1), // STRICT_DNS
-    v(55447,11,2), // LOGICAL_DNS
-    v(55458,3,3), // EDS
-    v(55461,12,4), // ORIGINAL_DST
+    v(56726,6,0), // STATIC
+    v(56732,10,1), // STRICT_DNS
+    v(56742,11,2), // LOGICAL_DNS
+    v(56753,3,3), // EDS
+    v(56756,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(55520,4,0), // AUTO
-    v(55524,7,1), // V4_ONLY
-    v(55531,7,2), // V6_ONLY
-    v(55538,12,3), // V4_PREFERRED
-    v(55550,3,4), // ALL
+    v(56815,4,0), // AUTO
+    v(56819,7,1), // V4_ONLY
+    v(56826,7,2), // V6_ONLY
+    v(56833,12,3), // V4_PREFERRED
+    v(56845,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(55593,11,0), // ROUND_ROBIN
-    v(55604,13,1), // LEAST_REQUEST
-    v(55617,9,2), // RING_HASH
-    v(55626,6,3), // RANDOM
-    v(55632,6,5), // MAGLEV
-    v(55638,16,6), // CLUSTER_PROVIDED
-    v(55654,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(56888,11,0), // ROUND_ROBIN
+    v(56899,13,1), // LEAST_REQUEST
+    v(56912,9,2), // RING_HASH
+    v(56921,6,3), // RANDOM
+    v(56927,6,5), // MAGLEV
+    v(56933,16,6), // CLUSTER_PROVIDED
+    v(56949,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(55757,7,0), // DEFAULT
-    v(55764,2,1), // V4
-    v(55766,2,2), // V6
-    v(55768,4,3), // PIPE
-    v(55032,8,4), // INTERNAL
+    v(57052,7,0), // DEFAULT
+    v(57059,2,1), // V4
+    v(57061,2,2), // V6
+    v(57063,4,3), // PIPE
+    v(56327,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(55816,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(55853,4,1), // REST
-    v(55857,4,2), // GRPC
-    v(55861,10,3), // DELTA_GRPC
-    v(55871,15,5), // AGGREGATED_GRPC
-    v(55886,21,6), // AGGREGATED_DELTA_GRPC
+    v(57111,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(57148,4,1), // REST
+    v(57152,4,2), // GRPC
+    v(57156,10,3), // DELTA_GRPC
+    v(57166,15,5), // AGGREGATED_GRPC
+    v(57181,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(55520,4,0), // AUTO
-    v(55938,2,1), // V2
-    v(55940,2,2), // V3
+    v(56815,4,0), // AUTO
+    v(57233,2,1), // V2
+    v(57235,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(55999,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(56022,13,1), // ADD_IF_ABSENT
-    v(56035,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(56061,19,3), // OVERWRITE_IF_EXISTS
+    v(57294,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(57317,13,1), // ADD_IF_ABSENT
+    v(57330,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(57356,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(54432,7,0), // UNKNOWN
-    v(56113,7,1), // HEALTHY
-    v(56120,9,2), // UNHEALTHY
-    v(54698,8,3), // DRAINING
-    v(54487,7,4), // TIMEOUT
-    v(56129,8,5), // DEGRADED
+    v(55727,7,0), // UNKNOWN
+    v(57408,7,1), // HEALTHY
+    v(57415,9,2), // UNHEALTHY
+    v(55993,8,3), // DRAINING
+    v(55782,7,4), // TIMEOUT
+    v(57424,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(56206,5,0), // ALLOW
-    v(56211,14,1), // REJECT_REQUEST
-    v(56225,11,2), // DROP_HEADER
+    v(57501,5,0), // ALLOW
+    v(57506,14,1), // REJECT_REQUEST
+    v(57520,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(56284,2,0), // V1
-    v(55938,2,1), // V2
+    v(57579,2,0), // V1
+    v(57233,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(56353,11,0), // INCLUDE_ALL
-    v(56364,7,1), // INCLUDE
+    v(57648,11,0), // INCLUDE_ALL
+    v(57659,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(55757,7,0), // DEFAULT
-    v(56407,4,1), // HIGH
+    v(57052,7,0), // DEFAULT
+    v(57702,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(56454,3,0), // TCP
-    v(56457,3,1), // UDP
+    v(57749,3,0), // TCP
+    v(57752,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(56509,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(56538,22,1), // SOCKET_IP_VERSION_IPV4
-    v(56560,22,2), // SOCKET_IP_VERSION_IPV6
+    v(57804,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(57833,22,1), // SOCKET_IP_VERSION_IPV4
+    v(57855,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(56627,13,0), // STATE_PREBIND
-    v(56640,11,1), // STATE_BOUND
-    v(56651,15,2), // STATE_LISTENING
+    v(57922,13,0), // STATE_PREBIND
+    v(57935,11,1), // STATE_BOUND
+    v(57946,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(56703,11,0), // UNSPECIFIED
-    v(56714,7,1), // INBOUND
-    v(56721,8,2), // OUTBOUND
+    v(57998,11,0), // UNSPECIFIED
+    v(58009,7,1), // INBOUND
+    v(58016,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(56791,3,0), // ANY
-    v(56794,19,1), // SAME_IP_OR_LOOPBACK
-    v(56813,8,2), // EXTERNAL
+    v(58086,3,0), // ANY
+    v(58089,19,1), // SAME_IP_OR_LOOPBACK
+    v(58108,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(55757,7,0), // DEFAULT
-    v(56864,11,1), // MODIFY_ONLY
+    v(57052,7,0), // DEFAULT
+    v(58159,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(56910,7,0), // DYNAMIC
-    v(56917,5,1), // ROUTE
+    v(58205,7,0), // DYNAMIC
+    v(58212,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(56206,5,0), // ALLOW
-    v(56954,4,1), // DENY
-    v(56958,3,2), // LOG
+    v(57501,5,0), // ALLOW
+    v(58249,4,1), // DENY
+    v(58253,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(57018,17,0), // MOVED_PERMANENTLY
-    v(57035,5,1), // FOUND
-    v(57040,9,2), // SEE_OTHER
-    v(57049,18,3), // TEMPORARY_REDIRECT
-    v(57067,18,4), // PERMANENT_REDIRECT
+    v(58313,17,0), // MOVED_PERMANENTLY
+    v(58330,5,1), // FOUND
+    v(58335,9,2), // SEE_OTHER
+    v(58344,18,3), // TEMPORARY_REDIRECT
+    v(58362,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(57146,19,0), // SERVICE_UNAVAILABLE
-    v(54923,9,1), // NOT_FOUND
-    v(57165,21,2), // INTERNAL_SERVER_ERROR
+    v(58441,19,0), // SERVICE_UNAVAILABLE
+    v(56218,9,1), // NOT_FOUND
+    v(58460,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(57242,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(57272,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(58537,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(58567,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(57348,4,0), // NONE
-    v(57352,13,1), // EXTERNAL_ONLY
-    v(55550,3,2), // ALL
+    v(58643,4,0), // NONE
+    v(58647,13,1), // EXTERNAL_ONLY
+    v(56845,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(57402,6,0), // NotSet
-    v(57408,20,1), // TcpUpstreamConnected
-    v(57428,11,2), // TcpPeriodic
-    v(57439,16,3), // TcpConnectionEnd
-    v(57455,15,4), // DownstreamStart
-    v(57470,18,5), // DownstreamPeriodic
-    v(57488,13,6), // DownstreamEnd
-    v(57501,17,7), // UpstreamPoolReady
-    v(57518,16,8), // UpstreamPeriodic
-    v(57534,11,9), // UpstreamEnd
-    v(57545,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(57584,26,11), // UdpTunnelUpstreamConnected
-    v(57610,11,12), // UdpPeriodic
-    v(57621,13,13), // UdpSessionEnd
-    v(57634,18,14), // TcpConnectionStart
+    v(58697,6,0), // NotSet
+    v(58703,20,1), // TcpUpstreamConnected
+    v(58723,11,2), // TcpPeriodic
+    v(58734,16,3), // TcpConnectionEnd
+    v(58750,15,4), // DownstreamStart
+    v(58765,18,5), // DownstreamPeriodic
+    v(58783,13,6), // DownstreamEnd
+    v(58796,17,7), // UpstreamPoolReady
+    v(58813,16,8), // UpstreamPeriodic
+    v(58829,11,9), // UpstreamEnd
+    v(58840,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(58879,26,11), // UdpTunnelUpstreamConnected
+    v(58905,11,12), // UdpPeriodic
+    v(58916,13,13), // UdpSessionEnd
+    v(58929,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(56703,11,0), // UNSPECIFIED
-    v(55520,4,1), // AUTO
-    v(55524,7,2), // V4_ONLY
-    v(55531,7,3), // V6_ONLY
-    v(55538,12,4), // V4_PREFERRED
-    v(55550,3,5), // ALL
+    v(57998,11,0), // UNSPECIFIED
+    v(56815,4,1), // AUTO
+    v(56819,7,2), // V4_ONLY
+    v(56826,7,3), // V6_ONLY
+    v(56833,12,4), // V4_PREFERRED
+    v(56845,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(57348,4,0), // NONE
-    v(57794,4,1), // ONCE
-    v(57798,10,2), // TRANSITIVE
+    v(58643,4,0), // NONE
+    v(59089,4,1), // ONCE
+    v(59093,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(56703,11,0), // UNSPECIFIED
-    v(57906,14,1), // SANITIZED_UTF8
-    v(57920,6,2), // BASE64
+    v(57998,11,0), // UNSPECIFIED
+    v(59201,14,1), // SANITIZED_UTF8
+    v(59215,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(58003,16,0), // DYNAMIC_METADATA
-    v(58019,12,1), // FILTER_STATE
+    v(59298,16,0), // DYNAMIC_METADATA
+    v(59314,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(55520,4,0), // AUTO
-    v(58122,5,1), // HTTP1
-    v(58127,5,2), // HTTP2
-    v(58132,5,3), // HTTP3
+    v(56815,4,0), // AUTO
+    v(59417,5,1), // HTTP1
+    v(59422,5,2), // HTTP2
+    v(59427,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(58243,8,0), // SANITIZE
-    v(58251,12,1), // FORWARD_ONLY
-    v(58263,14,2), // APPEND_FORWARD
-    v(58277,12,3), // SANITIZE_SET
-    v(58289,19,4), // ALWAYS_FORWARD_ONLY
+    v(59538,8,0), // SANITIZE
+    v(59546,12,1), // FORWARD_ONLY
+    v(59558,14,2), // APPEND_FORWARD
+    v(59572,12,3), // SANITIZE_SET
+    v(59584,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(58413,4,0), // TEXT
-    v(58417,4,1), // JSON
+    v(59708,4,0), // TEXT
+    v(59712,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(58531,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(58562,14,1), // KEEP_UNCHANGED
-    v(56211,14,2), // REJECT_REQUEST
-    v(58576,21,3), // UNESCAPE_AND_REDIRECT
-    v(58597,20,4), // UNESCAPE_AND_FORWARD
+    v(59826,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(59857,14,1), // KEEP_UNCHANGED
+    v(57506,14,2), // REJECT_REQUEST
+    v(59871,21,3), // UNESCAPE_AND_REDIRECT
+    v(59892,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(58725,9,0), // OVERWRITE
-    v(58734,16,1), // APPEND_IF_ABSENT
-    v(58750,12,2), // PASS_THROUGH
+    v(60020,9,0), // OVERWRITE
+    v(60029,16,1), // APPEND_IF_ABSENT
+    v(60045,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(58823,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(58845,10,1), // CONTINUOUS
+    v(60118,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(60140,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(58920,9,0), // IMMEDIATE
-    v(58929,18,1), // ON_DOWNSTREAM_DATA
-    v(58947,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(60215,9,0), // IMMEDIATE
+    v(60224,18,1), // ON_DOWNSTREAM_DATA
+    v(60242,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(59073,17,0), // HEALTHY_HOSTS_NUM
-    v(59090,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(60368,17,0), // HEALTHY_HOSTS_NUM
+    v(60385,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(59196,9,0), // N_CHOICES
-    v(59205,9,1), // FULL_SCAN
+    v(60491,9,0), // N_CHOICES
+    v(60500,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(59307,18,0), // VERIFY_TRUST_CHAIN
-    v(59325,16,1), // ACCEPT_UNTRUSTED
+    v(60602,18,0), // VERIFY_TRUST_CHAIN
+    v(60620,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(59420,16,0), // LENIENT_STAPLING
-    v(59436,15,1), // STRICT_STAPLING
-    v(59451,11,2), // MUST_STAPLE
+    v(60715,16,0), // LENIENT_STAPLING
+    v(60731,15,1), // STRICT_STAPLING
+    v(60746,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(59533,20,0), // SAN_TYPE_UNSPECIFIED
-    v(59553,5,1), // EMAIL
-    v(59558,3,2), // DNS
-    v(59561,3,3), // URI
-    v(59564,10,4), // IP_ADDRESS
-    v(59574,10,5), // OTHER_NAME
+    v(60828,20,0), // SAN_TYPE_UNSPECIFIED
+    v(60848,5,1), // EMAIL
+    v(60853,3,2), // DNS
+    v(60856,3,3), // URI
+    v(60859,10,4), // IP_ADDRESS
+    v(60869,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(59651,8,0), // TLS_AUTO
-    v(59659,7,1), // TLSv1_0
-    v(59666,7,2), // TLSv1_1
-    v(59673,7,3), // TLSv1_2
-    v(59680,7,4), // TLSv1_3
+    v(60946,8,0), // TLS_AUTO
+    v(60954,7,1), // TLSv1_0
+    v(60961,7,2), // TLSv1_1
+    v(60968,7,3), // TLSv1_2
+    v(60975,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(59734,7,0), // HUNDRED
-    v(59741,12,1), // TEN_THOUSAND
-    v(59753,7,2), // MILLION
+    v(61029,7,0), // HUNDRED
+    v(61036,12,1), // TEN_THOUSAND
+    v(61048,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(59784,5,0), // Empty
-    v(59789,8,100), // Continue
-    v(54880,2,200), // OK
-    v(59797,7,201), // Created
-    v(59804,8,202), // Accepted
-    v(59812,27,203), // NonAuthoritativeInformation
-    v(59839,9,204), // NoContent
-    v(59848,12,205), // ResetContent
-    v(59860,14,206), // PartialContent
-    v(59874,11,207), // MultiStatus
-    v(59885,15,208), // AlreadyReported
-    v(59900,6,226), // IMUsed
-    v(59906,15,300), // MultipleChoices
-    v(59921,16,301), // MovedPermanently
-    v(59937,5,302), // Found
-    v(59942,8,303), // SeeOther
-    v(59950,11,304), // NotModified
-    v(59961,8,305), // UseProxy
-    v(59969,17,307), // TemporaryRedirect
-    v(59986,17,308), // PermanentRedirect
-    v(60003,10,400), // BadRequest
-    v(60013,12,401), // Unauthorized
-    v(60025,15,402), // PaymentRequired
-    v(60040,9,403), // Forbidden
-    v(60049,8,404), // NotFound
-    v(60057,16,405), // MethodNotAllowed
-    v(60073,13,406), // NotAcceptable
-    v(60086,27,407), // ProxyAuthenticationRequired
-    v(60113,14,408), // RequestTimeout
-    v(60127,8,409), // Conflict
-    v(60135,4,410), // Gone
-    v(60139,14,411), // LengthRequired
-    v(60153,18,412), // PreconditionFailed
-    v(60171,15,413), // PayloadTooLarge
-    v(60186,10,414), // URITooLong
-    v(60196,20,415), // UnsupportedMediaType
-    v(60216,19,416), // RangeNotSatisfiable
-    v(60235,17,417), // ExpectationFailed
-    v(60252,18,421), // MisdirectedRequest
-    v(60270,19,422), // UnprocessableEntity
-    v(60289,6,423), // Locked
-    v(60295,16,424), // FailedDependency
-    v(60311,15,426), // UpgradeRequired
-    v(60326,20,428), // PreconditionRequired
-    v(60346,15,429), // TooManyRequests
-    v(60361,27,431), // RequestHeaderFieldsTooLarge
-    v(60388,19,500), // InternalServerError
-    v(60407,14,501), // NotImplemented
-    v(60421,10,502), // BadGateway
-    v(60431,18,503), // ServiceUnavailable
-    v(60449,14,504), // GatewayTimeout
-    v(60463,23,505), // HTTPVersionNotSupported
-    v(60486,21,506), // VariantAlsoNegotiates
-    v(60507,19,507), // InsufficientStorage
-    v(60526,12,508), // LoopDetected
-    v(60538,11,510), // NotExtended
-    v(60549,29,511), // NetworkAuthenticationRequired
+    v(61079,5,0), // Empty
+    v(61084,8,100), // Continue
+    v(56175,2,200), // OK
+    v(61092,7,201), // Created
+    v(61099,8,202), // Accepted
+    v(61107,27,203), // NonAuthoritativeInformation
+    v(61134,9,204), // NoContent
+    v(61143,12,205), // ResetContent
+    v(61155,14,206), // PartialContent
+    v(61169,11,207), // MultiStatus
+    v(61180,15,208), // AlreadyReported
+    v(61195,6,226), // IMUsed
+    v(61201,15,300), // MultipleChoices
+    v(61216,16,301), // MovedPermanently
+    v(61232,5,302), // Found
+    v(61237,8,303), // SeeOther
+    v(61245,11,304), // NotModified
+    v(61256,8,305), // UseProxy
+    v(61264,17,307), // TemporaryRedirect
+    v(61281,17,308), // PermanentRedirect
+    v(61298,10,400), // BadRequest
+    v(61308,12,401), // Unauthorized
+    v(61320,15,402), // PaymentRequired
+    v(61335,9,403), // Forbidden
+    v(61344,8,404), // NotFound
+    v(61352,16,405), // MethodNotAllowed
+    v(61368,13,406), // NotAcceptable
+    v(61381,27,407), // ProxyAuthenticationRequired
+    v(61408,14,408), // RequestTimeout
+    v(61422,8,409), // Conflict
+    v(61430,4,410), // Gone
+    v(61434,14,411), // LengthRequired
+    v(61448,18,412), // PreconditionFailed
+    v(61466,15,413), // PayloadTooLarge
+    v(61481,10,414), // URITooLong
+    v(61491,20,415), // UnsupportedMediaType
+    v(61511,19,416), // RangeNotSatisfiable
+    v(61530,17,417), // ExpectationFailed
+    v(61547,18,421), // MisdirectedRequest
+    v(61565,19,422), // UnprocessableEntity
+    v(61584,6,423), // Locked
+    v(61590,16,424), // FailedDependency
+    v(61606,15,426), // UpgradeRequired
+    v(61621,20,428), // PreconditionRequired
+    v(61641,15,429), // TooManyRequests
+    v(61656,27,431), // RequestHeaderFieldsTooLarge
+    v(61683,19,500), // InternalServerError
+    v(61702,14,501), // NotImplemented
+    v(61716,10,502), // BadGateway
+    v(61726,18,503), // ServiceUnavailable
+    v(61744,14,504), // GatewayTimeout
+    v(61758,23,505), // HTTPVersionNotSupported
+    v(61781,21,506), // VariantAlsoNegotiates
+    v(61802,19,507), // InsufficientStorage
+    v(61821,12,508), // LoopDetected
+    v(61833,11,510), // NotExtended
+    v(61844,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(60633,21,0), // COMPONENT_UNSPECIFIED
-    v(60654,16,1), // COMPONENT_PARSER
-    v(60670,22,2), // COMPONENT_TYPE_CHECKER
-    v(60692,17,3), // COMPONENT_RUNTIME
+    v(61928,21,0), // COMPONENT_UNSPECIFIED
+    v(61949,16,1), // COMPONENT_PARSER
+    v(61965,22,2), // COMPONENT_TYPE_CHECKER
+    v(61987,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(60752,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(60778,4,1), // BOOL
-    v(60782,5,2), // INT64
-    v(60787,6,3), // UINT64
-    v(60793,6,4), // DOUBLE
-    v(60799,6,5), // STRING
-    v(60805,5,6), // BYTES
+    v(62047,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(62073,4,1), // BOOL
+    v(62077,5,2), // INT64
+    v(62082,6,3), // UINT64
+    v(62088,6,4), // DOUBLE
+    v(62094,6,5), // STRING
+    v(62100,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(60853,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(56791,3,1), // ANY
-    v(60880,9,2), // TIMESTAMP
-    v(60889,8,3), // DURATION
+    v(62148,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(58086,3,1), // ANY
+    v(62175,9,2), // TIMESTAMP
+    v(62184,8,3), // DURATION
     // google.protobuf.NullValue
-    v(60922,10,0), // NULL_VALUE
+    v(62217,10,0), // NULL_VALUE
 ];

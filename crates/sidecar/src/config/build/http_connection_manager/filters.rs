@@ -1,5 +1,7 @@
 //! `http_filters`: the chain that ends with the router.
 
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3 as dynamic_forward_proxy;
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_forward_proxy::v3::filter_config::ImplementationSpecifier as Implementation;
 use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
 use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
@@ -9,7 +11,9 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 
 use crate::config::build::extension::{Build, Extension, decode, find, resolve};
 use crate::config::build::fields::{Together as _, Within as _, each, named, refuse, required};
-use crate::config::build::{header_changes, network, struct_value};
+use crate::config::build::{
+    dynamic_forward_proxy as forward_proxy, header_changes, network, struct_value,
+};
 use crate::config::error::{ConfigError, Problems, Result};
 use crate::config::http_filter::{FilterKind, HeaderMutations, HttpFilter, MetadataAddition};
 use crate::config::network::FilterStateValue;
@@ -50,6 +54,27 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
             Ok(Built::Filter(FilterKind::HeaderMutation {
                 mutations,
                 most_specific_wins: proto.most_specific_header_mutations_wins,
+            }))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
+        build: |bytes| {
+            let proto = decode::<dynamic_forward_proxy::FilterConfig>(bytes)?;
+            match &proto.implementation_specifier {
+                Some(Implementation::DnsCacheConfig(cache)) => {
+                    forward_proxy::of_filter(Some(cache))?;
+                }
+                Some(Implementation::SubClusterConfig(_)) => {
+                    return Err(ConfigError::new(
+                        "sub_cluster_config",
+                        "is not supported: use dns_cache_config, here and in the cluster",
+                    ));
+                }
+                None => forward_proxy::of_filter(None)?,
+            }
+            Ok(Built::Filter(FilterKind::DynamicForwardProxy {
+                from_filter_state: proto.allow_dynamic_host_from_filter_state,
             }))
         },
     },

@@ -13,11 +13,12 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
 use envoy_types::pb::envoy::extensions::filters::network::direct_response::v3 as direct_response;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::extensions::filters::network::sni_dynamic_forward_proxy::v3 as sni;
 
 use super::context::Context;
 use super::extension::{BuildWith, Extension, decode, resolve};
-use super::fields::{Within as _, each, refuse, required};
-use super::{data_source, http_connection_manager};
+use super::fields::{Together as _, Within as _, each, port, refuse, required};
+use super::{data_source, dynamic_forward_proxy, http_connection_manager};
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener::NetworkFilter;
 use crate::config::network::{ChainFilter, ConnectionFilter};
@@ -65,6 +66,22 @@ pub const NETWORK_FILTERS: &[Extension<BuildWith<ChainFilter>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.network.sni_cluster.v3.SniCluster",
         build: |_, _| Ok(ChainFilter::Passing(ConnectionFilter::SniCluster)),
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        build: |bytes, _| {
+            let proto = decode::<sni::FilterConfig>(bytes)?;
+            let port = match proto.port_specifier {
+                Some(sni::filter_config::PortSpecifier::PortValue(value)) => {
+                    port(value, false, "port_value")
+                }
+                None => Ok(443),
+            };
+            let cache = dynamic_forward_proxy::of_filter(proto.dns_cache_config.as_ref());
+            let (port, ()) = (port, cache).together()?;
+            let filter = ConnectionFilter::SniDynamicForwardProxy(port);
+            Ok(ChainFilter::Passing(filter))
+        },
     },
     Extension {
         type_name: "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
@@ -161,6 +178,11 @@ fn acted_on(filter: &ConnectionFilter, last: &NetworkFilter) -> Result<()> {
         return Ok(());
     }
     match filter {
+        ConnectionFilter::SniDynamicForwardProxy(_) => Err(ConfigError::new(
+            "",
+            "sni_dynamic_forward_proxy tells a tcp_proxy where to connect to, which this chain does \
+             not end with",
+        )),
         ConnectionFilter::SniCluster => Err(ConfigError::new(
             "",
             "sni_cluster chooses the cluster of a tcp_proxy, which this chain does not end with",
