@@ -1284,7 +1284,7 @@ internal_address_config\
 delayed_close_timeout\
 max_request_headers_kb\
 normalize_path\
-scoped routes (SRDS) are not supported\
+tables are not chosen by a key (SRDS); use route_config or rds, whose routes match the header that the key is made of\
 scoped_routes\
 preserve_external_request_id\
 merge_slashes\
@@ -1331,7 +1331,7 @@ cert\
 chain\
 issuer\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig\
-an upgraded stream goes through the same filters as a request\
+an upgraded stream goes through the http_filters of every request; turn those that it should not meet off with typed_per_filter_config on its route\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter\
 envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig\
 mappers\
@@ -2484,207 +2484,207 @@ pub(crate) static MESSAGES: [MessageRow; 472] = [
     m(35121,58,1151,1), // envoy.extensions.filters.network.direct_response.v3.Config
     m(35187,45,1152,0), // envoy.extensions.filters.network.echo.v3.Echo
     m(35232,81,1152,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(36694,105,1212,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(36799,101,1214,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(36944,103,1217,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(37070,109,1219,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(37201,95,1226,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(37357,70,1229,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(37427,76,1234,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(37510,63,1236,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(37603,78,1238,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(37681,74,1239,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(37800,66,1244,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(37875,45,1248,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(37996,59,1256,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(38117,58,1259,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(38175,74,1259,3), // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
-    m(38249,54,1262,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(38938,74,1285,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(39037,70,1288,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(39293,70,1298,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(39363,84,1299,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(39447,47,1302,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(39494,56,1303,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(39909,67,1316,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(39976,47,1318,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(40023,63,1318,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(40086,77,1318,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(40163,79,1319,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(40301,60,1322,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(40378,66,1325,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(40449,81,1326,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(40549,74,1327,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(40623,77,1327,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(40700,76,1327,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(40776,67,1327,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(40843,92,1329,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(40935,85,1329,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(41079,100,1335,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(41187,66,1336,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(41253,70,1339,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(41373,57,1345,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(41430,66,1346,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(41496,70,1348,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(41566,75,1349,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(41641,69,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(41710,71,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(41781,70,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(41851,67,1349,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(41923,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(41989,64,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(42053,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(42119,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(42185,73,1351,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(42258,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(42316,59,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(42375,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(42433,49,1351,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(42566,69,1353,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(42939,81,1365,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(43071,73,1367,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(43435,66,1376,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(43514,70,1377,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(43605,61,1378,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(43709,55,1380,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(43873,70,1382,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(43959,88,1383,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(44080,64,1384,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(44213,78,1386,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(44291,67,1387,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(44358,77,1388,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(44450,83,1389,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(44721,58,1393,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(44779,70,1393,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(45421,58,1409,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(46309,95,1424,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(46506,62,1428,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(46922,67,1439,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(47015,79,1441,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(47192,57,1444,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(47259,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(47386,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(47460,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(48073,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(48163,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(48448,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(48514,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(48844,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(49065,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(49167,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(49240,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(49318,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(49531,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(49608,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(49757,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(49831,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(49881,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(49989,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(50069,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(50146,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(50224,35,1542,8), // envoy.service.discovery.v3.Resource
-    m(50300,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(50360,40,1551,2), // envoy.service.discovery.v3.ResourceError
-    m(50400,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
-    m(50442,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(50507,39,1557,2), // envoy.service.discovery.v3.ResourceName
-    m(50575,32,1559,2), // envoy.service.runtime.v3.Runtime
-    m(50612,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
-    m(50654,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(50699,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(50752,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(50801,33,1569,1), // envoy.type.matcher.v3.ListMatcher
-    m(50840,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(50887,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(50930,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(50979,31,1576,1), // envoy.type.matcher.v3.OrMatcher
-    m(51024,33,1577,1), // envoy.type.matcher.v3.PathMatcher
-    m(51057,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(51121,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
-    m(51229,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51289,35,1583,7), // envoy.type.matcher.v3.StringMatcher
-    m(51401,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
-    m(51477,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(51521,34,1597,2), // envoy.type.metadata.v3.MetadataKey
-    m(51555,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(51606,35,1601,4), // envoy.type.metadata.v3.MetadataKind
-    m(51652,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(51695,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(51735,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(51778,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(51819,31,1605,6), // envoy.type.tracing.v3.CustomTag
-    m(51885,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(51928,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(51966,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(52005,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(52049,25,1619,2), // envoy.type.v3.DoubleRange
-    m(52082,31,1621,2), // envoy.type.v3.FractionalPercent
-    m(52133,24,1623,2), // envoy.type.v3.HashPolicy
-    m(52157,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
-    m(52193,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(52226,24,1626,1), // envoy.type.v3.HttpStatus
-    m(52254,24,1627,2), // envoy.type.v3.Int32Range
-    m(52278,24,1629,2), // envoy.type.v3.Int64Range
-    m(52302,21,1631,1), // envoy.type.v3.Percent
-    m(52323,29,1632,3), // envoy.type.v3.SemanticVersion
-    m(52381,25,1635,3), // envoy.type.v3.TokenBucket
-    m(52434,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(52745,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(52799,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(52848,33,1647,9), // google.api.expr.v1alpha1.Constant
-    m(52988,29,1656,8), // google.api.expr.v1alpha1.Expr
-    m(53160,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
-    m(53212,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(53276,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(53337,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(53415,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(53450,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
-    m(53502,34,1680,3), // google.api.expr.v1alpha1.Reference
-    m(53547,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
-    m(53636,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(53700,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(53763,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(53814,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(53864,29,1698,13), // google.api.expr.v1alpha1.Type
-    m(53983,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(54040,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(54102,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
-    m(54149,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
-    m(54204,19,1718,2), // google.protobuf.Any
-    m(54223,25,1720,1), // google.protobuf.BoolValue
-    m(54248,26,1721,1), // google.protobuf.BytesValue
-    m(54274,27,1722,1), // google.protobuf.DoubleValue
-    m(54301,24,1723,2), // google.protobuf.Duration
-    m(54337,21,1725,0), // google.protobuf.Empty
-    m(54358,26,1725,1), // google.protobuf.FloatValue
-    m(54384,26,1726,1), // google.protobuf.Int32Value
-    m(54410,26,1727,1), // google.protobuf.Int64Value
-    m(54436,25,1728,1), // google.protobuf.ListValue
-    m(54467,27,1729,1), // google.protobuf.StringValue
-    m(54494,22,1730,1), // google.protobuf.Struct
-    m(54522,34,1731,2), // google.protobuf.Struct.FieldsEntry
-    m(54556,25,1733,2), // google.protobuf.Timestamp
-    m(54581,27,1735,1), // google.protobuf.UInt32Value
-    m(54608,27,1736,1), // google.protobuf.UInt64Value
-    m(54635,21,1737,6), // google.protobuf.Value
-    m(54690,17,1743,3), // google.rpc.Status
-    m(54714,21,1746,2), // xds.core.v3.CidrRange
-    m(54735,25,1748,1), // xds.core.v3.ContextParams
-    m(54766,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(54803,32,1751,2), // xds.core.v3.TypedExtensionConfig
-    m(54835,27,1753,3), // xds.type.matcher.v3.Matcher
-    m(54897,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(54944,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(55013,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(55110,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(55173,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(55266,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(55391,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(55442,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(55499,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(55585,32,1777,2), // xds.type.matcher.v3.RegexMatcher
-    m(55617,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(55659,33,1779,7), // xds.type.matcher.v3.StringMatcher
+    m(36773,105,1212,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(36878,101,1214,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(37023,103,1217,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(37149,109,1219,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(37280,95,1226,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(37522,70,1229,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(37592,76,1234,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(37675,63,1236,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(37768,78,1238,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(37846,74,1239,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(37965,66,1244,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(38040,45,1248,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(38161,59,1256,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(38282,58,1259,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(38340,74,1259,3), // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
+    m(38414,54,1262,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(39103,74,1285,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(39202,70,1288,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(39458,70,1298,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(39528,84,1299,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(39612,47,1302,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(39659,56,1303,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(40074,67,1316,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(40141,47,1318,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(40188,63,1318,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(40251,77,1318,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(40328,79,1319,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(40466,60,1322,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(40543,66,1325,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(40614,81,1326,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(40714,74,1327,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(40788,77,1327,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(40865,76,1327,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(40941,67,1327,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(41008,92,1329,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(41100,85,1329,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(41244,100,1335,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(41352,66,1336,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(41418,70,1339,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(41538,57,1345,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(41595,66,1346,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(41661,70,1348,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(41731,75,1349,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(41806,69,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(41875,71,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(41946,70,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(42016,67,1349,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(42088,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(42154,64,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(42218,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(42284,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(42350,73,1351,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(42423,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(42481,59,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(42540,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(42598,49,1351,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(42731,69,1353,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(43104,81,1365,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(43236,73,1367,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(43600,66,1376,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(43679,70,1377,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(43770,61,1378,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(43874,55,1380,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(44038,70,1382,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(44124,88,1383,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(44245,64,1384,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(44378,78,1386,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(44456,67,1387,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(44523,77,1388,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(44615,83,1389,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(44886,58,1393,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(44944,70,1393,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(45586,58,1409,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(46474,95,1424,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(46671,62,1428,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(47087,67,1439,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(47180,79,1441,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(47357,57,1444,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(47424,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(47551,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(47625,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(48238,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(48328,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(48613,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(48679,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(49009,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(49230,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(49332,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(49405,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(49483,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(49696,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(49773,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(49922,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(49996,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(50046,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(50154,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(50234,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(50311,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(50389,35,1542,8), // envoy.service.discovery.v3.Resource
+    m(50465,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(50525,40,1551,2), // envoy.service.discovery.v3.ResourceError
+    m(50565,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
+    m(50607,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(50672,39,1557,2), // envoy.service.discovery.v3.ResourceName
+    m(50740,32,1559,2), // envoy.service.runtime.v3.Runtime
+    m(50777,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
+    m(50819,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(50864,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(50917,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(50966,33,1569,1), // envoy.type.matcher.v3.ListMatcher
+    m(51005,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(51052,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(51095,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(51144,31,1576,1), // envoy.type.matcher.v3.OrMatcher
+    m(51189,33,1577,1), // envoy.type.matcher.v3.PathMatcher
+    m(51222,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(51286,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
+    m(51394,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51454,35,1583,7), // envoy.type.matcher.v3.StringMatcher
+    m(51566,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
+    m(51642,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(51686,34,1597,2), // envoy.type.metadata.v3.MetadataKey
+    m(51720,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(51771,35,1601,4), // envoy.type.metadata.v3.MetadataKind
+    m(51817,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(51860,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(51900,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(51943,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(51984,31,1605,6), // envoy.type.tracing.v3.CustomTag
+    m(52050,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(52093,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(52131,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(52170,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(52214,25,1619,2), // envoy.type.v3.DoubleRange
+    m(52247,31,1621,2), // envoy.type.v3.FractionalPercent
+    m(52298,24,1623,2), // envoy.type.v3.HashPolicy
+    m(52322,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
+    m(52358,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(52391,24,1626,1), // envoy.type.v3.HttpStatus
+    m(52419,24,1627,2), // envoy.type.v3.Int32Range
+    m(52443,24,1629,2), // envoy.type.v3.Int64Range
+    m(52467,21,1631,1), // envoy.type.v3.Percent
+    m(52488,29,1632,3), // envoy.type.v3.SemanticVersion
+    m(52546,25,1635,3), // envoy.type.v3.TokenBucket
+    m(52599,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(52910,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(52964,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(53013,33,1647,9), // google.api.expr.v1alpha1.Constant
+    m(53153,29,1656,8), // google.api.expr.v1alpha1.Expr
+    m(53325,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
+    m(53377,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(53441,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(53502,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(53580,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(53615,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
+    m(53667,34,1680,3), // google.api.expr.v1alpha1.Reference
+    m(53712,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
+    m(53801,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(53865,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(53928,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(53979,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(54029,29,1698,13), // google.api.expr.v1alpha1.Type
+    m(54148,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(54205,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(54267,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
+    m(54314,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
+    m(54369,19,1718,2), // google.protobuf.Any
+    m(54388,25,1720,1), // google.protobuf.BoolValue
+    m(54413,26,1721,1), // google.protobuf.BytesValue
+    m(54439,27,1722,1), // google.protobuf.DoubleValue
+    m(54466,24,1723,2), // google.protobuf.Duration
+    m(54502,21,1725,0), // google.protobuf.Empty
+    m(54523,26,1725,1), // google.protobuf.FloatValue
+    m(54549,26,1726,1), // google.protobuf.Int32Value
+    m(54575,26,1727,1), // google.protobuf.Int64Value
+    m(54601,25,1728,1), // google.protobuf.ListValue
+    m(54632,27,1729,1), // google.protobuf.StringValue
+    m(54659,22,1730,1), // google.protobuf.Struct
+    m(54687,34,1731,2), // google.protobuf.Struct.FieldsEntry
+    m(54721,25,1733,2), // google.protobuf.Timestamp
+    m(54746,27,1735,1), // google.protobuf.UInt32Value
+    m(54773,27,1736,1), // google.protobuf.UInt64Value
+    m(54800,21,1737,6), // google.protobuf.Value
+    m(54855,17,1743,3), // google.rpc.Status
+    m(54879,21,1746,2), // xds.core.v3.CidrRange
+    m(54900,25,1748,1), // xds.core.v3.ContextParams
+    m(54931,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(54968,32,1751,2), // xds.core.v3.TypedExtensionConfig
+    m(55000,27,1753,3), // xds.type.matcher.v3.Matcher
+    m(55062,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(55109,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(55178,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(55275,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(55338,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(55431,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(55556,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(55607,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(55664,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(55750,32,1777,2), // xds.type.matcher.v3.RegexMatcher
+    m(55782,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(55824,33,1779,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1786] = [
@@ -4139,59 +4139,59 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(13944,15,28,b'm',441,4,255,b'S',0,0), // request_timeout
     f(35738,22,29,b'm',451,4,255,b'S',0,0), // max_request_headers_kb
     f(35760,14,30,b'm',438,4,255,b'S',0,0), // normalize_path
-    f(35812,13,31,b'm',65535,4,0,b'R',35774,38), // scoped_routes
-    f(35825,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(35853,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(35866,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(35891,13,31,b'm',65535,4,0,b'R',35774,117), // scoped_routes
+    f(35904,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(35932,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(35945,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
     f(9755,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(35894,20,36,b'm',279,4,255,b'S',0,0), // request_id_extension
-    f(35914,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(35947,18,38,b'm',277,4,255,b'S',0,0), // local_reply_config
-    f(35965,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(35989,36,40,b'm',438,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(36025,23,41,b'm',441,4,255,b'S',0,0), // request_headers_timeout
-    f(36048,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(36103,26,43,b'm',65535,4,255,b'R',36067,36), // path_normalization_options
-    f(36152,22,44,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
-    f(36174,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(36206,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(36238,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(36261,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
-    f(36289,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(36308,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
-    f(36338,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(36361,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(36393,35,53,b'm',438,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(36428,25,54,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(36453,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(36484,18,56,b'm',272,4,255,b'S',0,0), // access_log_options
-    f(36502,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(36573,34,58,b'b',65535,0,255,b'I',36523,50), // http1_safe_max_connection_duration
-    f(36607,20,59,b'm',441,4,255,b'S',0,0), // stream_flush_timeout
-    f(36627,27,60,b'm',459,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(36654,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(36674,20,62,b'm',412,4,255,b'S',0,0), // drain_timeout_jitter
+    f(35973,20,36,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(35993,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(36026,18,38,b'm',277,4,255,b'S',0,0), // local_reply_config
+    f(36044,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(36068,36,40,b'm',438,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(36104,23,41,b'm',441,4,255,b'S',0,0), // request_headers_timeout
+    f(36127,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(36182,26,43,b'm',65535,4,255,b'R',36146,36), // path_normalization_options
+    f(36231,22,44,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
+    f(36253,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(36285,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(36317,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(36340,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
+    f(36368,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(36387,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
+    f(36417,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(36440,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(36472,35,53,b'm',438,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(36507,25,54,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36532,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(36563,18,56,b'm',272,4,255,b'S',0,0), // access_log_options
+    f(36581,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(36652,34,58,b'b',65535,0,255,b'I',36602,50), // http1_safe_max_connection_duration
+    f(36686,20,59,b'm',441,4,255,b'S',0,0), // stream_flush_timeout
+    f(36706,27,60,b'm',459,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(36733,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(36753,20,62,b'm',412,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
     f(35441,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
     f(35468,31,2,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(36428,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(36453,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(36900,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(36507,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36532,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(36979,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(37047,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(37059,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(37126,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(37138,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(37179,7,1,b'm',438,4,255,b'S',0,0), // subject
-    f(37186,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(37258,7,1,b'm',438,4,255,b'S',0,0), // subject
+    f(37265,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(37190,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(37269,5,6,b'b',65535,0,255,b'S',0,0), // chain
     f(30909,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(37195,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(37274,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3438,7,2,b'm',276,2,255,b'R',37296,61), // filters
+    f(3438,7,2,b'm',276,2,255,b'R',37375,147), // filters
     f(29099,7,3,b'm',438,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -4200,37 +4200,37 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(25645,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15038,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(37503,7,1,b'm',280,2,255,b'S',0,0), // mappers
+    f(37668,7,1,b'm',280,2,255,b'S',0,0), // mappers
     f(25816,11,2,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(37573,13,1,b'm',103,4,255,b'S',0,0), // config_source
-    f(37586,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(37738,13,1,b'm',103,4,255,b'S',0,0), // config_source
+    f(37751,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(37755,11,2,b'm',451,4,255,b'S',0,0), // status_code
+    f(37920,11,2,b'm',451,4,255,b'S',0,0), // status_code
     f(25812,4,3,b'm',105,4,255,b'S',0,0), // body
-    f(37766,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
-    f(37786,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(37931,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
+    f(37951,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(34233,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
     f(34245,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
-    f(37866,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(38031,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
     f(23158,5,1,b'm',197,4,255,b'S',0,0), // rules
-    f(37920,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
+    f(38085,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
     f(22274,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(37932,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(37948,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(38097,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(38113,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
     f(3765,7,6,b'm',459,4,255,b'S',0,0), // matcher
-    f(37972,14,7,b'm',459,4,255,b'S',0,0), // shadow_matcher
-    f(37986,10,8,b'm',441,4,255,b'S',0,0), // delay_deny
+    f(38137,14,7,b'm',459,4,255,b'S',0,0), // shadow_matcher
+    f(38151,10,8,b'm',441,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(38055,17,1,b'm',248,2,255,b'S',0,0), // on_new_connection
-    f(38072,27,2,b'm',248,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(38099,18,3,b'm',248,2,255,b'S',0,0), // on_downstream_data
+    f(38220,17,1,b'm',248,2,255,b'S',0,0), // on_new_connection
+    f(38237,27,2,b'm',248,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(38264,18,3,b'm',248,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
     f(31385,16,1,b'm',247,4,255,b'S',0,0), // dns_cache_config
@@ -4239,42 +4239,42 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(38303,23,3,b'm',441,4,255,b'I',20874,34), // downstream_idle_timeout
-    f(38326,21,4,b'm',441,4,255,b'I',20874,34), // upstream_idle_timeout
+    f(38468,23,3,b'm',441,4,255,b'I',20874,34), // downstream_idle_timeout
+    f(38491,21,4,b'm',441,4,255,b'I',20874,34), // upstream_idle_timeout
     f(4333,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(38347,20,7,b'm',451,4,255,b'S',0,0), // max_connect_attempts
+    f(38512,20,7,b'm',451,4,255,b'S',0,0), // max_connect_attempts
     f(17417,12,8,b'm',441,4,255,b'S',0,0), // idle_timeout
     f(27198,14,9,b'm',124,4,255,b'I',27139,59), // metadata_match
     f(27122,17,10,b'm',289,4,0,b'S',0,0), // weighted_clusters
-    f(27497,11,11,b'm',406,2,255,b'I',38367,78), // hash_policy
-    f(38445,16,12,b'm',288,4,255,b'S',0,0), // tunneling_config
-    f(38461,34,13,b'm',441,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(38594,9,14,b'm',65535,4,255,b'R',38495,99), // on_demand
-    f(36428,25,15,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(38603,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36484,18,17,b'm',287,4,255,b'S',0,0), // access_log_options
-    f(38632,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
-    f(38734,19,19,b'm',151,2,255,b'R',38647,87), // proxy_protocol_tlvs
-    f(38753,52,20,b'm',412,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(38805,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(38826,20,22,b'm',451,4,255,b'S',0,0), // max_early_data_bytes
-    f(38890,31,23,b'e',65535,0,255,b'R',38846,44), // proxy_protocol_tlv_merge_policy
-    f(38921,17,24,b'm',438,4,255,b'S',0,0), // check_drain_close
+    f(27497,11,11,b'm',406,2,255,b'I',38532,78), // hash_policy
+    f(38610,16,12,b'm',288,4,255,b'S',0,0), // tunneling_config
+    f(38626,34,13,b'm',441,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(38759,9,14,b'm',65535,4,255,b'R',38660,99), // on_demand
+    f(36507,25,15,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38768,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36563,18,17,b'm',287,4,255,b'S',0,0), // access_log_options
+    f(38797,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
+    f(38899,19,19,b'm',151,2,255,b'R',38812,87), // proxy_protocol_tlvs
+    f(38918,52,20,b'm',412,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(38970,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(38991,20,22,b'm',451,4,255,b'S',0,0), // max_early_data_bytes
+    f(39055,31,23,b'e',65535,0,255,b'R',39011,44), // proxy_protocol_tlv_merge_policy
+    f(39086,17,24,b'm',438,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(36428,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(38603,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(39012,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(36507,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38768,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(39177,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(39107,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(37786,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
-    f(39115,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(39141,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(39150,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(35894,20,7,b'm',279,4,255,b'S',0,0), // request_id_extension
-    f(39177,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(39194,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19559,10,10,b'm',153,2,255,b'R',39217,76), // formatters
+    f(39272,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(37951,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(39280,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(39306,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(39315,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(35973,20,7,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(39342,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(39359,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19559,10,10,b'm',153,2,255,b'R',39382,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7247,8,1,b'm',290,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
@@ -4287,16 +4287,16 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
     f(17417,12,3,b'm',441,4,255,b'S',0,0), // idle_timeout
-    f(39550,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(39569,13,5,b'm',293,2,255,b'I',38367,78), // hash_policies
-    f(39582,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
-    f(39604,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(39715,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(39734,13,5,b'm',293,2,255,b'I',38532,78), // hash_policies
+    f(39747,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
+    f(39769,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4333,10,8,b'm',33,2,255,b'S',0,0), // access_log
     f(3765,7,9,b'm',459,4,0,b'S',0,0), // matcher
-    f(39633,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(39719,15,11,b'm',65535,2,255,b'R',39649,70), // session_filters
-    f(38445,16,12,b'm',65535,4,255,b'R',39734,102), // tunneling_config
-    f(36484,18,13,b'm',65535,4,255,b'R',39836,73), // access_log_options
+    f(39798,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(39884,15,11,b'm',65535,2,255,b'R',39814,70), // session_filters
+    f(38610,16,12,b'm',65535,4,255,b'R',39899,102), // tunneling_config
+    f(36563,18,13,b'm',65535,4,255,b'R',40001,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
     f(25167,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
     f(12854,3,2,b's',65535,4,0,b'I',6853,36), // key
@@ -4306,16 +4306,16 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(32865,9,1,b'm',93,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(40242,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(40283,18,3,b'm',409,4,255,b'S',0,0), // reject_with_status
+    f(40407,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(40448,18,3,b'm',409,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     f(35517,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(40361,17,2,b'm',299,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(40526,17,2,b'm',299,4,255,b'S',0,0), // xff_trusted_cidrs
     f(35657,15,3,b'm',438,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(40444,5,1,b'm',102,2,255,b'S',0,0), // cidrs
+    f(40609,5,1,b'm',102,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(40530,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(40695,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
@@ -4327,11 +4327,11 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(11916,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
     f(11931,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
     f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(41020,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(41049,16,5,b'm',307,4,255,b'S',0,0), // force_local_zone
-    f(41065,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(41185,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(41214,16,5,b'm',307,4,255,b'S',0,0), // force_local_zone
+    f(41230,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(41179,8,1,b'm',451,4,255,b'S',0,0), // min_size
+    f(41344,8,1,b'm',451,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
     f(12686,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
     f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
@@ -4340,14 +4340,14 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12139,12,1,b'm',451,4,255,b'S',0,0), // choice_count
     f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
     f(12170,17,3,b'm',308,4,255,b'S',0,0), // slow_start_config
-    f(41323,18,4,b'm',304,4,255,b'S',0,0), // locality_lb_config
-    f(41341,16,5,b'm',438,4,255,b'S',0,0), // enable_full_scan
-    f(41357,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(41488,18,4,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41506,16,5,b'm',438,4,255,b'S',0,0), // enable_full_scan
+    f(41522,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(41323,18,1,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41488,18,1,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12170,17,1,b'm',308,4,255,b'S',0,0), // slow_start_config
-    f(41323,18,2,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41488,18,2,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4356,7 +4356,7 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(41918,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(42083,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4366,172 +4366,172 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(37059,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
-    f(22274,11,2,b's',65535,0,255,b'I',42482,84), // stat_prefix
+    f(37138,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(22274,11,2,b's',65535,0,255,b'I',42647,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
     f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
-    f(42635,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(42660,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(42723,15,5,b'm',451,4,255,b'I',42686,37), // udp_max_queries
-    f(42738,21,6,b'm',452,4,255,b'S',0,0), // query_timeout_seconds
-    f(42759,11,7,b'm',451,4,255,b'S',0,0), // query_tries
-    f(42770,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(42788,22,9,b'm',451,4,255,b'S',0,0), // edns0_max_payload_size
-    f(42810,24,10,b'm',441,4,255,b'I',42686,37), // max_udp_channel_duration
-    f(42834,25,11,b'b',65535,0,255,b'I',42686,37), // reinit_channel_on_timeout
-    f(42925,14,12,b'm',451,4,255,b'I',42859,66), // qcache_max_ttl
+    f(42800,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(42825,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(42888,15,5,b'm',451,4,255,b'I',42851,37), // udp_max_queries
+    f(42903,21,6,b'm',452,4,255,b'S',0,0), // query_timeout_seconds
+    f(42924,11,7,b'm',451,4,255,b'S',0,0), // query_tries
+    f(42935,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(42953,22,9,b'm',451,4,255,b'S',0,0), // edns0_max_payload_size
+    f(42975,24,10,b'm',441,4,255,b'I',42851,37), // max_udp_channel_duration
+    f(42999,25,11,b'b',65535,0,255,b'I',42851,37), // reinit_channel_on_timeout
+    f(43090,14,12,b'm',451,4,255,b'I',43024,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
     f(18543,11,1,b'm',451,4,255,b'S',0,0), // num_retries
-    f(43051,20,2,b'm',451,4,255,b'I',43020,31), // num_resolver_threads
+    f(43216,20,2,b'm',451,4,255,b'I',43185,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(43223,12,2,b'm',65535,4,255,b'R',43144,79), // dns_over_tls
-    f(43316,14,3,b'm',65535,4,255,b'R',43235,81), // dns_over_https
-    f(43382,13,4,b'b',65535,0,255,b'R',43330,52), // enable_dnssec
-    f(43395,10,5,b'm',451,4,255,b'I',42859,66), // cache_size
-    f(43051,20,6,b'm',451,4,255,b'I',43020,31), // num_resolver_threads
-    f(43405,17,7,b'm',438,4,255,b'S',0,0), // use_system_config
-    f(43422,13,8,b'm',441,4,255,b'S',0,0), // query_timeout
-    f(42759,11,9,b'm',451,4,255,b'S',0,0), // query_tries
+    f(43388,12,2,b'm',65535,4,255,b'R',43309,79), // dns_over_tls
+    f(43481,14,3,b'm',65535,4,255,b'R',43400,81), // dns_over_https
+    f(43547,13,4,b'b',65535,0,255,b'R',43495,52), // enable_dnssec
+    f(43560,10,5,b'm',451,4,255,b'I',43024,66), // cache_size
+    f(43216,20,6,b'm',451,4,255,b'I',43185,31), // num_resolver_threads
+    f(43570,17,7,b'm',438,4,255,b'S',0,0), // use_system_config
+    f(43587,13,8,b'm',441,4,255,b'S',0,0), // query_timeout
+    f(42924,11,9,b'm',451,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(43501,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(43666,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(43584,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(43749,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(43666,11,1,b'm',350,4,255,b'S',0,0), // san_matcher
-    f(43677,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(43831,11,1,b'm',350,4,255,b'S',0,0), // san_matcher
+    f(43842,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(43764,17,1,b'm',438,4,255,b'S',0,0), // pack_trace_reason
-    f(43840,33,2,b'm',438,4,255,b'I',43781,59), // use_request_id_for_trace_sampling
+    f(43929,17,1,b'm',438,4,255,b'S',0,0), // pack_trace_reason
+    f(44005,33,2,b'm',438,4,255,b'I',43946,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(43943,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(44108,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(44047,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(44212,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(44144,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(44186,27,2,b'm',65535,4,255,b'R',44163,23), // max_heap_size_bytes_runtime
+    f(44309,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(44351,27,2,b'm',65535,4,255,b'R',44328,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14732,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(44435,15,1,b'm',459,4,255,b'S',0,0), // cluster_matcher
+    f(44600,15,1,b'm',459,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7811,6,1,b'm',131,4,255,b'S',0,0), // config
     f(9650,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
-    f(44617,25,3,b'b',65535,0,255,b'I',44533,84), // allow_unspecified_address
-    f(44706,15,4,b'b',65535,0,255,b'I',44642,64), // tlv_as_pool_key
+    f(44782,25,3,b'b',65535,0,255,b'I',44698,84), // allow_unspecified_address
+    f(44871,15,4,b'b',65535,0,255,b'I',44807,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(44849,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
-    f(44859,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(44882,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(44971,36,6,b'm',438,4,255,b'R',44905,66), // require_signed_certificate_timestamp
-    f(45007,3,7,b'm',105,4,255,b'S',0,0), // crl
-    f(45010,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(45035,23,9,b'm',389,2,255,b'S',0,0), // match_subject_alt_names
-    f(45058,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(45014,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
+    f(45024,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(45047,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(45136,36,6,b'm',438,4,255,b'R',45070,66), // require_signed_certificate_timestamp
+    f(45172,3,7,b'm',105,4,255,b'S',0,0), // crl
+    f(45175,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(45200,23,9,b'm',389,2,255,b'S',0,0), // match_subject_alt_names
+    f(45223,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
     f(14785,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(45082,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
-    f(45163,32,13,b'm',65535,4,255,b'R',45105,58), // ca_certificate_provider_instance
-    f(45195,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(45220,29,15,b'm',350,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(45249,16,16,b'm',451,4,255,b'S',0,0), // max_verify_depth
-    f(45381,17,17,b'm',65535,4,255,b'R',45265,116), // system_root_certs
-    f(45398,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(45247,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
+    f(45328,32,13,b'm',65535,4,255,b'R',45270,58), // ca_certificate_provider_instance
+    f(45360,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(45385,29,15,b'm',350,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(45414,16,16,b'm',451,4,255,b'S',0,0), // max_verify_depth
+    f(45546,17,17,b'm',65535,4,255,b'R',45430,116), // system_root_certs
+    f(45563,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(45479,10,1,b'm',353,4,255,b'S',0,0), // tls_params
-    f(45489,16,2,b'm',351,2,255,b'S',0,0), // tls_certificates
-    f(45505,18,3,b'm',342,4,0,b'S',0,0), // validation_context
-    f(45523,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(45537,34,6,b'm',348,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(45571,36,7,b'm',348,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(45607,27,8,b'm',344,4,0,b'S',0,0), // combined_validation_context
-    f(45728,36,9,b'm',65535,4,255,b'R',45634,94), // tls_certificate_certificate_provider
-    f(45862,39,10,b'm',65535,4,0,b'R',45764,98), // validation_context_certificate_provider
-    f(45901,45,11,b'm',65535,4,255,b'R',45634,94), // tls_certificate_certificate_provider_instance
-    f(45946,48,12,b'm',65535,4,0,b'R',45764,98), // validation_context_certificate_provider_instance
-    f(46088,17,13,b'm',153,4,255,b'R',45994,94), // custom_handshaker
-    f(46105,33,14,b'm',65535,4,255,b'R',45634,94), // tls_certificate_provider_instance
-    f(46138,7,15,b'm',352,4,255,b'S',0,0), // key_log
-    f(46278,31,16,b'm',153,4,255,b'R',46145,133), // custom_tls_certificate_selector
+    f(45644,10,1,b'm',353,4,255,b'S',0,0), // tls_params
+    f(45654,16,2,b'm',351,2,255,b'S',0,0), // tls_certificates
+    f(45670,18,3,b'm',342,4,0,b'S',0,0), // validation_context
+    f(45688,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(45702,34,6,b'm',348,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(45736,36,7,b'm',348,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(45772,27,8,b'm',344,4,0,b'S',0,0), // combined_validation_context
+    f(45893,36,9,b'm',65535,4,255,b'R',45799,94), // tls_certificate_certificate_provider
+    f(46027,39,10,b'm',65535,4,0,b'R',45929,98), // validation_context_certificate_provider
+    f(46066,45,11,b'm',65535,4,255,b'R',45799,94), // tls_certificate_certificate_provider_instance
+    f(46111,48,12,b'm',65535,4,0,b'R',45929,98), // validation_context_certificate_provider_instance
+    f(46253,17,13,b'm',153,4,255,b'R',46159,94), // custom_handshaker
+    f(46270,33,14,b'm',65535,4,255,b'R',45799,94), // tls_certificate_provider_instance
+    f(46303,7,15,b'm',352,4,255,b'S',0,0), // key_log
+    f(46443,31,16,b'm',153,4,255,b'R',46310,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(46404,26,1,b'm',342,4,255,b'S',0,0), // default_validation_context
-    f(45571,36,2,b'm',348,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(45862,39,3,b'm',65535,4,255,b'R',46430,76), // validation_context_certificate_provider
-    f(45946,48,4,b'm',65535,4,255,b'R',46430,76), // validation_context_certificate_provider_instance
+    f(46569,26,1,b'm',342,4,255,b'S',0,0), // default_validation_context
+    f(45736,36,2,b'm',348,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(46027,39,3,b'm',65535,4,255,b'R',46595,76), // validation_context_certificate_provider
+    f(46111,48,4,b'm',65535,4,255,b'R',46595,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(46568,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
-    f(46586,26,2,b'm',438,4,255,b'S',0,0), // require_client_certificate
-    f(46699,11,3,b'm',438,4,255,b'R',46612,87), // require_sni
-    f(46710,19,4,b'm',354,4,0,b'S',0,0), // session_ticket_keys
-    f(46729,37,5,b'm',348,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(46766,15,6,b'm',441,4,255,b'S',0,0), // session_timeout
-    f(46781,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(46817,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(46835,31,9,b'm',438,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(46866,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(46901,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(46733,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(46751,26,2,b'm',438,4,255,b'S',0,0), // require_client_certificate
+    f(46864,11,3,b'm',438,4,255,b'R',46777,87), // require_sni
+    f(46875,19,4,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(46894,37,5,b'm',348,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(46931,15,6,b'm',441,4,255,b'S',0,0), // session_timeout
+    f(46946,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(46982,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(47000,31,9,b'm',438,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(47031,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(47066,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(46989,13,1,b'm',347,2,255,b'S',0,0), // trust_domains
-    f(47002,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
+    f(47154,13,1,b'm',347,2,255,b'S',0,0), // trust_domains
+    f(47167,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47094,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
-    f(47171,21,3,b's',65535,0,255,b'R',47106,65), // workload_trust_domain
+    f(47259,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
+    f(47336,21,3,b's',65535,0,255,b'R',47271,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47249,10,2,b'm',103,4,255,b'S',0,0), // sds_config
+    f(47414,10,2,b'm',103,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47307,15,2,b'm',351,4,0,b'S',0,0), // tls_certificate
-    f(46710,19,3,b'm',354,4,0,b'S',0,0), // session_ticket_keys
-    f(45505,18,4,b'm',342,4,0,b'S',0,0), // validation_context
-    f(47372,14,5,b'm',65535,4,0,b'R',47322,50), // generic_secret
+    f(47472,15,2,b'm',351,4,0,b'S',0,0), // tls_certificate
+    f(46875,19,3,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(45670,18,4,b'm',342,4,0,b'S',0,0), // validation_context
+    f(47537,14,5,b'm',65535,4,0,b'R',47487,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(47449,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(47614,8,1,b'e',51,0,255,b'S',0,0), // san_type
     f(3765,7,2,b'm',389,4,255,b'S',0,0), // matcher
-    f(47457,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(47622,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(47516,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
-    f(47533,11,2,b'm',105,12,255,b'S',0,0), // private_key
-    f(47544,8,3,b'm',105,12,255,b'S',0,0), // password
-    f(47552,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
-    f(47654,28,5,b'm',105,2,255,b'R',47563,91), // signed_certificate_timestamp
-    f(47752,20,6,b'm',65535,4,255,b'R',47682,70), // private_key_provider
+    f(47681,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
+    f(47698,11,2,b'm',105,12,255,b'S',0,0), // private_key
+    f(47709,8,3,b'm',105,12,255,b'S',0,0), // password
+    f(47717,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
+    f(47819,28,5,b'm',105,2,255,b'R',47728,91), // signed_certificate_timestamp
+    f(47917,20,6,b'm',65535,4,255,b'R',47847,70), // private_key_provider
     f(14785,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(47949,6,8,b'm',105,12,255,b'R',47772,177), // pkcs12
-    f(45479,10,9,b'm',353,4,255,b'R',47955,118), // tls_params
+    f(48114,6,8,b'm',105,12,255,b'R',47937,177), // pkcs12
+    f(45644,10,9,b'm',353,4,255,b'R',48120,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(48124,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
-    f(48143,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
+    f(48289,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(48308,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(48218,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(48246,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(48274,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(48287,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(48298,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(48429,19,6,b'e',65535,2,255,b'R',48318,111), // compliance_policies
+    f(48383,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(48411,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(48439,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(48452,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(48463,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(48594,19,6,b'e',65535,2,255,b'R',48483,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(48510,4,1,b'm',105,10,255,b'S',0,0), // keys
+    f(48675,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(46568,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
-    f(48574,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(48662,19,3,b'b',65535,0,255,b'R',48577,85), // allow_renegotiation
-    f(48681,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
-    f(48787,21,5,b'm',438,4,255,b'I',48697,90), // enforce_rsa_key_usage
-    f(48808,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(48821,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(46733,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(48739,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(48827,19,3,b'b',65535,0,255,b'R',48742,85), // allow_renegotiation
+    f(48846,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
+    f(48952,21,5,b'm',438,4,255,b'I',48862,90), // enforce_rsa_key_usage
+    f(48973,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(48986,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9755,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
     f(10380,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(48898,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
-    f(48918,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(48948,11,5,b'm',357,4,0,b'S',0,0), // auto_config
-    f(35326,12,6,b'm',276,2,255,b'R',48959,82), // http_filters
-    f(49041,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(49063,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
+    f(49083,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(49113,11,5,b'm',357,4,0,b'S',0,0), // auto_config
+    f(35326,12,6,b'm',276,2,255,b'R',49124,82), // http_filters
+    f(49206,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
     f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(27811,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
     f(27497,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
@@ -4539,80 +4539,80 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(36152,22,3,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
-    f(49134,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(36231,22,3,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
+    f(49299,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9315,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
-    f(36152,22,3,b'm',65535,4,0,b'R',36129,23), // http3_protocol_options
+    f(36231,22,3,b'm',65535,4,0,b'R',36208,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(36152,22,3,b'm',65535,4,255,b'R',36129,23), // http3_protocol_options
+    f(36231,22,3,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
-    f(49366,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(49374,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(49398,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(49424,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
-    f(49449,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49463,12,7,b'm',454,4,255,b'S',0,0), // error_detail
-    f(49475,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
-    f(49502,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(49531,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(49539,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(49563,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(49589,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
+    f(49614,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49628,12,7,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49640,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
+    f(49667,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(49657,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(49676,9,2,b'm',369,2,255,b'S',0,0), // resources
-    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49685,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49690,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(49707,13,7,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49720,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
-    f(49742,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49822,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(49841,9,2,b'm',369,2,255,b'S',0,0), // resources
+    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49850,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49855,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(49872,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49885,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
+    f(49907,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
-    f(49800,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49449,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49463,12,6,b'm',454,4,255,b'S',0,0), // error_detail
-    f(49814,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
+    f(49965,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49614,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49628,12,6,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49979,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(49676,9,2,b'm',437,2,255,b'S',0,0), // resources
-    f(49875,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(49366,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49685,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49707,13,6,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49742,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49841,9,2,b'm',437,2,255,b'S',0,0), // resources
+    f(50040,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49850,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49872,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49907,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(49935,10,1,b'm',367,4,0,b'S',0,0), // constraint
-    f(49945,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
-    f(49959,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
-    f(49974,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
+    f(50100,10,1,b'm',367,4,0,b'S',0,0), // constraint
+    f(50110,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
+    f(50124,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
+    f(50139,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(50058,11,1,b'm',365,2,255,b'S',0,0), // constraints
+    f(50223,11,1,b'm',365,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(50140,6,3,b'm',368,4,0,b'S',0,0), // exists
+    f(50305,6,3,b'm',368,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(50259,8,2,b'm',437,4,255,b'S',0,0), // resource
+    f(50424,8,2,b'm',437,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(50267,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(50432,7,4,b's',65535,2,255,b'S',0,0), // aliases
     f(28550,3,6,b'm',441,4,255,b'S',0,0), // ttl
-    f(50274,13,7,b'm',370,4,255,b'S',0,0), // cache_control
-    f(50287,13,8,b'm',374,4,255,b'S',0,0), // resource_name
+    f(50439,13,7,b'm',370,4,255,b'S',0,0), // cache_control
+    f(50452,13,8,b'm',374,4,255,b'S',0,0), // resource_name
     f(9700,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(50348,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(50513,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(50287,13,1,b'm',374,4,255,b'S',0,0), // resource_name
-    f(49463,12,2,b'm',454,4,255,b'S',0,0), // error_detail
+    f(50452,13,1,b'm',374,4,255,b'S',0,0), // resource_name
+    f(49628,12,2,b'm',454,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18165,18,2,b'm',373,1,255,b'S',0,0), // dynamic_parameters
@@ -4621,60 +4621,60 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50546,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(50711,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50607,5,2,b'm',448,4,255,b'S',0,0), // layer
+    f(50772,5,2,b'm',448,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(50648,6,1,b'm',455,2,255,b'S',0,0), // ranges
+    f(50813,6,1,b'm',455,2,255,b'S',0,0), // ranges
     f(25703,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(50689,5,1,b'm',404,4,0,b'S',0,0), // range
-    f(50694,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(50854,5,1,b'm',404,4,0,b'S',0,0), // range
+    f(50859,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(25691,12,2,b'm',389,4,0,b'S',0,0), // string_match
-    f(50739,13,3,b'm',376,4,0,b'S',0,0), // address_match
+    f(50904,13,3,b'm',376,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(50834,6,1,b'm',390,4,0,b'S',0,0), // one_of
+    f(50999,6,1,b'm',390,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(50879,8,1,b'm',389,2,255,b'S',0,0), // patterns
+    f(51044,8,1,b'm',389,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',383,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',390,4,255,b'S',0,0), // value
-    f(50924,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(51089,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12854,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(51010,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
+    f(51175,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',389,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(51102,7,1,b'm',387,4,255,b'S',0,0), // pattern
-    f(51109,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(51267,7,1,b'm',387,4,255,b'S',0,0), // pattern
+    f(51274,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(51219,10,1,b'm',388,4,0,b'I',51155,64), // google_re2
+    f(51384,10,1,b'm',388,4,0,b'I',51320,64), // google_re2
     f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(51273,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
+    f(51438,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(50694,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50859,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51324,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(51489,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29797,10,5,b'm',387,4,0,b'S',0,0), // safe_regex
-    f(51330,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51341,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',458,4,0,b'R',51349,52), // custom
+    f(51495,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51506,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',458,4,0,b'R',51514,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(51435,10,1,b'm',391,4,0,b'S',0,0), // null_match
-    f(51445,12,2,b'm',377,4,0,b'S',0,0), // double_match
+    f(51600,10,1,b'm',391,4,0,b'S',0,0), // null_match
+    f(51610,12,2,b'm',377,4,0,b'S',0,0), // double_match
     f(25691,12,3,b'm',389,4,0,b'S',0,0), // string_match
-    f(51457,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(51622,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
     f(25918,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(51467,10,6,b'm',380,4,0,b'S',0,0), // list_match
+    f(51632,10,6,b'm',380,4,0,b'S',0,0), // list_match
     f(23034,8,7,b'm',384,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -4682,21 +4682,21 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(131,4,2,b'm',393,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12854,3,1,b's',65535,4,0,b'I',6853,36), // key
-    f(51601,5,2,b'u',65535,4,0,b'I',6853,36), // index
+    f(51766,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(51641,7,1,b'm',397,4,0,b'I',6853,36), // request
+    f(51806,7,1,b'm',397,4,0,b'I',6853,36), // request
     f(26401,5,2,b'm',398,4,0,b'I',6853,36), // route
     f(694,7,3,b'm',395,4,0,b'I',6853,36), // cluster
-    f(51648,4,4,b'm',396,4,0,b'I',6853,36), // host
+    f(51813,4,4,b'm',396,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(51850,3,1,b's',65535,0,255,b'I',6853,36), // tag
-    f(51853,7,2,b'm',402,4,0,b'I',6853,36), // literal
-    f(51860,11,3,b'm',400,4,0,b'I',6853,36), // environment
-    f(51871,14,4,b'm',401,4,0,b'I',6853,36), // request_header
+    f(52015,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(52018,7,2,b'm',402,4,0,b'I',6853,36), // literal
+    f(52025,11,3,b'm',400,4,0,b'I',6853,36), // environment
+    f(52036,14,4,b'm',401,4,0,b'I',6853,36), // request_header
     f(9700,8,5,b'm',403,4,0,b'I',6853,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4708,15 +4708,15 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(52045,4,1,b'm',394,4,255,b'I',6853,36), // kind
+    f(52210,4,1,b'm',394,4,255,b'I',6853,36), // kind
     f(12378,12,2,b'm',392,4,255,b'I',6853,36), // metadata_key
     f(18760,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(52074,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(52079,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(52239,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(52244,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(52113,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(52122,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(52278,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(52287,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
     f(25167,9,1,b'm',408,4,0,b'I',6853,36), // source_ip
     f(25207,12,2,b'm',407,4,0,b'I',6853,36), // filter_state
@@ -4724,29 +4724,29 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(52250,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(52415,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(52074,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(52079,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(52239,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(52244,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(52074,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(52079,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(52239,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(52244,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(52352,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(52364,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(52376,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(52517,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(52529,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(52541,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18478,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(52406,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
-    f(52421,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
+    f(52571,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
+    f(52586,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(52532,13,2,b'm',416,1,255,b'I',52470,62), // reference_map
-    f(52593,8,3,b'm',417,1,255,b'I',52545,48), // type_map
-    f(52601,4,4,b'm',419,4,255,b'S',0,0), // expr
-    f(52663,11,5,b'm',427,4,255,b'I',52605,58), // source_info
-    f(52733,12,6,b's',65535,0,255,b'I',52674,59), // expr_version
+    f(52697,13,2,b'm',416,1,255,b'I',52635,62), // reference_map
+    f(52758,8,3,b'm',417,1,255,b'I',52710,48), // type_map
+    f(52766,4,4,b'm',419,4,255,b'S',0,0), // expr
+    f(52828,11,5,b'm',427,4,255,b'I',52770,58), // source_info
+    f(52898,12,6,b's',65535,0,255,b'I',52839,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
@@ -4754,64 +4754,64 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(52881,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(52891,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(52901,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(52912,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(52924,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(52936,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(52948,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(52959,14,8,b'm',441,4,0,b'S',0,0), // duration_value
-    f(52973,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
+    f(53046,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53056,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53066,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(53077,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(53089,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(53101,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(53113,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(53124,14,8,b'm',441,4,0,b'S',0,0), // duration_value
+    f(53138,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(18062,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(53017,10,3,b'm',418,4,0,b'S',0,0), // const_expr
-    f(53027,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
-    f(53037,11,5,b'm',425,4,0,b'S',0,0), // select_expr
-    f(53048,9,6,b'm',420,4,0,b'S',0,0), // call_expr
-    f(53057,9,7,b'm',421,4,0,b'S',0,0), // list_expr
-    f(53066,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
-    f(53142,18,9,b'm',65535,4,0,b'R',53077,65), // comprehension_expr
+    f(53182,10,3,b'm',418,4,0,b'S',0,0), // const_expr
+    f(53192,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
+    f(53202,11,5,b'm',425,4,0,b'S',0,0), // select_expr
+    f(53213,9,6,b'm',420,4,0,b'S',0,0), // call_expr
+    f(53222,9,7,b'm',421,4,0,b'S',0,0), // list_expr
+    f(53231,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
+    f(53307,18,9,b'm',65535,4,0,b'R',53242,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(53194,6,1,b'm',419,4,255,b'S',0,0), // target
-    f(53200,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(53208,4,3,b'm',419,2,255,b'S',0,0), // args
+    f(53359,6,1,b'm',419,4,255,b'S',0,0), // target
+    f(53365,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(53373,4,3,b'm',419,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(53252,8,1,b'm',419,2,255,b'S',0,0), // elements
-    f(53260,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(53417,8,1,b'm',419,2,255,b'S',0,0), // elements
+    f(53425,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(53318,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(53330,7,2,b'm',423,2,255,b'S',0,0), // entries
+    f(53483,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(53495,7,2,b'm',423,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(18062,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(53385,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(53394,7,3,b'm',419,4,0,b'S',0,0), // map_key
+    f(53550,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(53559,7,3,b'm',419,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',419,4,255,b'S',0,0), // value
-    f(53401,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(53566,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(53486,7,1,b'm',419,4,255,b'S',0,0), // operand
-    f(41918,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(53493,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(53651,7,1,b'm',419,4,255,b'S',0,0), // operand
+    f(42083,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(53658,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(53536,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(53701,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
     f(2972,5,4,b'm',418,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(53582,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
-    f(53596,8,2,b's',65535,0,255,b'I',6853,36), // location
-    f(53604,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
-    f(53616,9,4,b'm',431,1,255,b'I',6853,36), // positions
-    f(53625,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
+    f(53747,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(53761,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(53769,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(53781,9,4,b'm',431,1,255,b'I',6853,36), // positions
+    f(53790,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
     f(18121,10,6,b'm',428,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(18062,2,1,b's',65535,0,255,b'I',6853,36), // id
-    f(53681,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(53846,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
     f(2825,7,3,b'm',429,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(53753,5,1,b'l',65535,0,255,b'I',6853,36), // major
-    f(53758,5,2,b'l',65535,0,255,b'I',6853,36), // minor
+    f(53918,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(53923,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
@@ -4819,32 +4819,32 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(53893,3,1,b'm',442,4,0,b'I',6853,36), // dyn
-    f(53896,4,2,b'e',58,4,0,b'I',6853,36), // null
-    f(53900,9,3,b'e',56,4,0,b'I',6853,36), // primitive
-    f(53909,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
-    f(53916,10,5,b'e',57,4,0,b'I',6853,36), // well_known
-    f(53926,9,6,b'm',435,4,0,b'I',6853,36), // list_type
-    f(53935,8,7,b'm',436,4,0,b'I',6853,36), // map_type
-    f(53200,8,8,b'm',434,4,0,b'I',6853,36), // function
-    f(53943,12,9,b's',65535,4,0,b'I',6853,36), // message_type
-    f(53955,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(54058,3,1,b'm',442,4,0,b'I',6853,36), // dyn
+    f(54061,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(54065,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(54074,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(54081,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(54091,9,6,b'm',435,4,0,b'I',6853,36), // list_type
+    f(54100,8,7,b'm',436,4,0,b'I',6853,36), // map_type
+    f(53365,8,8,b'm',434,4,0,b'I',6853,36), // function
+    f(54108,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(54120,10,10,b's',65535,4,0,b'I',6853,36), // type_param
     f(2968,4,11,b'm',432,4,0,b'I',6853,36), // type
-    f(53965,5,12,b'm',442,4,0,b'I',6853,36), // error
-    f(53970,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
+    f(54130,5,12,b'm',442,4,0,b'I',6853,36), // error
+    f(54135,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(54025,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
+    f(54190,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(54082,11,1,b'm',432,4,255,b'I',6853,36), // result_type
-    f(54093,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
+    f(54247,11,1,b'm',432,4,255,b'I',6853,36), // result_type
+    f(54258,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(54140,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
+    f(54305,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(54186,8,1,b'm',432,4,255,b'I',6853,36), // key_type
-    f(54194,10,2,b'm',432,4,255,b'I',6853,36), // value_type
+    f(54351,8,1,b'm',432,4,255,b'I',6853,36), // key_type
+    f(54359,10,2,b'm',432,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(49366,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(49531,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4853,8 +4853,8 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(54325,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54332,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54490,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54497,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4863,37 +4863,37 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(54461,6,1,b'm',453,2,255,b'S',0,0), // values
+    f(54626,6,1,b'm',453,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(54516,6,1,b'm',449,1,255,b'S',0,0), // fields
+    f(54681,6,1,b'm',449,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',453,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(54325,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54332,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54490,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54497,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(52881,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(54656,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(52936,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(52891,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(54668,12,5,b'm',448,4,0,b'S',0,0), // struct_value
-    f(54680,10,6,b'm',446,4,0,b'S',0,0), // list_value
+    f(53046,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(54821,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(53101,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(53056,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(54833,12,5,b'm',448,4,0,b'S',0,0), // struct_value
+    f(54845,10,6,b'm',446,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(52250,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(54707,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(52415,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(54872,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',437,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
     f(14521,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(54760,6,1,b'm',457,1,255,b'S',0,0), // params
+    f(54925,6,1,b'm',457,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4901,458 +4901,458 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(54862,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
-    f(54874,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
-    f(54886,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
+    f(55027,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
+    f(55039,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
+    f(55051,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(54936,8,1,b'm',461,2,255,b'S',0,0), // matchers
+    f(55101,8,1,b'm',461,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(54996,9,1,b'm',462,4,255,b'S',0,0), // predicate
-    f(55005,8,2,b'm',468,4,255,b'S',0,0), // on_match
+    f(55161,9,1,b'm',462,4,255,b'S',0,0), // predicate
+    f(55170,8,2,b'm',468,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(55062,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
-    f(55078,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
-    f(55088,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
-    f(55099,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
+    f(55227,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
+    f(55243,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
+    f(55253,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
+    f(55264,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(54996,9,1,b'm',462,2,255,b'S',0,0), // predicate
+    f(55161,9,1,b'm',462,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(55238,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55243,11,2,b'm',471,4,0,b'S',0,0), // value_match
-    f(55254,12,3,b'm',458,4,0,b'S',0,0), // custom_match
+    f(55403,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55408,11,2,b'm',471,4,0,b'S',0,0), // value_match
+    f(55419,12,3,b'm',458,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(55238,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55305,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
-    f(55320,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
-    f(55254,12,4,b'm',458,4,0,b'R',55336,55), // custom_match
+    f(55403,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55470,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
+    f(55485,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
+    f(55419,12,4,b'm',458,4,0,b'R',55501,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(55439,3,1,b'm',467,1,255,b'S',0,0), // map
+    f(55604,3,1,b'm',467,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',468,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(3765,7,1,b'm',459,4,0,b'S',0,0), // matcher
     f(24705,6,2,b'm',458,4,0,b'S',0,0), // action
-    f(55572,13,3,b'b',65535,0,255,b'R',55534,38), // keep_matching
+    f(55737,13,3,b'b',65535,0,255,b'R',55699,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(51219,10,1,b'm',470,4,0,b'S',0,0), // google_re2
+    f(51384,10,1,b'm',470,4,0,b'S',0,0), // google_re2
     f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(50694,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50859,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51324,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(51489,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29797,10,5,b'm',469,4,0,b'S',0,0), // safe_regex
-    f(51330,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51341,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',458,4,0,b'R',51349,52), // custom
+    f(51495,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51506,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25219,6,8,b'm',458,4,0,b'R',51514,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(55692,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(55789,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(55852,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(55899,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(55958,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(56029,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(56073,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(56126,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(56370,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(56491,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(56579,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(56681,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(56768,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(56848,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(56977,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(57067,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(57202,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(57237,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(57375,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(57432,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(57531,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(57581,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(57666,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(57706,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(57755,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(57877,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(57961,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(58024,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(58116,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(58170,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(58217,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(58256,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(58380,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(58481,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(58591,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(58660,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(58947,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(59002,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(59103,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(59221,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(59326,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(59432,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(59603,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(59716,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(59912,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(60057,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(60150,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(60269,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(60405,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(60509,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(60636,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(60757,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(60879,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(60982,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(61055,24,212,57), // envoy.type.v3.StatusCode
-    e(61873,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(62004,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(62105,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(62192,25,284,1), // google.protobuf.NullValue
+    e(55857,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(55954,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(56017,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(56064,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(56123,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(56194,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(56238,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(56291,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(56535,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(56656,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(56744,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(56846,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(56933,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(57013,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(57142,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(57232,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(57367,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(57402,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(57540,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(57597,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(57696,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(57746,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(57831,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(57871,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(57920,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(58042,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(58126,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(58189,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(58281,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(58335,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(58382,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(58421,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(58545,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(58646,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(58756,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(58825,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(59112,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(59167,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(59268,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(59386,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(59491,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(59597,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(59768,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(59881,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(60077,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(60222,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(60315,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(60434,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(60570,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(60674,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(60801,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(60922,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(61044,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(61147,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(61220,24,212,57), // envoy.type.v3.StatusCode
+    e(62038,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(62169,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(62270,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(62357,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(55727,7,0), // UNKNOWN
-    v(55734,9,1), // REQUESTED
-    v(55743,14,2), // DOES_NOT_EXIST
-    v(55757,5,3), // ACKED
-    v(55762,6,4), // NACKED
-    v(55768,14,5), // RECEIVED_ERROR
-    v(55782,7,6), // TIMEOUT
+    v(55892,7,0), // UNKNOWN
+    v(55899,9,1), // REQUESTED
+    v(55908,14,2), // DOES_NOT_EXIST
+    v(55922,5,3), // ACKED
+    v(55927,6,4), // NACKED
+    v(55933,14,5), // RECEIVED_ERROR
+    v(55947,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(55836,7,0), // Gradual
-    v(55843,9,1), // Immediate
+    v(56001,7,0), // Gradual
+    v(56008,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(55895,2,0), // v4
-    v(55897,2,1), // v6
+    v(56060,2,0), // v4
+    v(56062,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(55937,5,0), // Serve
-    v(55942,8,1), // Validate
-    v(55950,8,2), // InitOnly
+    v(56102,5,0), // Serve
+    v(56107,8,1), // Validate
+    v(56115,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(55989,4,0), // LIVE
-    v(55993,8,1), // DRAINING
-    v(56001,16,2), // PRE_INITIALIZING
-    v(56017,12,3), // INITIALIZING
+    v(56154,4,0), // LIVE
+    v(56158,8,1), // DRAINING
+    v(56166,16,2), // PRE_INITIALIZING
+    v(56182,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(56061,7,0), // COUNTER
-    v(56068,5,1), // GAUGE
+    v(56226,7,0), // COUNTER
+    v(56233,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(56118,2,0), // EQ
-    v(56120,2,1), // GE
-    v(56122,2,2), // LE
-    v(56124,2,3), // NE
+    v(56283,2,0), // EQ
+    v(56285,2,1), // GE
+    v(56287,2,2), // LE
+    v(56289,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(56175,2,0), // OK
-    v(56177,8,1), // CANCELED
-    v(55727,7,2), // UNKNOWN
-    v(56185,16,3), // INVALID_ARGUMENT
-    v(56201,17,4), // DEADLINE_EXCEEDED
-    v(56218,9,5), // NOT_FOUND
-    v(56227,14,6), // ALREADY_EXISTS
-    v(56241,17,7), // PERMISSION_DENIED
-    v(56258,18,8), // RESOURCE_EXHAUSTED
-    v(56276,19,9), // FAILED_PRECONDITION
-    v(56295,7,10), // ABORTED
-    v(56302,12,11), // OUT_OF_RANGE
-    v(56314,13,12), // UNIMPLEMENTED
-    v(56327,8,13), // INTERNAL
-    v(56335,11,14), // UNAVAILABLE
-    v(56346,9,15), // DATA_LOSS
-    v(56355,15,16), // UNAUTHENTICATED
+    v(56340,2,0), // OK
+    v(56342,8,1), // CANCELED
+    v(55892,7,2), // UNKNOWN
+    v(56350,16,3), // INVALID_ARGUMENT
+    v(56366,17,4), // DEADLINE_EXCEEDED
+    v(56383,9,5), // NOT_FOUND
+    v(56392,14,6), // ALREADY_EXISTS
+    v(56406,17,7), // PERMISSION_DENIED
+    v(56423,18,8), // RESOURCE_EXHAUSTED
+    v(56441,19,9), // FAILED_PRECONDITION
+    v(56460,7,10), // ABORTED
+    v(56467,12,11), // OUT_OF_RANGE
+    v(56479,13,12), // UNIMPLEMENTED
+    v(56492,8,13), // INTERNAL
+    v(56500,11,14), // UNAVAILABLE
+    v(56511,9,15), // DATA_LOSS
+    v(56520,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(56431,14,0), // REQUEST_HEADER
-    v(56445,15,1), // REQUEST_TRAILER
-    v(56460,15,2), // RESPONSE_HEADER
-    v(56475,16,3), // RESPONSE_TRAILER
+    v(56596,14,0), // REQUEST_HEADER
+    v(56610,15,1), // REQUEST_TRAILER
+    v(56625,15,2), // RESPONSE_HEADER
+    v(56640,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(55727,7,0), // UNKNOWN
-    v(56554,4,1), // KILL
-    v(56558,9,2), // MULTIKILL
-    v(56567,8,3), // MEGAMISS
-    v(56575,4,4), // MISS
+    v(55892,7,0), // UNKNOWN
+    v(56719,4,1), // KILL
+    v(56723,9,2), // MULTIKILL
+    v(56732,8,3), // MEGAMISS
+    v(56740,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(56635,23,0), // USE_CONFIGURED_PROTOCOL
-    v(56658,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(56800,23,0), // USE_CONFIGURED_PROTOCOL
+    v(56823,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(56726,6,0), // STATIC
-    v(56732,10,1), // STRICT_DNS
-    v(56742,11,2), // LOGICAL_DNS
-    v(56753,3,3), // EDS
-    v(56756,12,4), // ORIGINAL_DST
+    v(56891,6,0), // STATIC
+    v(56897,10,1), // STRICT_DNS
+    v(56907,11,2), // LOGICAL_DNS
+    v(56918,3,3), // EDS
+    v(56921,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(56815,4,0), // AUTO
-    v(56819,7,1), // V4_ONLY
-    v(56826,7,2), // V6_ONLY
-    v(56833,12,3), // V4_PREFERRED
-    v(56845,3,4), // ALL
+    v(56980,4,0), // AUTO
+    v(56984,7,1), // V4_ONLY
+    v(56991,7,2), // V6_ONLY
+    v(56998,12,3), // V4_PREFERRED
+    v(57010,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(56888,11,0), // ROUND_ROBIN
-    v(56899,13,1), // LEAST_REQUEST
-    v(56912,9,2), // RING_HASH
-    v(56921,6,3), // RANDOM
-    v(56927,6,5), // MAGLEV
-    v(56933,16,6), // CLUSTER_PROVIDED
-    v(56949,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(57053,11,0), // ROUND_ROBIN
+    v(57064,13,1), // LEAST_REQUEST
+    v(57077,9,2), // RING_HASH
+    v(57086,6,3), // RANDOM
+    v(57092,6,5), // MAGLEV
+    v(57098,16,6), // CLUSTER_PROVIDED
+    v(57114,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(57052,7,0), // DEFAULT
-    v(57059,2,1), // V4
-    v(57061,2,2), // V6
-    v(57063,4,3), // PIPE
-    v(56327,8,4), // INTERNAL
+    v(57217,7,0), // DEFAULT
+    v(57224,2,1), // V4
+    v(57226,2,2), // V6
+    v(57228,4,3), // PIPE
+    v(56492,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(57111,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(57148,4,1), // REST
-    v(57152,4,2), // GRPC
-    v(57156,10,3), // DELTA_GRPC
-    v(57166,15,5), // AGGREGATED_GRPC
-    v(57181,21,6), // AGGREGATED_DELTA_GRPC
+    v(57276,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(57313,4,1), // REST
+    v(57317,4,2), // GRPC
+    v(57321,10,3), // DELTA_GRPC
+    v(57331,15,5), // AGGREGATED_GRPC
+    v(57346,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(56815,4,0), // AUTO
-    v(57233,2,1), // V2
-    v(57235,2,2), // V3
+    v(56980,4,0), // AUTO
+    v(57398,2,1), // V2
+    v(57400,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(57294,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(57317,13,1), // ADD_IF_ABSENT
-    v(57330,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(57356,19,3), // OVERWRITE_IF_EXISTS
+    v(57459,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(57482,13,1), // ADD_IF_ABSENT
+    v(57495,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(57521,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(55727,7,0), // UNKNOWN
-    v(57408,7,1), // HEALTHY
-    v(57415,9,2), // UNHEALTHY
-    v(55993,8,3), // DRAINING
-    v(55782,7,4), // TIMEOUT
-    v(57424,8,5), // DEGRADED
+    v(55892,7,0), // UNKNOWN
+    v(57573,7,1), // HEALTHY
+    v(57580,9,2), // UNHEALTHY
+    v(56158,8,3), // DRAINING
+    v(55947,7,4), // TIMEOUT
+    v(57589,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(57501,5,0), // ALLOW
-    v(57506,14,1), // REJECT_REQUEST
-    v(57520,11,2), // DROP_HEADER
+    v(57666,5,0), // ALLOW
+    v(57671,14,1), // REJECT_REQUEST
+    v(57685,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(57579,2,0), // V1
-    v(57233,2,1), // V2
+    v(57744,2,0), // V1
+    v(57398,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(57648,11,0), // INCLUDE_ALL
-    v(57659,7,1), // INCLUDE
+    v(57813,11,0), // INCLUDE_ALL
+    v(57824,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(57052,7,0), // DEFAULT
-    v(57702,4,1), // HIGH
+    v(57217,7,0), // DEFAULT
+    v(57867,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(57749,3,0), // TCP
-    v(57752,3,1), // UDP
+    v(57914,3,0), // TCP
+    v(57917,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(57804,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(57833,22,1), // SOCKET_IP_VERSION_IPV4
-    v(57855,22,2), // SOCKET_IP_VERSION_IPV6
+    v(57969,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(57998,22,1), // SOCKET_IP_VERSION_IPV4
+    v(58020,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(57922,13,0), // STATE_PREBIND
-    v(57935,11,1), // STATE_BOUND
-    v(57946,15,2), // STATE_LISTENING
+    v(58087,13,0), // STATE_PREBIND
+    v(58100,11,1), // STATE_BOUND
+    v(58111,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(57998,11,0), // UNSPECIFIED
-    v(58009,7,1), // INBOUND
-    v(58016,8,2), // OUTBOUND
+    v(58163,11,0), // UNSPECIFIED
+    v(58174,7,1), // INBOUND
+    v(58181,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(58086,3,0), // ANY
-    v(58089,19,1), // SAME_IP_OR_LOOPBACK
-    v(58108,8,2), // EXTERNAL
+    v(58251,3,0), // ANY
+    v(58254,19,1), // SAME_IP_OR_LOOPBACK
+    v(58273,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(57052,7,0), // DEFAULT
-    v(58159,11,1), // MODIFY_ONLY
+    v(57217,7,0), // DEFAULT
+    v(58324,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(58205,7,0), // DYNAMIC
-    v(58212,5,1), // ROUTE
+    v(58370,7,0), // DYNAMIC
+    v(58377,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(57501,5,0), // ALLOW
-    v(58249,4,1), // DENY
-    v(58253,3,2), // LOG
+    v(57666,5,0), // ALLOW
+    v(58414,4,1), // DENY
+    v(58418,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(58313,17,0), // MOVED_PERMANENTLY
-    v(58330,5,1), // FOUND
-    v(58335,9,2), // SEE_OTHER
-    v(58344,18,3), // TEMPORARY_REDIRECT
-    v(58362,18,4), // PERMANENT_REDIRECT
+    v(58478,17,0), // MOVED_PERMANENTLY
+    v(58495,5,1), // FOUND
+    v(58500,9,2), // SEE_OTHER
+    v(58509,18,3), // TEMPORARY_REDIRECT
+    v(58527,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(58441,19,0), // SERVICE_UNAVAILABLE
-    v(56218,9,1), // NOT_FOUND
-    v(58460,21,2), // INTERNAL_SERVER_ERROR
+    v(58606,19,0), // SERVICE_UNAVAILABLE
+    v(56383,9,1), // NOT_FOUND
+    v(58625,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(58537,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(58567,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(58702,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(58732,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(58643,4,0), // NONE
-    v(58647,13,1), // EXTERNAL_ONLY
-    v(56845,3,2), // ALL
+    v(58808,4,0), // NONE
+    v(58812,13,1), // EXTERNAL_ONLY
+    v(57010,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(58697,6,0), // NotSet
-    v(58703,20,1), // TcpUpstreamConnected
-    v(58723,11,2), // TcpPeriodic
-    v(58734,16,3), // TcpConnectionEnd
-    v(58750,15,4), // DownstreamStart
-    v(58765,18,5), // DownstreamPeriodic
-    v(58783,13,6), // DownstreamEnd
-    v(58796,17,7), // UpstreamPoolReady
-    v(58813,16,8), // UpstreamPeriodic
-    v(58829,11,9), // UpstreamEnd
-    v(58840,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(58879,26,11), // UdpTunnelUpstreamConnected
-    v(58905,11,12), // UdpPeriodic
-    v(58916,13,13), // UdpSessionEnd
-    v(58929,18,14), // TcpConnectionStart
+    v(58862,6,0), // NotSet
+    v(58868,20,1), // TcpUpstreamConnected
+    v(58888,11,2), // TcpPeriodic
+    v(58899,16,3), // TcpConnectionEnd
+    v(58915,15,4), // DownstreamStart
+    v(58930,18,5), // DownstreamPeriodic
+    v(58948,13,6), // DownstreamEnd
+    v(58961,17,7), // UpstreamPoolReady
+    v(58978,16,8), // UpstreamPeriodic
+    v(58994,11,9), // UpstreamEnd
+    v(59005,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(59044,26,11), // UdpTunnelUpstreamConnected
+    v(59070,11,12), // UdpPeriodic
+    v(59081,13,13), // UdpSessionEnd
+    v(59094,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(57998,11,0), // UNSPECIFIED
-    v(56815,4,1), // AUTO
-    v(56819,7,2), // V4_ONLY
-    v(56826,7,3), // V6_ONLY
-    v(56833,12,4), // V4_PREFERRED
-    v(56845,3,5), // ALL
+    v(58163,11,0), // UNSPECIFIED
+    v(56980,4,1), // AUTO
+    v(56984,7,2), // V4_ONLY
+    v(56991,7,3), // V6_ONLY
+    v(56998,12,4), // V4_PREFERRED
+    v(57010,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(58643,4,0), // NONE
-    v(59089,4,1), // ONCE
-    v(59093,10,2), // TRANSITIVE
+    v(58808,4,0), // NONE
+    v(59254,4,1), // ONCE
+    v(59258,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(57998,11,0), // UNSPECIFIED
-    v(59201,14,1), // SANITIZED_UTF8
-    v(59215,6,2), // BASE64
+    v(58163,11,0), // UNSPECIFIED
+    v(59366,14,1), // SANITIZED_UTF8
+    v(59380,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(59298,16,0), // DYNAMIC_METADATA
-    v(59314,12,1), // FILTER_STATE
+    v(59463,16,0), // DYNAMIC_METADATA
+    v(59479,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(56815,4,0), // AUTO
-    v(59417,5,1), // HTTP1
-    v(59422,5,2), // HTTP2
-    v(59427,5,3), // HTTP3
+    v(56980,4,0), // AUTO
+    v(59582,5,1), // HTTP1
+    v(59587,5,2), // HTTP2
+    v(59592,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(59538,8,0), // SANITIZE
-    v(59546,12,1), // FORWARD_ONLY
-    v(59558,14,2), // APPEND_FORWARD
-    v(59572,12,3), // SANITIZE_SET
-    v(59584,19,4), // ALWAYS_FORWARD_ONLY
+    v(59703,8,0), // SANITIZE
+    v(59711,12,1), // FORWARD_ONLY
+    v(59723,14,2), // APPEND_FORWARD
+    v(59737,12,3), // SANITIZE_SET
+    v(59749,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(59708,4,0), // TEXT
-    v(59712,4,1), // JSON
+    v(59873,4,0), // TEXT
+    v(59877,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(59826,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(59857,14,1), // KEEP_UNCHANGED
-    v(57506,14,2), // REJECT_REQUEST
-    v(59871,21,3), // UNESCAPE_AND_REDIRECT
-    v(59892,20,4), // UNESCAPE_AND_FORWARD
+    v(59991,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(60022,14,1), // KEEP_UNCHANGED
+    v(57671,14,2), // REJECT_REQUEST
+    v(60036,21,3), // UNESCAPE_AND_REDIRECT
+    v(60057,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(60020,9,0), // OVERWRITE
-    v(60029,16,1), // APPEND_IF_ABSENT
-    v(60045,12,2), // PASS_THROUGH
+    v(60185,9,0), // OVERWRITE
+    v(60194,16,1), // APPEND_IF_ABSENT
+    v(60210,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(60118,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(60140,10,1), // CONTINUOUS
+    v(60283,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(60305,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(60215,9,0), // IMMEDIATE
-    v(60224,18,1), // ON_DOWNSTREAM_DATA
-    v(60242,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(60380,9,0), // IMMEDIATE
+    v(60389,18,1), // ON_DOWNSTREAM_DATA
+    v(60407,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(60368,17,0), // HEALTHY_HOSTS_NUM
-    v(60385,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(60533,17,0), // HEALTHY_HOSTS_NUM
+    v(60550,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(60491,9,0), // N_CHOICES
-    v(60500,9,1), // FULL_SCAN
+    v(60656,9,0), // N_CHOICES
+    v(60665,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(60602,18,0), // VERIFY_TRUST_CHAIN
-    v(60620,16,1), // ACCEPT_UNTRUSTED
+    v(60767,18,0), // VERIFY_TRUST_CHAIN
+    v(60785,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(60715,16,0), // LENIENT_STAPLING
-    v(60731,15,1), // STRICT_STAPLING
-    v(60746,11,2), // MUST_STAPLE
+    v(60880,16,0), // LENIENT_STAPLING
+    v(60896,15,1), // STRICT_STAPLING
+    v(60911,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(60828,20,0), // SAN_TYPE_UNSPECIFIED
-    v(60848,5,1), // EMAIL
-    v(60853,3,2), // DNS
-    v(60856,3,3), // URI
-    v(60859,10,4), // IP_ADDRESS
-    v(60869,10,5), // OTHER_NAME
+    v(60993,20,0), // SAN_TYPE_UNSPECIFIED
+    v(61013,5,1), // EMAIL
+    v(61018,3,2), // DNS
+    v(61021,3,3), // URI
+    v(61024,10,4), // IP_ADDRESS
+    v(61034,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(60946,8,0), // TLS_AUTO
-    v(60954,7,1), // TLSv1_0
-    v(60961,7,2), // TLSv1_1
-    v(60968,7,3), // TLSv1_2
-    v(60975,7,4), // TLSv1_3
+    v(61111,8,0), // TLS_AUTO
+    v(61119,7,1), // TLSv1_0
+    v(61126,7,2), // TLSv1_1
+    v(61133,7,3), // TLSv1_2
+    v(61140,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(61029,7,0), // HUNDRED
-    v(61036,12,1), // TEN_THOUSAND
-    v(61048,7,2), // MILLION
+    v(61194,7,0), // HUNDRED
+    v(61201,12,1), // TEN_THOUSAND
+    v(61213,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(61079,5,0), // Empty
-    v(61084,8,100), // Continue
-    v(56175,2,200), // OK
-    v(61092,7,201), // Created
-    v(61099,8,202), // Accepted
-    v(61107,27,203), // NonAuthoritativeInformation
-    v(61134,9,204), // NoContent
-    v(61143,12,205), // ResetContent
-    v(61155,14,206), // PartialContent
-    v(61169,11,207), // MultiStatus
-    v(61180,15,208), // AlreadyReported
-    v(61195,6,226), // IMUsed
-    v(61201,15,300), // MultipleChoices
-    v(61216,16,301), // MovedPermanently
-    v(61232,5,302), // Found
-    v(61237,8,303), // SeeOther
-    v(61245,11,304), // NotModified
-    v(61256,8,305), // UseProxy
-    v(61264,17,307), // TemporaryRedirect
-    v(61281,17,308), // PermanentRedirect
-    v(61298,10,400), // BadRequest
-    v(61308,12,401), // Unauthorized
-    v(61320,15,402), // PaymentRequired
-    v(61335,9,403), // Forbidden
-    v(61344,8,404), // NotFound
-    v(61352,16,405), // MethodNotAllowed
-    v(61368,13,406), // NotAcceptable
-    v(61381,27,407), // ProxyAuthenticationRequired
-    v(61408,14,408), // RequestTimeout
-    v(61422,8,409), // Conflict
-    v(61430,4,410), // Gone
-    v(61434,14,411), // LengthRequired
-    v(61448,18,412), // PreconditionFailed
-    v(61466,15,413), // PayloadTooLarge
-    v(61481,10,414), // URITooLong
-    v(61491,20,415), // UnsupportedMediaType
-    v(61511,19,416), // RangeNotSatisfiable
-    v(61530,17,417), // ExpectationFailed
-    v(61547,18,421), // MisdirectedRequest
-    v(61565,19,422), // UnprocessableEntity
-    v(61584,6,423), // Locked
-    v(61590,16,424), // FailedDependency
-    v(61606,15,426), // UpgradeRequired
-    v(61621,20,428), // PreconditionRequired
-    v(61641,15,429), // TooManyRequests
-    v(61656,27,431), // RequestHeaderFieldsTooLarge
-    v(61683,19,500), // InternalServerError
-    v(61702,14,501), // NotImplemented
-    v(61716,10,502), // BadGateway
-    v(61726,18,503), // ServiceUnavailable
-    v(61744,14,504), // GatewayTimeout
-    v(61758,23,505), // HTTPVersionNotSupported
-    v(61781,21,506), // VariantAlsoNegotiates
-    v(61802,19,507), // InsufficientStorage
-    v(61821,12,508), // LoopDetected
-    v(61833,11,510), // NotExtended
-    v(61844,29,511), // NetworkAuthenticationRequired
+    v(61244,5,0), // Empty
+    v(61249,8,100), // Continue
+    v(56340,2,200), // OK
+    v(61257,7,201), // Created
+    v(61264,8,202), // Accepted
+    v(61272,27,203), // NonAuthoritativeInformation
+    v(61299,9,204), // NoContent
+    v(61308,12,205), // ResetContent
+    v(61320,14,206), // PartialContent
+    v(61334,11,207), // MultiStatus
+    v(61345,15,208), // AlreadyReported
+    v(61360,6,226), // IMUsed
+    v(61366,15,300), // MultipleChoices
+    v(61381,16,301), // MovedPermanently
+    v(61397,5,302), // Found
+    v(61402,8,303), // SeeOther
+    v(61410,11,304), // NotModified
+    v(61421,8,305), // UseProxy
+    v(61429,17,307), // TemporaryRedirect
+    v(61446,17,308), // PermanentRedirect
+    v(61463,10,400), // BadRequest
+    v(61473,12,401), // Unauthorized
+    v(61485,15,402), // PaymentRequired
+    v(61500,9,403), // Forbidden
+    v(61509,8,404), // NotFound
+    v(61517,16,405), // MethodNotAllowed
+    v(61533,13,406), // NotAcceptable
+    v(61546,27,407), // ProxyAuthenticationRequired
+    v(61573,14,408), // RequestTimeout
+    v(61587,8,409), // Conflict
+    v(61595,4,410), // Gone
+    v(61599,14,411), // LengthRequired
+    v(61613,18,412), // PreconditionFailed
+    v(61631,15,413), // PayloadTooLarge
+    v(61646,10,414), // URITooLong
+    v(61656,20,415), // UnsupportedMediaType
+    v(61676,19,416), // RangeNotSatisfiable
+    v(61695,17,417), // ExpectationFailed
+    v(61712,18,421), // MisdirectedRequest
+    v(61730,19,422), // UnprocessableEntity
+    v(61749,6,423), // Locked
+    v(61755,16,424), // FailedDependency
+    v(61771,15,426), // UpgradeRequired
+    v(61786,20,428), // PreconditionRequired
+    v(61806,15,429), // TooManyRequests
+    v(61821,27,431), // RequestHeaderFieldsTooLarge
+    v(61848,19,500), // InternalServerError
+    v(61867,14,501), // NotImplemented
+    v(61881,10,502), // BadGateway
+    v(61891,18,503), // ServiceUnavailable
+    v(61909,14,504), // GatewayTimeout
+    v(61923,23,505), // HTTPVersionNotSupported
+    v(61946,21,506), // VariantAlsoNegotiates
+    v(61967,19,507), // InsufficientStorage
+    v(61986,12,508), // LoopDetected
+    v(61998,11,510), // NotExtended
+    v(62009,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(61928,21,0), // COMPONENT_UNSPECIFIED
-    v(61949,16,1), // COMPONENT_PARSER
-    v(61965,22,2), // COMPONENT_TYPE_CHECKER
-    v(61987,17,3), // COMPONENT_RUNTIME
+    v(62093,21,0), // COMPONENT_UNSPECIFIED
+    v(62114,16,1), // COMPONENT_PARSER
+    v(62130,22,2), // COMPONENT_TYPE_CHECKER
+    v(62152,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(62047,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(62073,4,1), // BOOL
-    v(62077,5,2), // INT64
-    v(62082,6,3), // UINT64
-    v(62088,6,4), // DOUBLE
-    v(62094,6,5), // STRING
-    v(62100,5,6), // BYTES
+    v(62212,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(62238,4,1), // BOOL
+    v(62242,5,2), // INT64
+    v(62247,6,3), // UINT64
+    v(62253,6,4), // DOUBLE
+    v(62259,6,5), // STRING
+    v(62265,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(62148,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(58086,3,1), // ANY
-    v(62175,9,2), // TIMESTAMP
-    v(62184,8,3), // DURATION
+    v(62313,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(58251,3,1), // ANY
+    v(62340,9,2), // TIMESTAMP
+    v(62349,8,3), // DURATION
     // google.protobuf.NullValue
-    v(62217,10,0), // NULL_VALUE
+    v(62382,10,0), // NULL_VALUE
 ];

@@ -252,7 +252,8 @@ fn routes(
         }
         RouteSpecifier::ScopedRoutes(_) => Err(ConfigError::new(
             "scoped_routes",
-            "scoped routes (SRDS) are not supported",
+            "tables are not chosen by a key (SRDS): use route_config or rds, whose routes match the \
+             header that the key is made of",
         )),
     }
 }
