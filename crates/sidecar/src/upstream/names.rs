@@ -98,7 +98,8 @@ impl Names {
                 return Err(UpstreamError::NamesPending);
             }
             let known = self.known.borrow();
-            if !known.contains_key(&name) && known.len() + asked.len() >= self.cache.max_hosts {
+            let is_new = !known.contains_key(&name) && !asked.contains_key(&name);
+            if is_new && known.len() + asked.len() >= self.cache.max_hosts {
                 return Err(UpstreamError::TooManyNames);
             }
             asked.entry(name.clone()).or_default().clone()

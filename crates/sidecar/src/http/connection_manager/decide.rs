@@ -86,7 +86,7 @@ impl Settings for Held {
     }
 
     fn host(&self, name: &str) -> Option<&HostRewrite> {
-        let mut levels = self.settings().into_iter();
+        let mut levels = self.settings();
         levels.find_map(|level| level.of(name)?.host.as_ref())
     }
 
