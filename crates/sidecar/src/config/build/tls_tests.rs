@@ -257,7 +257,7 @@ fn mistakes_in_contexts_are_named() {
         ),
         (
             json!({"common_tls_context": {"tls_params": {"ecdh_curves": ["X25519", "P-255"]}}}),
-            "common_tls_context.tls_params.ecdh_curves: `P-255` is not a name",
+            "common_tls_context.tls_params.ecdh_curves: `P-255` is not known here; supported: X25519",
         ),
         (
             json!({"common_tls_context": {"tls_params": {"signature_algorithms": ["rsa_pkcs1_sha1"]}}}),
