@@ -15,22 +15,21 @@ use super::dns::Lookups;
 use super::dump::{Dump, Kind, State};
 use super::references::{OriginKey, References};
 use super::slot::Slot;
-use super::stats::{Counts, ManagerStats, Subject};
+use super::stats::ManagerStats;
 use super::validity::Validity;
+use super::warming::{self, Subjects, Warm, awaits_cluster, awaits_listener};
 use crate::config::build::Within as _;
 use crate::config::build::resource as build;
-use crate::config::cluster::{
-    AssignmentSource, Cluster, ClusterDiscovery, LocalZone, UpstreamTransport,
-};
+use crate::config::cluster::{Cluster, ClusterDiscovery, LocalZone};
 use crate::config::endpoint::LoadAssignment;
 use crate::config::error::ConfigError;
-use crate::config::listener::{DownstreamTransport, Listener, NetworkFilter};
+use crate::config::listener::Listener;
 use crate::listener::binding::ActiveListener;
 use crate::runtime::snapshot::Snapshot;
 use crate::runtime_layer::layers::{LayerKind, LayerSource};
 use crate::runtime_layer::of_process;
 use crate::runtime_layer::store::Values;
-use crate::telemetry::metrics::{Family, Stats};
+use crate::telemetry::metrics::Stats;
 use crate::upstream::shared::ClusterShared;
 
 /// A resource as it came.
@@ -44,48 +43,6 @@ pub struct Incoming {
     pub bytes: Arc<[u8]>,
     /// From the bootstrap file: it is never removed.
     pub fixed: bool,
-}
-
-/// One resource by name: in force, warming, or both.
-struct Warm<W, A> {
-    active: Option<Arc<A>>,
-    warming: Option<Arc<W>>,
-    fixed: bool,
-}
-
-impl<W, A> Default for Warm<W, A> {
-    fn default() -> Self {
-        Warm {
-            active: None,
-            warming: None,
-            fixed: false,
-        }
-    }
-}
-
-impl<W, A> Warm<W, A> {
-    fn is_new(&self) -> bool {
-        self.active.is_none() && self.warming.is_none()
-    }
-}
-
-impl Counts {
-    /// One was taken, under a name that was there before or not.
-    fn accepted(&self, is_new: bool) {
-        if is_new {
-            self.added.increment(1);
-        } else {
-            self.modified.increment(1);
-        }
-    }
-
-    /// These are all.
-    fn there<'a, W: 'a, A: 'a>(&self, entries: impl Iterator<Item = &'a Warm<W, A>> + Clone) {
-        let active = entries.clone().filter(|entry| entry.active.is_some());
-        let warming = entries.filter(|entry| entry.warming.is_some());
-        self.active.set(active.count() as f64);
-        self.warming.set(warming.count() as f64);
-    }
 }
 
 /// All listeners and clusters, in force or warming.
@@ -530,64 +487,15 @@ impl Manager {
     }
 
     /// Whose statistics tell of the resources of a kind, by the names of these.
-    pub fn subjects(
-        &self,
-        kind: ResourceType,
-        names: &BTreeSet<Arc<str>>,
-    ) -> BTreeMap<Arc<str>, BTreeSet<Subject>> {
-        let mut subjects = BTreeMap::<Arc<str>, BTreeSet<Subject>>::new();
-        let mut add = |name: &Arc<str>, family, subject: Arc<str>| {
-            let of_name = subjects.entry(name.clone()).or_default();
-            of_name.insert((family, subject));
-        };
-        match kind {
-            ResourceType::Cluster | ResourceType::Listener => {}
-            ResourceType::Runtime => {
-                for name in names {
-                    add(name, Family::Runtime, "".into());
-                }
-            }
-            ResourceType::Secret => {
-                for name in names {
-                    add(name, Family::Sds, name.clone());
-                }
-            }
-            ResourceType::Endpoint => {
-                for entry in self.clusters.values() {
-                    let active = entry.active.as_ref().map(|active| &active.config);
-                    for cluster in entry.warming.iter().chain(active) {
-                        if let ClusterDiscovery::Assignment {
-                            slot,
-                            source: AssignmentSource::Eds,
-                        } = &cluster.discovery
-                        {
-                            add(slot.name(), Family::Cluster, cluster.stat_name.clone());
-                        }
-                    }
-                }
-            }
-            ResourceType::Route => {
-                let entries = self.listeners.values();
-                let listeners = entries.flat_map(|entry| entry.warming.iter().chain(&entry.active));
-                let chains = listeners.flat_map(|listener| {
-                    let config = &listener.config;
-                    config
-                        .filter_chains
-                        .iter()
-                        .chain(&config.default_filter_chain)
-                });
-                for chain in chains {
-                    if let NetworkFilter::Http(manager) = &chain.filter
-                        && manager.rds
-                    {
-                        let name = manager.routes.name();
-                        let subject = format!("{}.rds.{name}", manager.stat_prefix);
-                        add(name, Family::HttpRoutes, subject.into());
-                    }
-                }
-            }
-        }
-        subjects
+    pub fn subjects(&self, kind: ResourceType, names: &BTreeSet<Arc<str>>) -> Subjects {
+        let clusters = self.clusters.values().flat_map(|entry| {
+            let active = entry.active.as_ref().map(|active| &active.config);
+            entry.warming.iter().chain(active).map(Arc::as_ref)
+        });
+        let listeners = self.listeners.values();
+        let listeners = listeners.flat_map(|entry| entry.warming.iter().chain(&entry.active));
+        let listeners = listeners.map(|listener| &*listener.config);
+        warming::subjects(kind, names, clusters, listeners)
     }
 
     /// What still warms: names of clusters, names of listeners.
@@ -625,55 +533,4 @@ fn dump_kind(kind: ResourceType) -> Option<Kind> {
         ResourceType::Secret => Some(Kind::Secret),
         ResourceType::Runtime => None,
     }
-}
-
-/// A cluster is warm with its endpoints and its secrets.
-fn awaits_cluster(references: &References, cluster: &Cluster, now: Instant) -> bool {
-    let endpoints = match &cluster.discovery {
-        ClusterDiscovery::Assignment {
-            slot,
-            source: AssignmentSource::Dns(dns),
-        } => dns.wait && !slot.is_filled(),
-        ClusterDiscovery::Assignment { slot, .. } => references.awaits_endpoints(slot, now),
-        ClusterDiscovery::OriginalDestination
-        | ClusterDiscovery::Aggregate(_)
-        | ClusterDiscovery::Names(_) => false,
-    };
-    let transports = cluster
-        .transport_socket_matches
-        .iter()
-        .map(|socket| &socket.transport);
-    let secrets = transports
-        .chain([&cluster.transport_socket])
-        .filter_map(UpstreamTransport::tls)
-        .any(|context| {
-            let mut slots = context.slots();
-            slots.any(|slot| references.awaits_secret(slot, now))
-        });
-    endpoints || secrets
-}
-
-/// A listener is warm with its route tables and its secrets.
-fn awaits_listener(references: &References, listener: &Listener, now: Instant) -> bool {
-    listener
-        .filter_chains
-        .iter()
-        .chain(&listener.default_filter_chain)
-        .any(|chain| {
-            let routes = match &chain.filter {
-                NetworkFilter::Http(manager) => {
-                    manager.rds && references.awaits_route(&manager.routes, now)
-                }
-                NetworkFilter::TcpProxy(_)
-                | NetworkFilter::DirectResponse(_)
-                | NetworkFilter::Echo => false,
-            };
-            let secrets = match &chain.transport {
-                DownstreamTransport::Tls(context) => context
-                    .slots()
-                    .any(|slot| references.awaits_secret(slot, now)),
-                DownstreamTransport::Plain => false,
-            };
-            routes || secrets
-        })
 }

@@ -22,3 +22,4 @@ pub mod streams;
 mod testing;
 pub mod token;
 mod validity;
+mod warming;
