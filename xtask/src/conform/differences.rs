@@ -15,7 +15,7 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         key: "one byte tells that it is not TLS",
         fits: |step, found| {
@@ -57,6 +57,33 @@ const RULES: [Rule; 6] = [
                     .raw
                     .as_deref()
                     .is_some_and(|raw| !oddities(raw).is_empty())
+        },
+    },
+    Rule {
+        key: "what a rewrite makes begins with a slash",
+        fits: |_, found| {
+            let rewritten = |line: &&str| {
+                let start = line.split_once("body: ").map_or(*line, |(_, body)| body);
+                start
+                    .split(' ')
+                    .nth(2)
+                    .is_some_and(|path| path.starts_with('/'))
+            };
+            let [envoy, ours] = [of(found, "Envoy: "), of(found, "ours:  ")];
+            let bodies = |lines: &[&str]| -> Vec<bool> {
+                let bodies = lines
+                    .iter()
+                    .filter(|line| line.starts_with("response body: "));
+                bodies.map(|line| rewritten(line)).collect()
+            };
+            // The echoed head has the path: the length and what is logged of it differ, too.
+            bodies(&envoy) == [false]
+                && bodies(&ours) == [true]
+                && envoy.len() == ours.len()
+                && envoy
+                    .iter()
+                    .zip(&ours)
+                    .all(|(envoy, ours)| envoy.len() + 1 == ours.len() || envoy.len() == ours.len())
         },
     },
     Rule {
@@ -107,6 +134,7 @@ fn refuses(lines: &[&str]) -> bool {
     lines.iter().any(|line| {
         let status = line
             .split_once("HTTP/1.1 ")
+            .or_else(|| line.split_once("HTTP/1.0 "))
             .map_or("", |(_, status)| status);
         let response = line.starts_with("response");
         (response && STATUSES.iter().any(|code| status.starts_with(code)))

@@ -44,7 +44,12 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
         plain = remove_dot_segments(&canonical_escapes(&plain)?);
     }
     if manager.merge_slashes {
+        // As with Envoy, of nothing but slashes the first and the last stay.
+        let keep = plain.len() > 1 && plain.iter().all(|byte| *byte == b'/');
         plain.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+        if keep {
+            plain.push(b'/');
+        }
     }
     plain.extend_from_slice(&query);
     if redirect {

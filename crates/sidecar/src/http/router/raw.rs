@@ -82,7 +82,7 @@ pub async fn open(
         &stream.counted,
         stream.upgrade.is_some(),
     );
-    rules.final_head(Instant::now(), stream.request, response);
+    rules.final_head(Instant::now(), 0, stream.request, response);
     if stream.context.is_draining() {
         stream.downstream.end_connection();
     }

@@ -154,11 +154,13 @@ pub trait OnHead {
     /// Whether the connection is to end with this response, because it is draining.
     fn is_last(&self) -> bool;
 
-    /// A final head has come: change it for the client. Answers whether it ends the response, and
+    /// A final head has come, when so many bytes of the request's body had been read: change it for
+    /// the client. Answers whether it ends the response, and
     /// whether it switches both sides to raw bytes (an accepted upgrade).
     fn final_head(
         &mut self,
         now: Instant,
+        received: u64,
         request: &RequestHead,
         response: &mut ResponseHead,
     ) -> HeadOutcome;
@@ -497,8 +499,8 @@ impl<'a, 'd> Relay<'a, 'd> {
                     if on_head.is_last() {
                         self.downstream.end_connection();
                     }
-                    let outcome =
-                        on_head.final_head(self.last_activity, self.request, self.response);
+                    let (now, received) = (self.last_activity, self.bytes_received);
+                    let outcome = on_head.final_head(now, received, self.request, self.response);
                     if outcome == HeadOutcome::Upgraded {
                         self.downstream
                             .send_head(self.response, false)

@@ -185,15 +185,15 @@ pub fn finish(
     if let Some(timeout) = timeout {
         tell_grpc_timeout(forward, stream.request, timeout);
     }
+    if let Some(host) = share {
+        // As with Envoy this comes first and is told to nobody.
+        stream.request.authority = host.to_vec();
+    }
     for changes in levels.iter().filter_map(HeaderChanges::request) {
         header_changes::remove(&mut stream.request.headers, changes);
         let headers = &stream.request.headers;
         Additions::of(changes, headers, |format, out| stream.render(format, out))
             .apply(&mut stream.request.headers);
-    }
-    if let Some(host) = share {
-        // As with Envoy this comes first and is told to nobody.
-        stream.request.authority = host.to_vec();
     }
     rewrite_host(stream, forward)?;
     if let Some(rewrite) = &forward.rewrite {

@@ -138,6 +138,7 @@ impl OnHead for ResponseRules<'_> {
     fn final_head(
         &mut self,
         now: Instant,
+        received: u64,
         request: &RequestHead,
         response: &mut ResponseHead,
     ) -> HeadOutcome {
@@ -170,8 +171,12 @@ impl OnHead for ResponseRules<'_> {
         for stats in self.counted.iter() {
             stats.response(response.status);
         }
+        let earlier = self.info.bytes_received;
+        self.info.bytes_received += received;
         change_headers(self.context, self.info, self.levels, request, response);
         filters::on_response(self.context, self.settings, request, response, self.info);
+        // The relay tells the sum when it has ended.
+        self.info.bytes_received = earlier;
         response_head::finish(self.context, request, response);
         if self.upgraded {
             HeadOutcome::Upgraded
