@@ -15,7 +15,7 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 10] = [
     Rule {
         key: "one byte tells that it is not TLS",
         fits: |step, found| {
@@ -77,13 +77,42 @@ const RULES: [Rule; 7] = [
                 bodies.map(|line| rewritten(line)).collect()
             };
             // The echoed head has the path: the length and what is logged of it differ, too.
+            let same = |(envoy, ours): (&&str, &&str)| {
+                let shorter = ours.replacen(" /", " ", 1);
+                envoy.starts_with("response header content-length: ")
+                    || envoy.starts_with("log: ")
+                    || envoy.starts_with("upstream ") && *envoy == shorter
+                    || envoy.starts_with("response body: ") && *envoy == shorter
+            };
             bodies(&envoy) == [false]
                 && bodies(&ours) == [true]
                 && envoy.len() == ours.len()
-                && envoy
-                    .iter()
-                    .zip(&ours)
-                    .all(|(envoy, ours)| envoy.len() + 1 == ours.len() || envoy.len() == ours.len())
+                && envoy.iter().zip(&ours).all(same)
+        },
+    },
+    Rule {
+        key: "what a rewrite makes is a host or a path",
+        fits: |_, found| {
+            let mut ours = of(found, "ours:  ").into_iter();
+            ours.any(|line| line.starts_with("log: ") && line.contains(" 400 - invalid_rewrite "))
+        },
+    },
+    Rule {
+        key: "hints are passed on",
+        fits: |step, found| {
+            let hint = |line: &&str| {
+                line.contains(": 103") || line.contains(" 103 ") || line.ends_with(" link: x")
+            };
+            let request = step.request.as_deref().unwrap_or_default();
+            let lines = [of(found, "Envoy: "), of(found, "ours:  ")];
+            request.contains("/hint?") && lines.iter().flatten().all(hint)
+        },
+    },
+    Rule {
+        key: "too large a head is told so",
+        fits: |_, found| {
+            let [envoy, ours] = [of(found, "Envoy: "), of(found, "ours:  ")];
+            envoy.contains(&"response: reset INTERNAL_ERROR") && ours.contains(&"response: 431")
         },
     },
     Rule {
@@ -138,7 +167,8 @@ fn refuses(lines: &[&str]) -> bool {
             .map_or("", |(_, status)| status);
         let response = line.starts_with("response");
         (response && STATUSES.iter().any(|code| status.starts_with(code)))
-            || (line.starts_with("log: ") && STATUSES.iter().any(|code| logs(line, code)))
+            || line.starts_with("log: ")
+                && (line.contains(" DPE ") || STATUSES.iter().any(|code| logs(line, code)))
     })
 }
 

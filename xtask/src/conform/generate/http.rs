@@ -101,6 +101,21 @@ const FIELDS: [&str; 44] = [
     "content-type: application/grpc",
     "range: bytes=0-1",
 ];
+/// Fields that a request may have.
+const PROPER: [&str; 12] = [
+    "x_under: v",
+    "te: trailers",
+    "cookie: a=b",
+    "expect: 100-continue",
+    "x-forwarded-for: 1.2.3.4",
+    "x-forwarded-proto: https",
+    "x-request-id: mine",
+    "content-type: application/grpc",
+    "accept-encoding: gzip",
+    "user-agent: probe",
+    "x-a: b",
+    "x-empty:",
+];
 const LENGTHS: [&str; 12] = [
     "content-length: 3",
     "content-length: 0",
@@ -154,6 +169,8 @@ pub(super) fn world(random: &mut Random, count: usize) -> World {
         "name": "all", "domains": ["*"],
         "routes": [
             { "match": { "prefix": "/a" }, "route": { "cluster": "up" } },
+            { "match": { "prefix": "/2/" },
+              "route": { "cluster": "second", "prefix_rewrite": "/" } },
             { "match": { "prefix": "/" }, "route": { "cluster": "up" } },
             { "match": { "connect_matcher": {} }, "direct_response": { "status": 405 } },
         ],
@@ -166,7 +183,29 @@ pub(super) fn world(random: &mut Random, count: usize) -> World {
     if random.chance(20) {
         codec["override_stream_error_on_invalid_http_message"] = json!(random.chance(50));
     }
+    if random.chance(30) {
+        codec["enable_trailers"] = json!(true);
+    }
+    if random.chance(15) {
+        codec["allow_custom_methods"] = json!(true);
+    }
     http["http_protocol_options"] = codec;
+    if random.chance(30) {
+        let action = random.pick(&["ALLOW", "REJECT_REQUEST", "DROP_HEADER"]);
+        http["common_http_protocol_options"] = json!({ "headers_with_underscores_action": action });
+    }
+    if random.chance(20) {
+        http["strip_any_host_port"] = json!(true);
+    }
+    if random.chance(20) {
+        http["strip_trailing_host_dot"] = json!(true);
+    }
+    if random.chance(30) {
+        http["upgrade_configs"] = json!([{ "upgrade_type": "websocket" }]);
+    }
+    if random.chance(20) {
+        http["proxy_100_continue"] = json!(true);
+    }
     if random.chance(50) {
         http["normalize_path"] = json!(random.chance(80));
     }
@@ -185,16 +224,73 @@ pub(super) fn world(random: &mut Random, count: usize) -> World {
     if random.chance(30) {
         http["use_remote_address"] = json!(true);
     }
-    let probes = (0..count).map(|index| connection(random, index)).collect();
+    let probes = (0..count)
+        .map(|index| match random.below(10) {
+            0 | 1 => exchange(random, index),
+            _ => connection(random, index),
+        })
+        .collect();
+    let answers = json!([
+        { "on": "/hint", "interim": ["103 Early Hints\nlink: x"], "echo": true },
+        { "on": "/sum", "echo": true, "trailers": ["x-sum: 1"] },
+        { "on": "/chunks", "body": "text", "chunked": true },
+        { "on": "/large", "size": 100_000 },
+        { "on": "/none", "status": 204 },
+        { "on": "/same", "status": 304, "headers": ["etag: x"] },
+        { "on": "/broken", "status": 500, "body": "broken" },
+        { "echo": true },
+    ]);
     World {
         area: "http",
         setup: json!({
-            "upstreams": { "up": { "answers": [{ "echo": true }] } },
+            "upstreams": {
+                "up": { "answers": answers },
+                "second": { "protocol": "http2", "answers": answers },
+            },
             "http": http,
         }),
         compare: json!({}),
         probes,
     }
+}
+
+/// A request that is as it should be, of either version, and an answer of any kind.
+fn exchange(random: &mut Random, index: usize) -> Value {
+    let server = random.pick(&["", "/2"]);
+    let kind = random.pick(&[
+        "/hint", "/sum", "/chunks", "/large", "/none", "/same", "/broken", "/a",
+    ]);
+    let method = random.pick(&["GET", "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS"]);
+    let host = random.pick(&["a.example", "a.example", "a.example:80", "a.example."]);
+    let mut headers = vec![format!("x-case: {index}"), format!("host: {host}")];
+    for _ in 0..random.below(3) {
+        let field = random.pick(&PROPER);
+        // One of each: Envoy joins some that are there twice.
+        if !headers.contains(&field.to_owned()) {
+            headers.push(field.to_owned());
+        }
+    }
+    if random.chance(5) {
+        let length = random.between(59_000, 63_000);
+        headers.push(format!("x-long: {}", "x".repeat(length)));
+    }
+    if random.chance(3) {
+        headers.extend((0..random.between(90, 104)).map(|number| format!("x-{number}: v")));
+    }
+    let mut step = json!({ "request": format!("{method} {server}{kind}?{index}") });
+    if matches!(method, "POST" | "PUT") {
+        step["body"] = json!(random.pick(&["", "x", "hello"]));
+        if random.chance(30) {
+            step["trailers"] = json!(["x-end: 1"]);
+        }
+    }
+    if random.chance(40) {
+        step["open"] = json!({ "http2": true });
+    } else {
+        headers.push("connection: close".to_owned());
+    }
+    step["headers"] = json!(headers);
+    step
 }
 
 /// A head, its body, and a request behind it that ends the connection.

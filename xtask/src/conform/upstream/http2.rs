@@ -128,7 +128,10 @@ async fn answer(
     if message.start.starts_with("HEAD ") {
         body.clear();
     }
-    let trailers = header_map(&server.fields(&answer.trailers)?)?;
+    let trailers = match body.is_empty() {
+        true => None,
+        false => header_map(&server.fields(&answer.trailers)?)?,
+    };
     let end = body.is_empty() && trailers.is_none() && answer.then != Then::Echo;
     let mut stream = respond.send_response(head.body(())?, end)?;
     if !end && !body.is_empty() {

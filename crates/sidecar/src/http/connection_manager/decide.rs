@@ -9,7 +9,7 @@ use super::local_reply::LocalReply;
 use super::request::write_log;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::cluster::Cluster;
-use crate::config::http_connection_manager::{StripPort, Underscores};
+use crate::config::http_connection_manager::{HttpConnectionManager, StripPort, Underscores};
 use crate::config::http_filter::{FilterSettings, HeaderMutations, HostRewrite};
 use crate::config::route::{
     Action, Forward, Route, RouteTable, VirtualCluster, VirtualHost, WeightedCluster,
@@ -128,26 +128,22 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         return Decision::Reply(answer);
     }
     let manager = &context.manager;
+    if has_bad_underscores(manager, request) {
+        let details = match request.version {
+            Version::Http2 => "http2.unexpected_underscore",
+            Version::Http10 | Version::Http11 => "http1.unexpected_underscore",
+        };
+        let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+        let answer = LocalReply::new(400, "Bad Request", details, flags);
+        return Decision::Refuse(answer.closing());
+    }
+    if manager.underscores == Underscores::Drop && has_underscores(&request.headers) {
+        request.headers.retain(|_, name, _| !name.contains(&b'_'));
+    }
     if request.hostless {
         let mut answer = LocalReply::new(400, "", "missing_host_header", Flags::NONE);
         answer.close = request.version == Version::Http10;
         return Decision::Reply(answer);
-    }
-    if manager.underscores != Underscores::Allow && has_underscores(&request.headers) {
-        if manager.underscores == Underscores::Reject {
-            let details = match request.version {
-                Version::Http2 => "http2.unexpected_underscore",
-                Version::Http10 | Version::Http11 => "http1.unexpected_underscore",
-            };
-            let answer = LocalReply::new(
-                400,
-                "Bad Request",
-                details,
-                Flags::DOWNSTREAM_PROTOCOL_ERROR,
-            );
-            return Decision::Refuse(answer.closing());
-        }
-        request.headers.retain(|_, name, _| !name.contains(&b'_'));
     }
     if request.path == b"*" {
         // OPTIONS of the whole server: there is none behind a router.
@@ -380,6 +376,11 @@ pub fn continues(headers: &Headers) -> bool {
         .next()
         .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
         && asked.next().is_none()
+}
+
+/// `headers_with_underscores_action: REJECT_REQUEST`, and the request is to be.
+pub fn has_bad_underscores(manager: &HttpConnectionManager, request: &RequestHead) -> bool {
+    manager.underscores == Underscores::Reject && has_underscores(&request.headers)
 }
 
 fn has_underscores(headers: &Headers) -> bool {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::decide::{Decision, again, continues, counted, decide};
+use super::decide::{Decision, again, continues, counted, decide, has_bad_underscores};
 use super::hop_by_hop;
 use super::local_reply::LocalReply;
 use super::local_reply_config;
@@ -72,7 +72,7 @@ pub async fn serve(
         response,
         timer,
     } = scratch;
-    if expects_continue(context, request) {
+    if expects_continue(context, request) && !has_bad_underscores(&context.manager, request) {
         go_ahead(response, downstream);
     }
     if wants_tunnel(request) {
@@ -91,8 +91,17 @@ pub async fn serve(
                 .await
             }
             Decision::Refuse(answer) => {
-                if request.version == Version::Http2 {
-                    info.flags |= answer.flags;
+                // As with Envoy, whose codec refuses it before it is a request.
+                let version = request.version;
+                let head = request.method == b"HEAD";
+                *request = RequestHead::new();
+                request.version = version;
+                if head {
+                    // Its answer has no body, whatever else it is.
+                    request.method.extend_from_slice(b"HEAD");
+                }
+                if version == Version::Http2 {
+                    info.flags |= Flags::DOWNSTREAM_REMOTE_RESET;
                     info.details = answer.details;
                     log(context, &mut info, request, response, None);
                     downstream.reset(Reset::InternalError);

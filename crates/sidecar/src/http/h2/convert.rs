@@ -68,6 +68,15 @@ pub fn request_head(
         head.authority
             .extend_from_slice(authority.as_str().as_bytes());
     }
+    // As with Envoy these count, too.
+    let pseudo = 1
+        + usize::from(uri.scheme().is_some())
+        + usize::from(uri.authority().is_some())
+        + usize::from(!head.path.is_empty())
+        + usize::from(head.protocol.is_some());
+    if request.headers().len() + pseudo > limits.headers {
+        return Err(Refusal::TooManyFields);
+    }
     let length = take_fields(request.headers(), limits, true, &mut head.headers)?;
     authority_of(&mut head)?;
     head.body = match length {
