@@ -153,7 +153,9 @@ fn is_new(type_name: &str, what: &str) -> bool {
 
 /// Says that a kind of field is left alone.
 fn told(type_name: &str, path: &str, reason: &'static str) {
-    if is_new(type_name, reason) {
+    // What the bootstrap holds is looked at as a part of it and by itself: the field is the same.
+    let field = path.rsplit('.').next().unwrap_or(path);
+    if is_new(field, reason) {
         tracing::info!(
             r#type = type_name,
             field = path,
