@@ -74,7 +74,7 @@ const RULES: [Rule; 10] = [
                 let bodies = lines
                     .iter()
                     .filter(|line| line.starts_with("response body: "));
-                bodies.map(|line| rewritten(line)).collect()
+                bodies.map(&rewritten).collect()
             };
             // The echoed head has the path: the length and what is logged of it differ, too.
             let same = |(envoy, ours): (&&str, &&str)| {
