@@ -20,7 +20,7 @@ fn endpoints_that_leave_are_left_and_those_that_stay_keep_their_connections() {
         let mut heavier = endpoint(old.address);
         heavier.weight = 5;
         worker.assign([heavier]);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        until("it is taken over", || worker.stat("membership_change") == 2).await;
         assert_eq!(old.open(), 2);
 
         worker.assign([endpoint(new.address)]);

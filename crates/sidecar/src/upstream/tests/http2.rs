@@ -73,8 +73,12 @@ fn nothing_new_begins_after_goaway() {
         });
         until("it arrives", || server.requests() == 1).await;
         server.go_away();
-        // GOAWAY is on its way: what is sent meanwhile is refused or served, but not lost.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // It has arrived when an exchange has to wait for another connection.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !is_pending(Box::pin(worker.exchange()).as_mut()).await {
+            assert!(Instant::now() < deadline, "no GOAWAY");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let late = spawn_local({
             let worker = worker.clone();
             async move { worker.get().await }
