@@ -18,10 +18,13 @@ use crate::config::cluster::LoadBalancing;
 /// The members as they were last seen, and what each of their priorities gets.
 pub struct Aggregate {
     directory: Weak<Directory>,
-    /// Each member with the number of its endpoints' version.
-    seen: Vec<(Weak<Cluster>, u64)>,
+    /// As it was when the shares were made.
+    seen: Vec<Seen>,
     shares: Vec<Share>,
 }
+
+/// A member, with the number of its endpoints' version.
+type Seen = (Weak<Cluster>, u64);
 
 struct Share {
     /// The sum of the percentages up to and with this one.
@@ -56,9 +59,7 @@ impl Aggregate {
             .iter()
             .map(|member| (Rc::downgrade(member), member.generation()))
             .collect();
-        let same = |(one, other): (&(Weak<Cluster>, u64), &(Weak<Cluster>, u64))| {
-            one.0.ptr_eq(&other.0) && one.1 == other.1
-        };
+        let same = |(one, other): (&Seen, &Seen)| one.0.ptr_eq(&other.0) && one.1 == other.1;
         if now.len() != self.seen.len() || !now.iter().zip(&self.seen).all(same) {
             self.shares = shares(&members, config);
             self.seen = now;

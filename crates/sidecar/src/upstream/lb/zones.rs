@@ -122,7 +122,7 @@ fn rule(config: &ZoneAware, here: &str, zones: &[Zone<'_>], local: &[Zone<'_>]) 
         true => zone.weight,
         false => zone.healthy,
     };
-    let part = |size: u64, of: u64| WHOLE.checked_mul(size).unwrap_or(u64::MAX) / of.max(1);
+    let part = |size: u64, of: u64| WHOLE.saturating_mul(size) / of.max(1);
     let total: u64 = zones.iter().map(size).sum();
     let local_total: u64 = local.iter().map(size).sum();
     let theirs = |zone: &Zone<'_>| part(size(zone), total);

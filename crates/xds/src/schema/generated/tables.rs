@@ -361,7 +361,7 @@ max_pending_requests\
 max_requests\
 max_retries\
 track_remaining\
-each worker has one pool per endpoint, priority and protocol\
+pools are not counted, since an empty one costs next to nothing; max_connections bounds what is in them\
 max_connection_pools\
 retry_budget\
 envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget\
@@ -2285,406 +2285,406 @@ pub(crate) static MESSAGES: [MessageRow; 472] = [
     m(8502,35,289,2), // envoy.config.bootstrap.v3.Watchdogs
     m(8572,39,291,2), // envoy.config.cluster.v3.CircuitBreakers
     m(8640,50,293,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8855,62,301,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9044,31,304,57), // envoy.config.cluster.v3.Cluster
-    m(11141,46,361,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11666,72,369,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11781,71,371,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11852,64,371,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(11968,49,374,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(12017,48,376,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12087,52,378,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12187,51,381,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12390,48,385,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12521,43,388,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12589,50,390,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12639,47,391,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    m(12731,52,394,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12788,66,397,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12857,43,399,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12908,50,400,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(12980,41,401,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13076,49,404,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13252,69,407,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13375,52,409,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13454,66,412,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13531,28,413,3), // envoy.config.core.v3.Address
-    m(13729,43,416,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13772,36,416,9), // envoy.config.core.v3.ApiConfigSource
-    m(14107,36,425,2), // envoy.config.core.v3.BackoffStrategy
-    m(14143,31,427,7), // envoy.config.core.v3.BindConfig
-    m(14337,33,434,2), // envoy.config.core.v3.BuildVersion
-    m(14370,40,436,3), // envoy.config.core.v3.CelExpressionConfig
-    m(14477,30,439,2), // envoy.config.core.v3.CidrRange
-    m(14531,33,441,8), // envoy.config.core.v3.ConfigSource
-    m(14658,33,449,1), // envoy.config.core.v3.ControlPlane
-    m(14701,31,450,5), // envoy.config.core.v3.DataSource
-    m(14802,40,455,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14871,39,457,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14934,39,459,1), // envoy.config.core.v3.EventServiceConfig
-    m(14985,30,460,6), // envoy.config.core.v3.Extension
-    m(15055,39,466,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15094,32,468,5), // envoy.config.core.v3.GrpcService
-    m(15245,42,473,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15453,32,478,3), // envoy.config.core.v3.HeaderValue
-    m(15494,38,481,4), // envoy.config.core.v3.HeaderValueOption
-    m(15561,36,485,1), // envoy.config.core.v3.HealthStatusSet
-    m(15597,41,486,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16009,57,497,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16146,73,499,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16219,41,499,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17377,40,521,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17590,38,529,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17643,38,530,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17788,29,534,3), // envoy.config.core.v3.Locality
-    m(17835,29,537,2), // envoy.config.core.v3.Metadata
-    m(17934,49,539,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17983,54,541,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18037,25,543,11), // envoy.config.core.v3.Node
-    m(18183,48,554,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18231,37,556,3), // envoy.config.core.v3.PathConfigSource
-    m(18281,25,559,2), // envoy.config.core.v3.Pipe
-    m(18306,40,561,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18373,49,564,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18440,38,566,2), // envoy.config.core.v3.RateLimitSettings
-    m(18497,32,568,6), // envoy.config.core.v3.RetryPolicy
-    m(18629,51,574,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18680,46,576,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18726,34,578,2), // envoy.config.core.v3.RuntimeDouble
-    m(18773,39,580,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18812,45,582,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18857,34,584,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18891,47,586,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18971,37,588,1), // envoy.config.core.v3.SelfConfigSource
-    m(19008,34,589,7), // envoy.config.core.v3.SocketAddress
-    m(19186,33,596,8), // envoy.config.core.v3.SocketOption
-    m(19263,44,604,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19321,53,606,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19374,51,606,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19425,42,606,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19467,45,607,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19624,33,614,3), // envoy.config.core.v3.TcpKeepalive
-    m(19705,29,617,3), // envoy.config.core.v3.TlvEntry
-    m(19799,36,620,2), // envoy.config.core.v3.TransportSocket
-    m(19835,41,622,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19876,36,624,2), // envoy.config.core.v3.UdpSocketConfig
-    m(19942,48,626,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20099,37,629,2), // envoy.config.core.v3.WatchedDirectory
-    m(20148,46,631,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20224,66,635,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20290,53,637,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20424,66,641,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    m(20505,33,643,5), // envoy.config.endpoint.v3.Endpoint
-    m(20612,51,648,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20663,51,649,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20741,35,653,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20818,44,658,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21070,42,666,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21112,31,669,3), // envoy.config.listener.v3.Filter
-    m(21202,36,672,7), // envoy.config.listener.v3.FilterChain
-    m(21380,41,679,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21595,33,690,37), // envoy.config.listener.v3.Listener
-    m(22605,57,727,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22806,70,730,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22876,46,730,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22922,39,731,4), // envoy.config.listener.v3.ListenerFilter
-    m(22976,58,735,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23091,67,740,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23163,42,741,3), // envoy.config.listener.v3.UdpListenerConfig
-    m(23420,47,744,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23478,35,747,5), // envoy.config.metrics.v3.StatsConfig
-    m(23841,36,752,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23915,36,755,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23975,44,758,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24056,38,759,2), // envoy.config.overload.v3.LoadShedPoint
-    m(24102,39,761,3), // envoy.config.overload.v3.OverloadAction
-    m(24290,40,764,5), // envoy.config.overload.v3.OverloadManager
-    m(24475,40,769,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24515,38,771,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24590,41,773,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24631,32,774,3), // envoy.config.overload.v3.Trigger
-    m(24678,27,777,2), // envoy.config.rbac.v3.Action
-    m(24711,31,779,14), // envoy.config.rbac.v3.Permission
-    m(24951,35,793,1), // envoy.config.rbac.v3.Permission.Set
-    m(24986,27,794,5), // envoy.config.rbac.v3.Policy
-    m(25111,30,799,14), // envoy.config.rbac.v3.Principal
-    m(25225,44,813,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25283,34,814,1), // envoy.config.rbac.v3.Principal.Set
-    m(25320,25,815,3), // envoy.config.rbac.v3.RBAC
-    m(25486,39,818,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25525,36,820,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25592,44,822,2), // envoy.config.route.v3.ClusterSpecifierPlugin
-    m(25656,35,824,3), // envoy.config.route.v3.CookieMatcher
-    m(25715,31,827,2), // envoy.config.route.v3.Decorator
-    m(25764,42,829,3), // envoy.config.route.v3.DirectResponseAction
-    m(25827,34,832,3), // envoy.config.route.v3.FilterConfig
-    m(25861,35,835,11), // envoy.config.route.v3.HeaderMatcher
-    m(26014,44,846,5), // envoy.config.route.v3.InternalRedirectPolicy
-    m(26164,43,851,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(26207,36,854,10), // envoy.config.route.v3.RedirectAction
-    m(26374,27,864,19), // envoy.config.route.v3.Route
-    m(27022,53,883,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(27075,33,885,37), // envoy.config.route.v3.RouteAction
-    m(28245,44,922,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28339,65,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28404,51,929,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28563,60,933,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28623,56,935,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(28679,51,936,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28741,59,938,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28800,51,939,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28900,53,942,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(29040,47,949,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(29120,61,952,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    m(29212,40,954,19), // envoy.config.route.v3.RouteConfiguration
-    m(29615,66,973,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29681,31,975,1), // envoy.config.route.v3.RouteList
-    m(29718,32,976,15), // envoy.config.route.v3.RouteMatch
-    m(29894,47,991,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29941,54,991,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29995,55,991,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(30068,29,993,6), // envoy.config.route.v3.Tracing
-    m(30172,36,999,2), // envoy.config.route.v3.VirtualCluster
-    m(30208,33,1001,24), // envoy.config.route.v3.VirtualHost
-    m(30469,59,1025,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30528,37,1027,5), // envoy.config.route.v3.WeightedCluster
-    m(30653,51,1032,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30704,77,1042,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30781,75,1044,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
-    m(30856,53,1044,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30932,63,1049,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    m(31005,57,1051,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(31062,57,1052,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31119,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
-    m(31171,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31266,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31321,64,1064,4), // envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
-    m(31697,72,1068,1), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers
-    m(31769,63,1069,16), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig
-    m(32244,68,1085,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(32504,67,1091,4), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
-    m(32733,69,1095,2), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig
-    m(32802,63,1097,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(32874,71,1099,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(32945,58,1100,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(33185,46,1105,10), // envoy.extensions.filters.http.router.v3.Router
-    m(33644,71,1115,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(33779,56,1117,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(33912,52,1119,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(33982,54,1122,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(34101,65,1126,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(34166,67,1126,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(34260,61,1129,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(34321,61,1129,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    m(34472,65,1131,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(34605,78,1137,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(34704,70,1140,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(34788,63,1142,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(35048,68,1147,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(35121,58,1151,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(35187,45,1152,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(35232,81,1152,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(36773,105,1212,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(36878,101,1214,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(37023,103,1217,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(37149,109,1219,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(37280,95,1226,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(37522,70,1229,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(37592,76,1234,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(37675,63,1236,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(37768,78,1238,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(37846,74,1239,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(37965,66,1244,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(38040,45,1248,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(38161,59,1256,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(38282,58,1259,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(38340,74,1259,3), // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
-    m(38414,54,1262,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(39103,74,1285,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(39202,70,1288,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(39458,70,1298,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(39528,84,1299,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(39612,47,1302,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
-    m(39659,56,1303,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    m(40074,67,1316,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    m(40141,47,1318,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(40188,63,1318,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(40251,77,1318,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(40328,79,1319,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(40466,60,1322,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(40543,66,1325,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(40614,81,1326,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    m(40714,74,1327,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
-    m(40788,77,1327,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
-    m(40865,76,1327,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(40941,67,1327,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(41008,92,1329,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(41100,85,1329,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(41244,100,1335,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    m(41352,66,1336,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    m(41418,70,1339,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(41538,57,1345,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(41595,66,1346,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(41661,70,1348,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(41731,75,1349,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(41806,69,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(41875,71,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(41946,70,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(42016,67,1349,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(42088,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(42154,64,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(42218,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(42284,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(42350,73,1351,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(42423,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(42481,59,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(42540,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(42598,49,1351,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(42731,69,1353,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(43104,81,1365,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(43236,73,1367,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(43600,66,1376,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(43679,70,1377,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(43770,61,1378,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(43874,55,1380,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(44038,70,1382,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(44124,88,1383,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(44245,64,1384,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(44378,78,1386,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(44456,67,1387,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
-    m(44523,77,1388,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    m(44615,83,1389,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(44886,58,1393,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(44944,70,1393,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(45586,58,1409,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(46474,95,1424,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(46671,62,1428,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(47087,67,1439,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(47180,79,1441,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(47357,57,1444,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(47424,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(47551,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(47625,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(48238,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(48328,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(48613,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(48679,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(49009,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(49230,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(49332,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(49405,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(49483,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(49696,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(49773,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(49922,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(49996,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(50046,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(50154,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(50234,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(50311,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(50389,35,1542,8), // envoy.service.discovery.v3.Resource
-    m(50465,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(50525,40,1551,2), // envoy.service.discovery.v3.ResourceError
-    m(50565,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
-    m(50607,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(50672,39,1557,2), // envoy.service.discovery.v3.ResourceName
-    m(50740,32,1559,2), // envoy.service.runtime.v3.Runtime
-    m(50777,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
-    m(50819,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(50864,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(50917,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(50966,33,1569,1), // envoy.type.matcher.v3.ListMatcher
-    m(51005,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(51052,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(51095,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(51144,31,1576,1), // envoy.type.matcher.v3.OrMatcher
-    m(51189,33,1577,1), // envoy.type.matcher.v3.PathMatcher
-    m(51222,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(51286,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
-    m(51394,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51454,35,1583,7), // envoy.type.matcher.v3.StringMatcher
-    m(51566,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
-    m(51642,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(51686,34,1597,2), // envoy.type.metadata.v3.MetadataKey
-    m(51720,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(51771,35,1601,4), // envoy.type.metadata.v3.MetadataKind
-    m(51817,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(51860,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(51900,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(51943,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(51984,31,1605,6), // envoy.type.tracing.v3.CustomTag
-    m(52050,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(52093,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(52131,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(52170,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(52214,25,1619,2), // envoy.type.v3.DoubleRange
-    m(52247,31,1621,2), // envoy.type.v3.FractionalPercent
-    m(52298,24,1623,2), // envoy.type.v3.HashPolicy
-    m(52322,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
-    m(52358,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(52391,24,1626,1), // envoy.type.v3.HttpStatus
-    m(52419,24,1627,2), // envoy.type.v3.Int32Range
-    m(52443,24,1629,2), // envoy.type.v3.Int64Range
-    m(52467,21,1631,1), // envoy.type.v3.Percent
-    m(52488,29,1632,3), // envoy.type.v3.SemanticVersion
-    m(52546,25,1635,3), // envoy.type.v3.TokenBucket
-    m(52599,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(52910,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(52964,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(53013,33,1647,9), // google.api.expr.v1alpha1.Constant
-    m(53153,29,1656,8), // google.api.expr.v1alpha1.Expr
-    m(53325,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
-    m(53377,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(53441,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(53502,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(53580,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(53615,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
-    m(53667,34,1680,3), // google.api.expr.v1alpha1.Reference
-    m(53712,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
-    m(53801,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(53865,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(53928,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(53979,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(54029,29,1698,13), // google.api.expr.v1alpha1.Type
-    m(54148,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(54205,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(54267,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
-    m(54314,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
-    m(54369,19,1718,2), // google.protobuf.Any
-    m(54388,25,1720,1), // google.protobuf.BoolValue
-    m(54413,26,1721,1), // google.protobuf.BytesValue
-    m(54439,27,1722,1), // google.protobuf.DoubleValue
-    m(54466,24,1723,2), // google.protobuf.Duration
-    m(54502,21,1725,0), // google.protobuf.Empty
-    m(54523,26,1725,1), // google.protobuf.FloatValue
-    m(54549,26,1726,1), // google.protobuf.Int32Value
-    m(54575,26,1727,1), // google.protobuf.Int64Value
-    m(54601,25,1728,1), // google.protobuf.ListValue
-    m(54632,27,1729,1), // google.protobuf.StringValue
-    m(54659,22,1730,1), // google.protobuf.Struct
-    m(54687,34,1731,2), // google.protobuf.Struct.FieldsEntry
-    m(54721,25,1733,2), // google.protobuf.Timestamp
-    m(54746,27,1735,1), // google.protobuf.UInt32Value
-    m(54773,27,1736,1), // google.protobuf.UInt64Value
-    m(54800,21,1737,6), // google.protobuf.Value
-    m(54855,17,1743,3), // google.rpc.Status
-    m(54879,21,1746,2), // xds.core.v3.CidrRange
-    m(54900,25,1748,1), // xds.core.v3.ContextParams
-    m(54931,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(54968,32,1751,2), // xds.core.v3.TypedExtensionConfig
-    m(55000,27,1753,3), // xds.type.matcher.v3.Matcher
-    m(55062,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(55109,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(55178,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(55275,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(55338,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(55431,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(55556,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(55607,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(55664,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(55750,32,1777,2), // xds.type.matcher.v3.RegexMatcher
-    m(55782,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(55824,33,1779,7), // xds.type.matcher.v3.StringMatcher
+    m(8898,62,301,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9087,31,304,57), // envoy.config.cluster.v3.Cluster
+    m(11184,46,361,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11709,72,369,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11824,71,371,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11895,64,371,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(12011,49,374,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(12060,48,376,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12130,52,378,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12230,51,381,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12433,48,385,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12564,43,388,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12632,50,390,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12682,47,391,3), // envoy.config.cluster.v3.Cluster.SlowStartConfig
+    m(12774,52,394,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12831,66,397,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12900,43,399,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12951,50,400,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(13023,41,401,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13119,49,404,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13295,69,407,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13418,52,409,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13497,66,412,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13574,28,413,3), // envoy.config.core.v3.Address
+    m(13772,43,416,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13815,36,416,9), // envoy.config.core.v3.ApiConfigSource
+    m(14150,36,425,2), // envoy.config.core.v3.BackoffStrategy
+    m(14186,31,427,7), // envoy.config.core.v3.BindConfig
+    m(14380,33,434,2), // envoy.config.core.v3.BuildVersion
+    m(14413,40,436,3), // envoy.config.core.v3.CelExpressionConfig
+    m(14520,30,439,2), // envoy.config.core.v3.CidrRange
+    m(14574,33,441,8), // envoy.config.core.v3.ConfigSource
+    m(14701,33,449,1), // envoy.config.core.v3.ControlPlane
+    m(14744,31,450,5), // envoy.config.core.v3.DataSource
+    m(14845,40,455,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14914,39,457,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14977,39,459,1), // envoy.config.core.v3.EventServiceConfig
+    m(15028,30,460,6), // envoy.config.core.v3.Extension
+    m(15098,39,466,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15137,32,468,5), // envoy.config.core.v3.GrpcService
+    m(15288,42,473,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15496,32,478,3), // envoy.config.core.v3.HeaderValue
+    m(15537,38,481,4), // envoy.config.core.v3.HeaderValueOption
+    m(15604,36,485,1), // envoy.config.core.v3.HealthStatusSet
+    m(15640,41,486,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16052,57,497,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16189,73,499,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16262,41,499,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17420,40,521,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17633,38,529,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17686,38,530,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17831,29,534,3), // envoy.config.core.v3.Locality
+    m(17878,29,537,2), // envoy.config.core.v3.Metadata
+    m(17977,49,539,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18026,54,541,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18080,25,543,11), // envoy.config.core.v3.Node
+    m(18226,48,554,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18274,37,556,3), // envoy.config.core.v3.PathConfigSource
+    m(18324,25,559,2), // envoy.config.core.v3.Pipe
+    m(18349,40,561,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18416,49,564,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18483,38,566,2), // envoy.config.core.v3.RateLimitSettings
+    m(18540,32,568,6), // envoy.config.core.v3.RetryPolicy
+    m(18672,51,574,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18723,46,576,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18769,34,578,2), // envoy.config.core.v3.RuntimeDouble
+    m(18816,39,580,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18855,45,582,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18900,34,584,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18934,47,586,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19014,37,588,1), // envoy.config.core.v3.SelfConfigSource
+    m(19051,34,589,7), // envoy.config.core.v3.SocketAddress
+    m(19229,33,596,8), // envoy.config.core.v3.SocketOption
+    m(19306,44,604,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19364,53,606,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19417,51,606,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19468,42,606,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19510,45,607,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19667,33,614,3), // envoy.config.core.v3.TcpKeepalive
+    m(19748,29,617,3), // envoy.config.core.v3.TlvEntry
+    m(19842,36,620,2), // envoy.config.core.v3.TransportSocket
+    m(19878,41,622,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19919,36,624,2), // envoy.config.core.v3.UdpSocketConfig
+    m(19985,48,626,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20142,37,629,2), // envoy.config.core.v3.WatchedDirectory
+    m(20191,46,631,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20267,66,635,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20333,53,637,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20467,66,641,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
+    m(20548,33,643,5), // envoy.config.endpoint.v3.Endpoint
+    m(20655,51,648,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20706,51,649,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20784,35,653,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20861,44,658,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21113,42,666,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21155,31,669,3), // envoy.config.listener.v3.Filter
+    m(21245,36,672,7), // envoy.config.listener.v3.FilterChain
+    m(21423,41,679,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21638,33,690,37), // envoy.config.listener.v3.Listener
+    m(22648,57,727,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22849,70,730,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22919,46,730,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22965,39,731,4), // envoy.config.listener.v3.ListenerFilter
+    m(23019,58,735,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23134,67,740,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23206,42,741,3), // envoy.config.listener.v3.UdpListenerConfig
+    m(23463,47,744,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23521,35,747,5), // envoy.config.metrics.v3.StatsConfig
+    m(23884,36,752,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23958,36,755,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24018,44,758,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24099,38,759,2), // envoy.config.overload.v3.LoadShedPoint
+    m(24145,39,761,3), // envoy.config.overload.v3.OverloadAction
+    m(24333,40,764,5), // envoy.config.overload.v3.OverloadManager
+    m(24518,40,769,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24558,38,771,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24633,41,773,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24674,32,774,3), // envoy.config.overload.v3.Trigger
+    m(24721,27,777,2), // envoy.config.rbac.v3.Action
+    m(24754,31,779,14), // envoy.config.rbac.v3.Permission
+    m(24994,35,793,1), // envoy.config.rbac.v3.Permission.Set
+    m(25029,27,794,5), // envoy.config.rbac.v3.Policy
+    m(25154,30,799,14), // envoy.config.rbac.v3.Principal
+    m(25268,44,813,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25326,34,814,1), // envoy.config.rbac.v3.Principal.Set
+    m(25363,25,815,3), // envoy.config.rbac.v3.RBAC
+    m(25529,39,818,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25568,36,820,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25635,44,822,2), // envoy.config.route.v3.ClusterSpecifierPlugin
+    m(25699,35,824,3), // envoy.config.route.v3.CookieMatcher
+    m(25758,31,827,2), // envoy.config.route.v3.Decorator
+    m(25807,42,829,3), // envoy.config.route.v3.DirectResponseAction
+    m(25870,34,832,3), // envoy.config.route.v3.FilterConfig
+    m(25904,35,835,11), // envoy.config.route.v3.HeaderMatcher
+    m(26057,44,846,5), // envoy.config.route.v3.InternalRedirectPolicy
+    m(26207,43,851,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26250,36,854,10), // envoy.config.route.v3.RedirectAction
+    m(26417,27,864,19), // envoy.config.route.v3.Route
+    m(27065,53,883,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(27118,33,885,37), // envoy.config.route.v3.RouteAction
+    m(28288,44,922,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28382,65,928,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28447,51,929,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28606,60,933,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28666,56,935,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(28722,51,936,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28784,59,938,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28843,51,939,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28943,53,942,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(29083,47,949,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29163,61,952,2), // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
+    m(29255,40,954,19), // envoy.config.route.v3.RouteConfiguration
+    m(29658,66,973,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29724,31,975,1), // envoy.config.route.v3.RouteList
+    m(29761,32,976,15), // envoy.config.route.v3.RouteMatch
+    m(29937,47,991,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29984,54,991,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(30038,55,991,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30111,29,993,6), // envoy.config.route.v3.Tracing
+    m(30215,36,999,2), // envoy.config.route.v3.VirtualCluster
+    m(30251,33,1001,24), // envoy.config.route.v3.VirtualHost
+    m(30512,59,1025,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30571,37,1027,5), // envoy.config.route.v3.WeightedCluster
+    m(30696,51,1032,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30747,77,1042,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30824,75,1044,0), // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
+    m(30899,53,1044,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30975,63,1049,2), // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
+    m(31048,57,1051,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31105,57,1052,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31162,52,1053,1), // envoy.extensions.clusters.aggregate.v3.ClusterConfig
+    m(31214,43,1054,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31309,55,1062,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31364,64,1064,4), // envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
+    m(31740,72,1068,1), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers
+    m(31812,63,1069,16), // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig
+    m(32287,68,1085,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(32547,67,1091,4), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
+    m(32776,69,1095,2), // envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig
+    m(32845,63,1097,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(32917,71,1099,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(32988,58,1100,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(33228,46,1105,10), // envoy.extensions.filters.http.router.v3.Router
+    m(33687,71,1115,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(33822,56,1117,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(33955,52,1119,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(34025,54,1122,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(34144,65,1126,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(34209,67,1126,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(34303,61,1129,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(34364,61,1129,2), // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
+    m(34515,65,1131,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(34648,78,1137,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(34747,70,1140,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(34831,63,1142,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(35091,68,1147,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(35164,58,1151,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(35230,45,1152,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(35275,81,1152,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(36816,105,1212,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(36921,101,1214,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(37066,103,1217,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(37192,109,1219,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(37323,95,1226,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(37565,70,1229,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(37635,76,1234,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(37718,63,1236,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(37811,78,1238,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(37889,74,1239,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(38008,66,1244,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(38083,45,1248,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(38204,59,1256,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(38325,58,1259,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(38383,74,1259,3), // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
+    m(38457,54,1262,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(39146,74,1285,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(39245,70,1288,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(39501,70,1298,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(39571,84,1299,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(39655,47,1302,1), // envoy.extensions.filters.udp.udp_proxy.v3.Route
+    m(39702,56,1303,13), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+    m(40117,67,1316,2), // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
+    m(40184,47,1318,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(40231,63,1318,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(40294,77,1318,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(40371,79,1319,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(40509,60,1322,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(40586,66,1325,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(40657,81,1326,1), // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
+    m(40757,74,1327,0), // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
+    m(40831,77,1327,0), // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
+    m(40908,76,1327,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(40984,67,1327,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(41051,92,1329,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(41143,85,1329,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(41287,100,1335,1), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+    m(41395,66,1336,3), // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
+    m(41461,70,1339,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(41581,57,1345,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(41638,66,1346,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(41704,70,1348,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(41774,75,1349,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(41849,69,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(41918,71,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(41989,70,1349,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(42059,67,1349,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(42131,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(42197,64,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(42261,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(42327,66,1351,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(42393,73,1351,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(42466,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(42524,59,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(42583,58,1351,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(42641,49,1351,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(42774,69,1353,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(43147,81,1365,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(43279,73,1367,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(43643,66,1376,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(43722,70,1377,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(43813,61,1378,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(43917,55,1380,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(44081,70,1382,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(44167,88,1383,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(44288,64,1384,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(44421,78,1386,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(44499,67,1387,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
+    m(44566,77,1388,1), // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
+    m(44658,83,1389,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(44929,58,1393,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(44987,70,1393,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(45629,58,1409,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(46517,95,1424,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(46714,62,1428,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(47130,67,1439,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(47223,79,1441,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(47400,57,1444,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(47467,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(47594,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(47668,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(48281,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(48371,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(48656,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(48722,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(49052,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(49273,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(49375,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(49448,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(49526,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(49739,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(49816,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(49965,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(50039,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(50089,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(50197,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(50277,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(50354,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(50432,35,1542,8), // envoy.service.discovery.v3.Resource
+    m(50508,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(50568,40,1551,2), // envoy.service.discovery.v3.ResourceError
+    m(50608,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
+    m(50650,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(50715,39,1557,2), // envoy.service.discovery.v3.ResourceName
+    m(50783,32,1559,2), // envoy.service.runtime.v3.Runtime
+    m(50820,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
+    m(50862,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(50907,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(50960,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(51009,33,1569,1), // envoy.type.matcher.v3.ListMatcher
+    m(51048,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(51095,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(51138,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(51187,31,1576,1), // envoy.type.matcher.v3.OrMatcher
+    m(51232,33,1577,1), // envoy.type.matcher.v3.PathMatcher
+    m(51265,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(51329,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
+    m(51437,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51497,35,1583,7), // envoy.type.matcher.v3.StringMatcher
+    m(51609,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
+    m(51685,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(51729,34,1597,2), // envoy.type.metadata.v3.MetadataKey
+    m(51763,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(51814,35,1601,4), // envoy.type.metadata.v3.MetadataKind
+    m(51860,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(51903,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(51943,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(51986,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(52027,31,1605,6), // envoy.type.tracing.v3.CustomTag
+    m(52093,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(52136,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(52174,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(52213,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(52257,25,1619,2), // envoy.type.v3.DoubleRange
+    m(52290,31,1621,2), // envoy.type.v3.FractionalPercent
+    m(52341,24,1623,2), // envoy.type.v3.HashPolicy
+    m(52365,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
+    m(52401,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(52434,24,1626,1), // envoy.type.v3.HttpStatus
+    m(52462,24,1627,2), // envoy.type.v3.Int32Range
+    m(52486,24,1629,2), // envoy.type.v3.Int64Range
+    m(52510,21,1631,1), // envoy.type.v3.Percent
+    m(52531,29,1632,3), // envoy.type.v3.SemanticVersion
+    m(52589,25,1635,3), // envoy.type.v3.TokenBucket
+    m(52642,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(52953,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(53007,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(53056,33,1647,9), // google.api.expr.v1alpha1.Constant
+    m(53196,29,1656,8), // google.api.expr.v1alpha1.Expr
+    m(53368,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
+    m(53420,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(53484,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(53545,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(53623,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(53658,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
+    m(53710,34,1680,3), // google.api.expr.v1alpha1.Reference
+    m(53755,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
+    m(53844,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(53908,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(53971,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(54022,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(54072,29,1698,13), // google.api.expr.v1alpha1.Type
+    m(54191,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(54248,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(54310,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
+    m(54357,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
+    m(54412,19,1718,2), // google.protobuf.Any
+    m(54431,25,1720,1), // google.protobuf.BoolValue
+    m(54456,26,1721,1), // google.protobuf.BytesValue
+    m(54482,27,1722,1), // google.protobuf.DoubleValue
+    m(54509,24,1723,2), // google.protobuf.Duration
+    m(54545,21,1725,0), // google.protobuf.Empty
+    m(54566,26,1725,1), // google.protobuf.FloatValue
+    m(54592,26,1726,1), // google.protobuf.Int32Value
+    m(54618,26,1727,1), // google.protobuf.Int64Value
+    m(54644,25,1728,1), // google.protobuf.ListValue
+    m(54675,27,1729,1), // google.protobuf.StringValue
+    m(54702,22,1730,1), // google.protobuf.Struct
+    m(54730,34,1731,2), // google.protobuf.Struct.FieldsEntry
+    m(54764,25,1733,2), // google.protobuf.Timestamp
+    m(54789,27,1735,1), // google.protobuf.UInt32Value
+    m(54816,27,1736,1), // google.protobuf.UInt64Value
+    m(54843,21,1737,6), // google.protobuf.Value
+    m(54898,17,1743,3), // google.rpc.Status
+    m(54922,21,1746,2), // xds.core.v3.CidrRange
+    m(54943,25,1748,1), // xds.core.v3.ContextParams
+    m(54974,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(55011,32,1751,2), // xds.core.v3.TypedExtensionConfig
+    m(55043,27,1753,3), // xds.type.matcher.v3.Matcher
+    m(55105,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(55152,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(55221,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(55318,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(55381,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(55474,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(55599,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(55650,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(55707,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(55793,32,1777,2), // xds.type.matcher.v3.RegexMatcher
+    m(55825,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(55867,33,1779,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1786] = [
@@ -3059,344 +3059,344 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(8725,12,4,b'm',451,4,255,b'S',0,0), // max_requests
     f(8737,11,5,b'm',451,4,255,b'S',0,0), // max_retries
     f(8748,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8823,20,7,b'm',451,4,255,b'I',8763,60), // max_connection_pools
-    f(8843,12,8,b'm',72,4,255,b'S',0,0), // retry_budget
+    f(8866,20,7,b'm',451,4,255,b'I',8763,103), // max_connection_pools
+    f(8886,12,8,b'm',72,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8917,14,1,b'm',412,4,255,b'S',0,0), // budget_percent
-    f(8931,21,2,b'm',451,4,255,b'S',0,0), // min_retry_concurrency
-    f(9029,15,3,b'm',441,4,255,b'R',8952,77), // budget_interval
+    f(8960,14,1,b'm',412,4,255,b'S',0,0), // budget_percent
+    f(8974,21,2,b'm',451,4,255,b'S',0,0), // min_retry_concurrency
+    f(9072,15,3,b'm',441,4,255,b'R',8995,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9075,18,3,b'm',79,4,255,b'S',0,0), // eds_cluster_config
-    f(9093,15,4,b'm',441,4,255,b'S',0,0), // connect_timeout
-    f(9176,33,5,b'm',451,4,255,b'I',9108,68), // per_connection_buffer_limit_bytes
-    f(9209,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9275,13,8,b'm',65535,2,255,b'R',9218,57), // health_checks
-    f(9288,27,9,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
+    f(9118,18,3,b'm',79,4,255,b'S',0,0), // eds_cluster_config
+    f(9136,15,4,b'm',441,4,255,b'S',0,0), // connect_timeout
+    f(9219,33,5,b'm',451,4,255,b'I',9151,68), // per_connection_buffer_limit_bytes
+    f(9252,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9318,13,8,b'm',65535,2,255,b'R',9261,57), // health_checks
+    f(9331,27,9,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',70,4,255,b'S',0,0), // circuit_breakers
-    f(9315,21,13,b'm',116,4,255,b'S',0,0), // http_protocol_options
-    f(9336,22,14,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(9358,16,16,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
-    f(9374,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9391,13,18,b'm',95,2,255,b'S',0,0), // dns_resolvers
-    f(7393,17,19,b'm',65535,4,255,b'R',9404,58), // outlier_detection
-    f(9462,16,20,b'm',441,4,255,b'S',0,0), // cleanup_interval
+    f(9358,21,13,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9379,22,14,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(9401,16,16,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
+    f(9417,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9434,13,18,b'm',95,2,255,b'S',0,0), // dns_resolvers
+    f(7393,17,19,b'm',65535,4,255,b'R',9447,58), // outlier_detection
+    f(9505,16,20,b'm',441,4,255,b'S',0,0), // cleanup_interval
     f(7410,20,21,b'm',99,4,255,b'S',0,0), // upstream_bind_config
-    f(9547,16,22,b'm',65535,4,255,b'R',9478,69), // lb_subset_config
-    f(9631,19,23,b'm',65535,4,1,b'R',9563,68), // ring_hash_lb_config
-    f(9650,16,24,b'm',152,4,255,b'S',0,0), // transport_socket
-    f(9700,8,25,b'm',124,4,255,b'I',9666,34), // metadata
-    f(9708,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9726,16,27,b'm',74,4,255,b'S',0,0), // common_lb_config
-    f(9742,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9755,28,29,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(9783,27,30,b'm',91,4,255,b'S',0,0), // upstream_connection_options
-    f(9917,40,31,b'b',65535,0,255,b'I',9810,107), // close_connections_on_host_health_failure
-    f(10020,29,32,b'b',65535,0,255,b'I',9957,63), // ignore_health_on_host_removal
-    f(10049,15,33,b'm',157,4,255,b'S',0,0), // load_assignment
-    f(10064,22,34,b'm',81,4,1,b'S',0,0), // original_dst_lb_config
-    f(10086,32,36,b'm',87,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10118,23,37,b'm',80,4,1,b'S',0,0), // least_request_lb_config
-    f(10141,12,38,b'm',78,4,0,b'S',0,0), // cluster_type
-    f(10153,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3438,7,40,b'm',65535,2,255,b'R',10168,75), // filters
-    f(10243,21,41,b'm',88,4,255,b'S',0,0), // load_balancing_policy
-    f(10322,10,42,b'm',103,4,255,b'R',10264,58), // lrs_server
-    f(10332,24,43,b'm',86,2,255,b'S',0,0), // transport_socket_matches
-    f(10356,24,44,b'm',83,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9590,16,22,b'm',65535,4,255,b'R',9521,69), // lb_subset_config
+    f(9674,19,23,b'm',65535,4,1,b'R',9606,68), // ring_hash_lb_config
+    f(9693,16,24,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(9743,8,25,b'm',124,4,255,b'I',9709,34), // metadata
+    f(9751,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9769,16,27,b'm',74,4,255,b'S',0,0), // common_lb_config
+    f(9785,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9798,28,29,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(9826,27,30,b'm',91,4,255,b'S',0,0), // upstream_connection_options
+    f(9960,40,31,b'b',65535,0,255,b'I',9853,107), // close_connections_on_host_health_failure
+    f(10063,29,32,b'b',65535,0,255,b'I',10000,63), // ignore_health_on_host_removal
+    f(10092,15,33,b'm',157,4,255,b'S',0,0), // load_assignment
+    f(10107,22,34,b'm',81,4,1,b'S',0,0), // original_dst_lb_config
+    f(10129,32,36,b'm',87,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10161,23,37,b'm',80,4,1,b'S',0,0), // least_request_lb_config
+    f(10184,12,38,b'm',78,4,0,b'S',0,0), // cluster_type
+    f(10196,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3438,7,40,b'm',65535,2,255,b'R',10211,75), // filters
+    f(10286,21,41,b'm',88,4,255,b'S',0,0), // load_balancing_policy
+    f(10365,10,42,b'm',103,4,255,b'R',10307,58), // lrs_server
+    f(10375,24,43,b'm',86,2,255,b'S',0,0), // transport_socket_matches
+    f(10399,24,44,b'm',83,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5127,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10380,30,46,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10436,21,47,b'b',65535,0,255,b'I',10410,26), // track_timeout_budgets
-    f(10526,15,48,b'm',153,4,255,b'R',10457,69), // upstream_config
-    f(10570,19,49,b'm',90,4,255,b'I',10541,29), // track_cluster_stats
-    f(10634,17,50,b'm',82,4,255,b'I',10589,45), // preconnect_policy
-    f(10651,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10757,16,52,b'm',65535,4,1,b'R',10692,65), // maglev_lb_config
+    f(10423,30,46,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10479,21,47,b'b',65535,0,255,b'I',10453,26), // track_timeout_budgets
+    f(10569,15,48,b'm',153,4,255,b'R',10500,69), // upstream_config
+    f(10613,19,49,b'm',90,4,255,b'I',10584,29), // track_cluster_stats
+    f(10677,17,50,b'm',82,4,255,b'I',10632,45), // preconnect_policy
+    f(10694,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10800,16,52,b'm',65535,4,1,b'R',10735,65), // maglev_lb_config
     f(5706,21,53,b'm',106,4,255,b'S',0,0), // dns_resolution_config
-    f(10773,21,54,b'm',438,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10816,21,54,b'm',438,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5727,25,55,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10794,21,56,b'm',84,4,1,b'S',0,0), // round_robin_lb_config
-    f(10815,27,57,b's',65535,2,255,b'R',10264,58), // lrs_report_endpoint_metrics
-    f(10842,10,58,b'm',441,4,255,b'S',0,0), // dns_jitter
-    f(10880,24,59,b'm',459,4,255,b'R',10852,28), // transport_socket_matcher
-    f(10979,44,60,b'm',441,4,255,b'R',10904,75), // per_connection_buffer_high_watermark_timeout
-    f(11046,13,61,b'm',180,4,255,b'I',11023,23), // stats_matcher
-    f(11125,16,62,b'm',65535,4,255,b'R',11059,66), // queuing_policies
+    f(10837,21,56,b'm',84,4,1,b'S',0,0), // round_robin_lb_config
+    f(10858,27,57,b's',65535,2,255,b'R',10307,58), // lrs_report_endpoint_metrics
+    f(10885,10,58,b'm',441,4,255,b'S',0,0), // dns_jitter
+    f(10923,24,59,b'm',459,4,255,b'R',10895,28), // transport_socket_matcher
+    f(11022,44,60,b'm',441,4,255,b'R',10947,75), // per_connection_buffer_high_watermark_timeout
+    f(11089,13,61,b'm',180,4,255,b'I',11066,23), // stats_matcher
+    f(11168,16,62,b'm',65535,4,255,b'R',11102,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11187,23,1,b'm',412,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11210,20,2,b'm',77,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11230,27,3,b'm',76,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11309,19,4,b'm',441,4,255,b'I',11257,52), // update_merge_window
-    f(11380,31,5,b'b',65535,0,255,b'I',11328,52), // ignore_new_hosts_until_first_hc
-    f(11411,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11519,28,7,b'm',75,4,255,b'I',11447,72), // consistent_hashing_lb_config
-    f(11646,20,8,b'm',115,4,255,b'I',11547,99), // override_host_status
+    f(11230,23,1,b'm',412,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11253,20,2,b'm',77,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11273,27,3,b'm',76,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11352,19,4,b'm',441,4,255,b'I',11300,52), // update_merge_window
+    f(11423,31,5,b'b',65535,0,255,b'I',11371,52), // ignore_new_hosts_until_first_hc
+    f(11454,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11562,28,7,b'm',75,4,255,b'I',11490,72), // consistent_hashing_lb_config
+    f(11689,20,8,b'm',115,4,255,b'I',11590,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11738,24,1,b'b',65535,0,255,b'I',6853,36), // use_hostname_for_hashing
-    f(11762,19,2,b'm',451,4,255,b'I',6853,36), // hash_balance_factor
+    f(11781,24,1,b'b',65535,0,255,b'I',6853,36), // use_hostname_for_hashing
+    f(11805,19,2,b'm',451,4,255,b'I',6853,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11916,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
-    f(11931,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
-    f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11959,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
+    f(11974,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
+    f(11990,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12065,10,1,b'm',103,4,255,b'S',0,0), // eds_config
-    f(12075,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12108,10,1,b'm',103,4,255,b'S',0,0), // eds_config
+    f(12118,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12139,12,1,b'm',451,4,255,b'S',0,0), // choice_count
-    f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
-    f(12170,17,3,b'm',85,4,255,b'S',0,0), // slow_start_config
+    f(12182,12,1,b'm',451,4,255,b'S',0,0), // choice_count
+    f(12194,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
+    f(12213,17,3,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12238,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12253,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12269,22,3,b'm',451,4,255,b'S',0,0), // upstream_port_override
-    f(12378,12,4,b'm',392,4,255,b'R',12291,87), // metadata_key
+    f(12281,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12296,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12312,22,3,b'm',451,4,255,b'S',0,0), // upstream_port_override
+    f(12421,12,4,b'm',392,4,255,b'R',12334,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12438,29,1,b'm',440,4,255,b'I',6853,36), // per_upstream_preconnect_ratio
-    f(12467,27,2,b'm',440,4,255,b'I',6853,36), // predictive_preconnect_ratio
-    f(12494,27,3,b'm',382,4,255,b'I',6853,36), // preconnect_enabled_metadata
+    f(12481,29,1,b'm',440,4,255,b'I',6853,36), // per_upstream_preconnect_ratio
+    f(12510,27,2,b'm',440,4,255,b'I',6853,36), // predictive_preconnect_ratio
+    f(12537,27,3,b'm',382,4,255,b'I',6853,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
+    f(12607,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12620,12,2,b'm',441,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12170,17,1,b'm',85,4,255,b'S',0,0), // slow_start_config
+    f(12213,17,1,b'm',85,4,255,b'S',0,0), // slow_start_config
     // envoy.config.cluster.v3.Cluster.SlowStartConfig
-    f(12686,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
-    f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
-    f(12713,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
+    f(12729,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
+    f(12746,10,2,b'm',137,4,255,b'S',0,0), // aggression
+    f(12756,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12783,5,2,b'm',448,4,255,b'S',0,0), // match
-    f(9650,16,3,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(12826,5,2,b'm',448,4,255,b'S',0,0), // match
+    f(9693,16,3,b'm',152,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12900,8,1,b'm',89,2,255,b'S',0,0), // policies
+    f(12943,8,1,b'm',89,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12958,22,4,b'm',153,4,255,b'S',0,0), // typed_extension_config
+    f(13001,22,4,b'm',153,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(13021,15,1,b'b',65535,0,255,b'I',6853,36), // timeout_budgets
-    f(13036,22,2,b'b',65535,0,255,b'I',6853,36), // request_response_sizes
-    f(13058,18,3,b'b',65535,0,255,b'I',6853,36), // per_endpoint_stats
+    f(13064,15,1,b'b',65535,0,255,b'I',6853,36), // timeout_budgets
+    f(13079,22,2,b'b',65535,0,255,b'I',6853,36), // request_response_sizes
+    f(13101,18,3,b'b',65535,0,255,b'I',6853,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13125,13,1,b'm',150,4,255,b'S',0,0), // tcp_keepalive
-    f(13183,48,2,b'b',65535,0,255,b'I',13138,45), // set_local_interface_name_on_upstream_connections
-    f(13231,21,3,b'm',92,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13168,13,1,b'm',150,4,255,b'S',0,0), // tcp_keepalive
+    f(13226,48,2,b'b',65535,0,255,b'I',13181,45), // set_local_interface_name_on_upstream_connections
+    f(13274,21,3,b'm',92,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13321,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13349,26,2,b'm',451,4,255,b'S',0,0), // first_address_family_count
+    f(13364,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13392,26,2,b'm',451,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13427,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13433,6,2,b'm',114,4,0,b'S',0,0), // append
-    f(13439,15,3,b'm',94,4,0,b'S',0,0), // remove_on_match
+    f(13470,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13476,6,2,b'm',114,4,0,b'S',0,0), // append
+    f(13482,15,3,b'm',94,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13520,11,1,b'm',389,4,255,b'S',0,0), // key_matcher
+    f(13563,11,1,b'm',389,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13559,14,1,b'm',143,4,0,b'S',0,0), // socket_address
-    f(13573,4,2,b'm',130,4,0,b'S',0,0), // pipe
-    f(13707,22,3,b'm',65535,4,0,b'R',13577,130), // envoy_internal_address
+    f(13602,14,1,b'm',143,4,0,b'S',0,0), // socket_address
+    f(13616,4,2,b'm',130,4,0,b'S',0,0), // pipe
+    f(13750,22,3,b'm',65535,4,0,b'R',13620,130), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13808,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13860,13,2,b's',65535,2,255,b'R',13816,44), // cluster_names
-    f(13918,13,3,b'm',441,4,255,b'I',13873,45), // refresh_delay
-    f(13931,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
-    f(13944,15,5,b'm',441,4,255,b'I',13873,45), // request_timeout
-    f(14020,19,6,b'm',133,4,255,b'I',13959,61), // rate_limit_settings
-    f(14039,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14069,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14090,17,9,b'm',153,2,255,b'R',0,0), // config_validators
+    f(13851,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13903,13,2,b's',65535,2,255,b'R',13859,44), // cluster_names
+    f(13961,13,3,b'm',441,4,255,b'I',13916,45), // refresh_delay
+    f(13974,13,4,b'm',111,2,255,b'S',0,0), // grpc_services
+    f(13987,15,5,b'm',441,4,255,b'I',13916,45), // request_timeout
+    f(14063,19,6,b'm',133,4,255,b'I',14002,61), // rate_limit_settings
+    f(14082,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14112,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14133,17,9,b'm',153,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
+    f(12607,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12620,12,2,b'm',441,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14174,14,1,b'm',143,4,255,b'S',0,0), // source_address
-    f(14188,8,2,b'm',438,4,255,b'S',0,0), // freebind
+    f(14217,14,1,b'm',143,4,255,b'S',0,0), // source_address
+    f(14231,8,2,b'm',438,4,255,b'S',0,0), // freebind
     f(4319,14,3,b'm',144,2,255,b'S',0,0), // socket_options
-    f(14196,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
-    f(14223,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
-    f(14245,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
-    f(14310,27,7,b'b',65535,0,255,b'R',14267,43), // validate_network_namespaces
+    f(14239,27,4,b'm',143,2,255,b'S',0,0), // additional_source_addresses
+    f(14266,22,5,b'm',110,2,255,b'S',0,0), // extra_source_addresses
+    f(14288,22,6,b'm',153,4,255,b'S',0,0), // local_address_selector
+    f(14353,27,7,b'b',65535,0,255,b'R',14310,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',413,4,255,b'S',0,0), // version
-    f(9700,8,2,b'm',448,4,255,b'S',0,0), // metadata
+    f(9743,8,2,b'm',448,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CelExpressionConfig
-    f(14410,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
-    f(14434,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
-    f(14454,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
+    f(14453,24,1,b'b',65535,0,255,b'I',6853,36), // enable_string_conversion
+    f(14477,20,2,b'b',65535,0,255,b'I',6853,36), // enable_string_concat
+    f(14497,23,3,b'b',65535,0,255,b'I',6853,36), // enable_string_functions
     // envoy.config.core.v3.CidrRange
-    f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14521,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
+    f(14550,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14564,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14564,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
-    f(14581,3,3,b'm',96,4,0,b'S',0,0), // ads
-    f(14584,21,4,b'm',441,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14605,4,5,b'm',142,4,0,b'S',0,0), // self
-    f(14609,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14629,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
-    f(14640,18,8,b'm',129,4,0,b'S',0,0), // path_config_source
+    f(14607,17,2,b'm',97,4,0,b'S',0,0), // api_config_source
+    f(14624,3,3,b'm',96,4,0,b'S',0,0), // ads
+    f(14627,21,4,b'm',441,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14648,4,5,b'm',142,4,0,b'S',0,0), // self
+    f(14652,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14672,11,7,b'm',65535,2,255,b'R',7001,50), // authorities
+    f(14683,18,8,b'm',129,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14691,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14734,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14732,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14740,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14752,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14765,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14785,17,5,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(14775,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14783,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14795,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14808,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14828,17,5,b'm',156,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
+    f(14885,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14894,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5127,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14910,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(14953,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14973,12,1,b'm',111,4,0,b'I',6853,36), // grpc_service
+    f(15016,12,1,b'm',111,4,0,b'I',6853,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15015,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15023,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(15058,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15066,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',100,4,255,b'S',0,0), // version
-    f(15038,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15046,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15081,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15089,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',143,4,255,b'S',0,0), // address
     f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15126,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
-    f(15165,11,2,b'm',65535,4,0,b'R',15136,29), // google_grpc
-    f(15210,7,3,b'm',441,4,255,b'I',15176,34), // timeout
-    f(15217,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
-    f(15233,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
+    f(15169,10,1,b'm',112,4,0,b'S',0,0), // envoy_grpc
+    f(15208,11,2,b'm',65535,4,0,b'R',15179,29), // google_grpc
+    f(15253,7,3,b'm',441,4,255,b'I',15219,34), // timeout
+    f(15260,16,5,b'm',113,2,255,b'S',0,0), // initial_metadata
+    f(15276,12,6,b'm',134,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15287,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15299,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15233,12,3,b'm',134,4,255,b'I',15308,53), // retry_policy
-    f(15361,26,4,b'm',451,4,255,b'S',0,0), // max_receive_message_length
-    f(15435,18,5,b'b',65535,0,255,b'I',15387,48), // skip_envoy_headers
+    f(15330,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15342,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15276,12,3,b'm',134,4,255,b'I',15351,53), // retry_policy
+    f(15404,26,4,b'm',451,4,255,b'S',0,0), // max_receive_message_length
+    f(15478,18,5,b'b',65535,0,255,b'I',15430,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15485,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15528,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3675,6,1,b'm',113,4,255,b'S',0,0), // header
-    f(13433,6,2,b'm',438,4,255,b'S',0,0), // append
-    f(15532,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15545,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13476,6,2,b'm',438,4,255,b'S',0,0), // append
+    f(15575,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15588,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3622,8,1,b'e',18,2,255,b'I',6853,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15638,18,1,b'm',438,4,255,b'S',0,0), // allow_absolute_url
-    f(15656,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15670,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15694,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
-    f(15711,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15784,20,6,b'b',65535,0,255,b'R',15726,58), // allow_chunked_length
-    f(15804,45,7,b'm',438,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(15849,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15912,16,9,b'm',438,4,255,b'I',15873,39), // use_balsa_parser
-    f(15928,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(15987,22,11,b'm',389,2,255,b'R',15948,39), // ignore_http_11_upgrade
+    f(15681,18,1,b'm',438,4,255,b'S',0,0), // allow_absolute_url
+    f(15699,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15713,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15737,17,4,b'm',117,4,255,b'S',0,0), // header_key_format
+    f(15754,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15827,20,6,b'b',65535,0,255,b'R',15769,58), // allow_chunked_length
+    f(15847,45,7,b'm',438,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15892,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15955,16,9,b'm',438,4,255,b'I',15916,39), // use_balsa_parser
+    f(15971,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(16030,22,11,b'm',389,2,255,b'R',15991,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16066,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
-    f(16128,18,8,b'm',153,4,0,b'I',16083,45), // stateful_formatter
+    f(16109,17,1,b'm',118,4,0,b'S',0,0), // proper_case_words
+    f(16171,18,8,b'm',153,4,0,b'I',16126,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16260,16,1,b'm',451,4,255,b'S',0,0), // hpack_table_size
-    f(16276,22,2,b'm',451,4,255,b'S',0,0), // max_concurrent_streams
-    f(16298,26,3,b'm',451,4,255,b'S',0,0), // initial_stream_window_size
-    f(16324,30,4,b'm',451,4,255,b'S',0,0), // initial_connection_window_size
-    f(16354,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16422,14,6,b'b',65535,0,255,b'R',16367,55), // allow_metadata
-    f(16470,19,7,b'm',451,4,255,b'I',16436,34), // max_outbound_frames
-    f(16534,27,8,b'm',451,4,255,b'I',16489,45), // max_outbound_control_frames
-    f(16602,49,9,b'm',451,4,255,b'I',16561,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16697,38,10,b'm',451,4,255,b'I',16651,46), // max_inbound_priority_frames_per_stream
-    f(16804,52,11,b'm',451,4,255,b'I',16735,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16896,38,12,b'b',65535,0,255,b'I',16856,40), // stream_error_on_invalid_http_messaging
-    f(16981,26,13,b'm',65535,2,255,b'R',16934,47), // custom_settings_parameters
-    f(15804,45,14,b'm',438,4,255,b'I',16856,40), // override_stream_error_on_invalid_http_message
-    f(17007,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
-    f(17065,17,16,b'm',438,4,255,b'I',17027,38), // use_oghttp2_codec
-    f(17143,17,17,b'm',452,4,255,b'I',17082,61), // max_metadata_size
-    f(17197,23,18,b'm',438,4,255,b'I',17160,37), // enable_huffman_encoding
-    f(17220,24,19,b'm',451,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17283,17,20,b'm',438,4,255,b'I',17244,39), // disallow_obs_text
-    f(17342,18,21,b'm',452,4,255,b'I',17300,42), // stream_reset_burst
-    f(17360,17,22,b'm',452,4,255,b'I',17300,42), // stream_reset_rate
+    f(16303,16,1,b'm',451,4,255,b'S',0,0), // hpack_table_size
+    f(16319,22,2,b'm',451,4,255,b'S',0,0), // max_concurrent_streams
+    f(16341,26,3,b'm',451,4,255,b'S',0,0), // initial_stream_window_size
+    f(16367,30,4,b'm',451,4,255,b'S',0,0), // initial_connection_window_size
+    f(16397,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16465,14,6,b'b',65535,0,255,b'R',16410,55), // allow_metadata
+    f(16513,19,7,b'm',451,4,255,b'I',16479,34), // max_outbound_frames
+    f(16577,27,8,b'm',451,4,255,b'I',16532,45), // max_outbound_control_frames
+    f(16645,49,9,b'm',451,4,255,b'I',16604,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16740,38,10,b'm',451,4,255,b'I',16694,46), // max_inbound_priority_frames_per_stream
+    f(16847,52,11,b'm',451,4,255,b'I',16778,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16939,38,12,b'b',65535,0,255,b'I',16899,40), // stream_error_on_invalid_http_messaging
+    f(17024,26,13,b'm',65535,2,255,b'R',16977,47), // custom_settings_parameters
+    f(15847,45,14,b'm',438,4,255,b'I',16899,40), // override_stream_error_on_invalid_http_message
+    f(17050,20,15,b'm',122,4,255,b'S',0,0), // connection_keepalive
+    f(17108,17,16,b'm',438,4,255,b'I',17070,38), // use_oghttp2_codec
+    f(17186,17,17,b'm',452,4,255,b'I',17125,61), // max_metadata_size
+    f(17240,23,18,b'm',438,4,255,b'I',17203,37), // enable_huffman_encoding
+    f(17263,24,19,b'm',451,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17326,17,20,b'm',438,4,255,b'I',17287,39), // disallow_obs_text
+    f(17385,18,21,b'm',452,4,255,b'I',17343,42), // stream_reset_burst
+    f(17403,17,22,b'm',452,4,255,b'I',17343,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17417,12,1,b'm',441,4,255,b'S',0,0), // idle_timeout
-    f(17429,17,2,b'm',451,4,255,b'S',0,0), // max_headers_count
-    f(17446,23,3,b'm',441,4,255,b'S',0,0), // max_connection_duration
-    f(17469,19,4,b'm',441,4,255,b'S',0,0), // max_stream_duration
-    f(17488,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9288,27,6,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
-    f(17537,23,7,b'm',451,4,255,b'R',17519,18), // max_response_headers_kb
-    f(17560,30,8,b'm',412,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17460,12,1,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(17472,17,2,b'm',451,4,255,b'S',0,0), // max_headers_count
+    f(17489,23,3,b'm',441,4,255,b'S',0,0), // max_connection_duration
+    f(17512,19,4,b'm',441,4,255,b'S',0,0), // max_stream_duration
+    f(17531,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9331,27,6,b'm',451,4,255,b'S',0,0), // max_requests_per_connection
+    f(17580,23,7,b'm',451,4,255,b'R',17562,18), // max_response_headers_kb
+    f(17603,30,8,b'm',412,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17628,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
+    f(17671,15,1,b'b',65535,0,255,b'I',6853,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17681,8,1,b'm',441,4,255,b'S',0,0), // interval
-    f(15210,7,2,b'm',441,4,255,b'S',0,0), // timeout
-    f(17689,15,3,b'm',412,4,255,b'S',0,0), // interval_jitter
-    f(17764,24,4,b'm',441,4,255,b'R',17704,60), // connection_idle_interval
+    f(17724,8,1,b'm',441,4,255,b'S',0,0), // interval
+    f(15253,7,2,b'm',441,4,255,b'S',0,0), // timeout
+    f(17732,15,3,b'm',412,4,255,b'S',0,0), // interval_jitter
+    f(17807,24,4,b'm',441,4,255,b'R',17747,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17817,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17823,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17827,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17860,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17866,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17870,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17864,15,1,b'm',125,1,255,b'S',0,0), // filter_metadata
-    f(17913,21,2,b'm',126,1,255,b'I',17879,34), // typed_filter_metadata
+    f(17907,15,1,b'm',125,1,255,b'S',0,0), // filter_metadata
+    f(17956,21,2,b'm',126,1,255,b'I',17922,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',448,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18062,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18105,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9700,8,3,b'm',448,4,255,b'S',0,0), // metadata
+    f(9743,8,3,b'm',448,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',123,4,255,b'S',0,0), // locality
-    f(18064,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18079,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18097,24,8,b'm',100,4,0,b'S',0,0), // user_agent_build_version
-    f(18121,10,9,b'm',109,2,255,b'S',0,0), // extensions
-    f(18131,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18146,19,11,b'm',95,2,255,b'S',0,0), // listening_addresses
-    f(18165,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
+    f(18107,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18122,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18140,24,8,b'm',100,4,0,b'S',0,0), // user_agent_build_version
+    f(18164,10,9,b'm',109,2,255,b'S',0,0), // extensions
+    f(18174,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18189,19,11,b'm',95,2,255,b'S',0,0), // listening_addresses
+    f(18208,18,12,b'm',128,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',456,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14785,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(18268,13,3,b'm',441,4,255,b'R',0,0), // poll_interval
+    f(14828,17,2,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(18311,13,3,b'm',441,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18346,17,2,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
-    f(18363,10,3,b'm',151,2,255,b'S',0,0), // added_tlvs
+    f(18389,17,2,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(18406,10,3,b'm',151,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18422,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18432,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18465,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18475,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18478,10,1,b'm',451,4,255,b'I',6853,36), // max_tokens
-    f(18488,9,2,b'm',440,4,255,b'I',6853,36), // fill_rate
+    f(18521,10,1,b'm',451,4,255,b'I',6853,36), // max_tokens
+    f(18531,9,2,b'm',440,4,255,b'I',6853,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18529,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
-    f(18543,11,2,b'm',451,4,255,b'I',6853,36), // num_retries
-    f(18554,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
-    f(18562,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
-    f(18576,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
-    f(18596,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
+    f(18572,14,1,b'm',98,4,255,b'I',6853,36), // retry_back_off
+    f(18586,11,2,b'm',451,4,255,b'I',6853,36), // num_retries
+    f(18597,8,3,b's',65535,0,255,b'I',6853,36), // retry_on
+    f(18605,14,4,b'm',136,4,255,b'I',6853,36), // retry_priority
+    f(18619,20,5,b'm',135,2,255,b'I',6853,36), // retry_host_predicate
+    f(18639,33,6,b'l',65535,0,255,b'I',6853,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(3148,12,2,b'm',437,4,0,b'I',6853,36), // typed_config
@@ -3404,42 +3404,42 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(3148,12,2,b'm',437,4,0,b'I',6853,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18760,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18803,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18760,13,1,b'm',438,4,255,b'S',0,0), // default_value
+    f(18803,13,1,b'm',438,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18760,13,1,b'm',405,4,255,b'S',0,0), // default_value
+    f(18803,13,1,b'm',405,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18760,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18803,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18938,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18957,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18981,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19000,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14069,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14112,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19042,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19085,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19050,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19077,10,4,b's',65535,4,0,b'R',19060,17), // named_port
-    f(19136,13,5,b's',65535,0,255,b'R',19087,49), // resolver_name
-    f(19149,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19160,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19093,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19120,10,4,b's',65535,4,0,b'R',19103,17), // named_port
+    f(19179,13,5,b's',65535,0,255,b'R',19130,49), // resolver_name
+    f(19192,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19203,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19219,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19230,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19262,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19273,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19235,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19244,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19278,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19287,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',145,4,255,b'S',0,0), // type
-    f(19253,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19296,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19307,6,1,b'm',147,4,255,b'S',0,0), // stream
-    f(19313,8,2,b'm',146,4,255,b'S',0,0), // datagram
+    f(19350,6,1,b'm',147,4,255,b'S',0,0), // stream
+    f(19356,8,2,b'm',146,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
@@ -3447,19 +3447,19 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.config.core.v3.SubstitutionFormatString
     f(6787,11,1,b's',65535,4,0,b'S',0,0), // text_format
     f(6776,11,2,b'm',448,4,0,b'S',0,0), // json_format
-    f(19512,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19529,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19541,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
-    f(19559,10,6,b'm',153,2,255,b'S',0,0), // formatters
-    f(19605,19,7,b'm',121,4,255,b'I',19569,36), // json_format_options
+    f(19555,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19572,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19584,18,5,b'm',105,4,0,b'S',0,0), // text_format_source
+    f(19602,10,6,b'm',153,2,255,b'S',0,0), // formatters
+    f(19648,19,7,b'm',121,4,255,b'I',19612,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19657,16,1,b'm',451,4,255,b'S',0,0), // keepalive_probes
-    f(19673,14,2,b'm',451,4,255,b'S',0,0), // keepalive_time
-    f(19687,18,3,b'm',451,4,255,b'S',0,0), // keepalive_interval
+    f(19700,16,1,b'm',451,4,255,b'S',0,0), // keepalive_probes
+    f(19716,14,2,b'm',451,4,255,b'S',0,0), // keepalive_time
+    f(19730,18,3,b'm',451,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19786,13,3,b'm',149,4,255,b'R',19734,52), // format_string
+    f(19829,13,3,b'm',149,4,255,b'R',19777,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
@@ -3467,518 +3467,518 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UdpSocketConfig
-    f(19912,20,1,b'm',452,4,255,b'S',0,0), // max_rx_datagram_size
-    f(19932,10,2,b'm',438,4,255,b'S',0,0), // prefer_gro
+    f(19955,20,1,b'm',452,4,255,b'S',0,0), // max_rx_datagram_size
+    f(19975,10,2,b'm',438,4,255,b'S',0,0), // prefer_gro
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(19990,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(19998,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20075,24,3,b's',65535,0,255,b'I',20017,58), // override_auto_sni_header
+    f(20033,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20041,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20118,24,3,b's',65535,0,255,b'I',20060,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20136,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20179,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15287,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20194,9,2,b'm',165,2,255,b'S',0,0), // endpoints
-    f(20203,6,4,b'm',159,4,255,b'S',0,0), // policy
-    f(20209,15,5,b'm',158,1,255,b'S',0,0), // named_endpoints
+    f(15330,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20237,9,2,b'm',165,2,255,b'S',0,0), // endpoints
+    f(20246,6,4,b'm',159,4,255,b'S',0,0), // policy
+    f(20252,15,5,b'm',158,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',161,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20343,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
-    f(20357,23,3,b'm',451,4,255,b'S',0,0), // overprovisioning_factor
-    f(20380,20,4,b'm',441,4,255,b'S',0,0), // endpoint_stale_after
-    f(20400,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20386,14,2,b'm',160,2,255,b'S',0,0), // drop_overloads
+    f(20400,23,3,b'm',451,4,255,b'S',0,0), // overprovisioning_factor
+    f(20423,20,4,b'm',441,4,255,b'S',0,0), // endpoint_stale_after
+    f(20443,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy.DropOverload
-    f(15015,8,1,b's',65535,0,255,b'S',0,0), // category
-    f(20490,15,2,b'm',405,4,255,b'S',0,0), // drop_percentage
+    f(15058,8,1,b's',65535,0,255,b'S',0,0), // category
+    f(20533,15,2,b'm',405,4,255,b'S',0,0), // drop_percentage
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
-    f(20538,19,2,b'm',163,4,255,b'I',11328,52), // health_check_config
+    f(20581,19,2,b'm',163,4,255,b'I',11371,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20557,20,4,b'm',162,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20577,35), // observability_name
+    f(20600,20,4,b'm',162,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20620,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19050,10,1,b'u',65535,0,255,b'I',6853,36), // port_value
+    f(19093,10,1,b'u',65535,0,255,b'I',6853,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6853,36), // hostname
     f(1960,7,3,b'm',95,4,255,b'I',6853,36), // address
-    f(20714,27,4,b'b',65535,0,255,b'I',6853,36), // disable_active_health_check
+    f(20757,27,4,b'b',65535,0,255,b'I',6853,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20776,8,1,b'm',161,4,0,b'S',0,0), // endpoint
+    f(20819,8,1,b'm',161,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9700,8,3,b'm',124,4,255,b'S',0,0), // metadata
-    f(20784,21,4,b'm',451,4,255,b'S',0,0), // load_balancing_weight
-    f(20805,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9743,8,3,b'm',124,4,255,b'S',0,0), // metadata
+    f(20827,21,4,b'm',451,4,255,b'S',0,0), // load_balancing_weight
+    f(20848,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',123,4,255,b'S',0,0), // locality
-    f(20862,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
-    f(20784,21,3,b'm',451,4,255,b'S',0,0), // load_balancing_weight
+    f(20905,12,2,b'm',164,2,255,b'S',0,0), // lb_endpoints
+    f(20827,21,3,b'm',451,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20908,9,6,b'm',451,4,255,b'I',20874,34), // proximity
-    f(20933,23,7,b'm',65535,4,0,b'R',20917,16), // load_balancer_endpoints
-    f(21007,28,8,b'm',65535,4,0,b'R',20956,51), // leds_cluster_locality_config
-    f(9700,8,9,b'm',124,4,255,b'I',21035,35), // metadata
+    f(20951,9,6,b'm',451,4,255,b'I',20917,34), // proximity
+    f(20976,23,7,b'm',65535,4,0,b'R',20960,16), // load_balancer_endpoints
+    f(21050,28,8,b'm',65535,4,0,b'R',20999,51), // leds_cluster_locality_config
+    f(9743,8,9,b'm',124,4,255,b'I',21078,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',95,4,255,b'S',0,0), // address
     f(4319,14,2,b'm',148,4,255,b'S',0,0), // socket_options
-    f(13125,13,3,b'm',150,4,255,b'S',0,0), // tcp_keepalive
+    f(13168,13,3,b'm',150,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',437,4,0,b'S',0,0), // typed_config
-    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
+    f(21229,16,5,b'm',65535,4,0,b'R',21186,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21238,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
+    f(21281,18,1,b'm',169,4,255,b'S',0,0), // filter_chain_match
     f(3438,7,3,b'm',167,2,255,b'S',0,0), // filters
-    f(21294,15,4,b'm',438,4,255,b'R',21256,38), // use_proxy_proto
-    f(9700,8,5,b'm',124,4,255,b'I',21309,39), // metadata
-    f(9650,16,6,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(21337,15,4,b'm',438,4,255,b'R',21299,38), // use_proxy_proto
+    f(9743,8,5,b'm',124,4,255,b'I',21352,39), // metadata
+    f(9693,16,6,b'm',152,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21348,32,9,b'm',441,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21391,32,9,b'm',441,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21421,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
-    f(21434,14,4,b's',65535,0,255,b'R',20874,34), // address_suffix
-    f(21448,10,5,b'm',451,4,255,b'R',20874,34), // suffix_len
-    f(21458,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
-    f(21478,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21490,16,8,b'm',451,4,255,b'S',0,0), // destination_port
-    f(21506,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21524,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21545,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21557,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21568,27,13,b'm',102,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21464,13,3,b'm',102,2,255,b'S',0,0), // prefix_ranges
+    f(21477,14,4,b's',65535,0,255,b'R',20917,34), // address_suffix
+    f(21491,10,5,b'm',451,4,255,b'R',20917,34), // suffix_len
+    f(21501,20,6,b'm',102,2,255,b'S',0,0), // source_prefix_ranges
+    f(21521,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21533,16,8,b'm',451,4,255,b'S',0,0), // destination_port
+    f(21549,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21567,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21588,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21600,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21611,27,13,b'm',102,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',95,4,255,b'S',0,0), // address
-    f(21628,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
-    f(21641,16,4,b'm',438,4,255,b'S',0,0), // use_original_dst
-    f(9176,33,5,b'm',451,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9700,8,6,b'm',124,4,255,b'I',21657,35), // metadata
-    f(21692,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
-    f(21705,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21715,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
-    f(21731,11,10,b'm',438,4,255,b'S',0,0), // transparent
-    f(14188,8,11,b'm',438,4,255,b'S',0,0), // freebind
-    f(21742,26,12,b'm',451,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21671,13,3,b'm',168,2,255,b'S',0,0), // filter_chains
+    f(21684,16,4,b'm',438,4,255,b'S',0,0), // use_original_dst
+    f(9219,33,5,b'm',451,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9743,8,6,b'm',124,4,255,b'I',21700,35), // metadata
+    f(21735,13,7,b'm',173,4,255,b'S',0,0), // deprecated_v1
+    f(21748,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21758,16,9,b'm',174,2,255,b'S',0,0), // listener_filters
+    f(21774,11,10,b'm',438,4,255,b'S',0,0), // transparent
+    f(14231,8,11,b'm',438,4,255,b'S',0,0), // freebind
+    f(21785,26,12,b'm',451,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4319,14,13,b'm',144,2,255,b'S',0,0), // socket_options
-    f(21768,24,15,b'm',441,4,255,b'S',0,0), // listener_filters_timeout
-    f(21792,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(21809,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(21845,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
-    f(21939,12,19,b'm',65535,4,255,b'R',21864,75), // api_listener
-    f(21951,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
-    f(22048,10,21,b'b',65535,0,255,b'I',21976,72), // reuse_port
+    f(21811,24,15,b'm',441,4,255,b'S',0,0), // listener_filters_timeout
+    f(21835,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21852,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21888,19,18,b'm',177,4,255,b'S',0,0), // udp_listener_config
+    f(21982,12,19,b'm',65535,4,255,b'R',21907,75), // api_listener
+    f(21994,25,20,b'm',171,4,255,b'S',0,0), // connection_balance_config
+    f(22091,10,21,b'b',65535,0,255,b'I',22019,72), // reuse_port
     f(4333,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22058,16,24,b'm',451,4,255,b'S',0,0), // tcp_backlog_size
-    f(22074,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
-    f(22094,12,26,b'm',438,4,255,b'S',0,0), // bind_to_port
-    f(22257,17,27,b'm',65535,4,0,b'R',22106,151), // internal_listener
-    f(22274,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22285,17,29,b'm',438,4,255,b'S',0,0), // enable_reuse_port
-    f(22302,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22101,16,24,b'm',451,4,255,b'S',0,0), // tcp_backlog_size
+    f(22117,20,25,b'm',168,4,255,b'S',0,0), // default_filter_chain
+    f(22137,12,26,b'm',438,4,255,b'S',0,0), // bind_to_port
+    f(22300,17,27,b'm',65535,4,0,b'R',22149,151), // internal_listener
+    f(22317,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22328,17,29,b'm',438,4,255,b'S',0,0), // enable_reuse_port
+    f(22345,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4410,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22314,20,32,b'm',459,4,255,b'S',0,0), // filter_chain_matcher
-    f(20557,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
-    f(22334,42,34,b'm',451,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22376,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22482,11,36,b'm',65535,4,255,b'R',22399,83), // fcds_config
-    f(13125,13,37,b'm',150,4,255,b'S',0,0), // tcp_keepalive
-    f(10979,44,38,b'm',441,4,255,b'R',22493,112), // per_connection_buffer_high_watermark_timeout
-    f(11046,13,39,b'm',180,4,255,b'I',11023,23), // stats_matcher
+    f(22357,20,32,b'm',459,4,255,b'S',0,0), // filter_chain_matcher
+    f(20600,20,33,b'm',166,2,255,b'S',0,0), // additional_addresses
+    f(22377,42,34,b'm',451,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22419,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22525,11,36,b'm',65535,4,255,b'R',22442,83), // fcds_config
+    f(13168,13,37,b'm',150,4,255,b'S',0,0), // tcp_keepalive
+    f(11022,44,38,b'm',441,4,255,b'R',22536,112), // per_connection_buffer_high_watermark_timeout
+    f(11089,13,39,b'm',180,4,255,b'I',11066,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22662,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
-    f(22772,14,2,b'm',153,4,0,b'R',22675,97), // extend_balance
-    f(22786,20,3,b'm',65535,4,0,b'R',22675,97), // cpu_locality_balance
+    f(22705,13,1,b'm',172,4,0,b'S',0,0), // exact_balance
+    f(22815,14,2,b'm',153,4,0,b'R',22718,97), // extend_balance
+    f(22829,20,3,b'm',65535,4,0,b'R',22718,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22094,12,1,b'm',438,4,255,b'S',0,0), // bind_to_port
+    f(22137,12,1,b'm',438,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
-    f(22961,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
-    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
+    f(23004,15,4,b'm',175,4,255,b'S',0,0), // filter_disabled
+    f(21229,16,5,b'm',65535,4,0,b'R',21186,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23034,8,1,b'm',176,4,0,b'S',0,0), // or_match
-    f(23042,9,2,b'm',176,4,0,b'S',0,0), // and_match
-    f(23051,9,3,b'm',175,4,0,b'S',0,0), // not_match
-    f(23060,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23069,22,5,b'm',410,4,0,b'S',0,0), // destination_port_range
+    f(23077,8,1,b'm',176,4,0,b'S',0,0), // or_match
+    f(23085,9,2,b'm',176,4,0,b'S',0,0), // and_match
+    f(23094,9,3,b'm',175,4,0,b'S',0,0), // not_match
+    f(23103,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23112,22,5,b'm',410,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23158,5,1,b'm',175,2,255,b'S',0,0), // rules
+    f(23201,5,1,b'm',175,2,255,b'S',0,0), // rules
     // envoy.config.listener.v3.UdpListenerConfig
-    f(23205,24,5,b'm',154,4,255,b'S',0,0), // downstream_socket_config
-    f(23332,12,7,b'm',65535,4,255,b'R',23229,103), // quic_options
-    f(23389,31,8,b'm',153,4,255,b'R',23344,45), // udp_packet_packet_writer_config
+    f(23248,24,5,b'm',154,4,255,b'S',0,0), // downstream_socket_config
+    f(23375,12,7,b'm',65535,4,255,b'R',23272,103), // quic_options
+    f(23432,31,8,b'm',153,4,255,b'R',23387,45), // udp_packet_packet_writer_config
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12783,5,1,b'm',389,4,255,b'I',6853,36), // match
-    f(23467,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
-    f(23474,4,3,b'm',451,4,255,b'I',6853,36), // bins
+    f(12826,5,1,b'm',389,4,255,b'I',6853,36), // match
+    f(23510,7,2,b'd',65535,2,255,b'I',6853,36), // buckets
+    f(23517,4,3,b'm',451,4,255,b'I',6853,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23513,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
-    f(23606,20,2,b'm',438,4,255,b'I',23523,83), // use_all_default_tags
-    f(11046,13,3,b'm',180,4,255,b'S',0,0), // stats_matcher
-    f(23740,25,4,b'm',178,2,255,b'I',23626,114), // histogram_bucket_settings
-    f(23814,27,5,b'm',438,4,255,b'I',23765,49), // allow_default_tag_overrides
+    f(23556,10,1,b'm',181,2,255,b'S',0,0), // stats_tags
+    f(23649,20,2,b'm',438,4,255,b'I',23566,83), // use_all_default_tags
+    f(11089,13,3,b'm',180,4,255,b'S',0,0), // stats_matcher
+    f(23783,25,4,b'm',178,2,255,b'I',23669,114), // histogram_bucket_settings
+    f(23857,27,5,b'm',438,4,255,b'I',23808,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23877,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23887,14,2,b'm',381,4,0,b'S',0,0), // exclusion_list
-    f(23901,14,3,b'm',381,4,0,b'S',0,0), // inclusion_list
+    f(23920,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23930,14,2,b'm',381,4,0,b'S',0,0), // exclusion_list
+    f(23944,14,3,b'm',381,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23951,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23959,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23964,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23994,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24002,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24007,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24019,37,1,b'u',65535,0,255,b'I',6853,36), // minimum_account_to_track_power_of_two
+    f(24062,37,1,b'u',65535,0,255,b'I',6853,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24094,8,2,b'm',189,2,255,b'S',0,0), // triggers
+    f(24137,8,2,b'm',189,2,255,b'S',0,0), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24094,8,2,b'm',189,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',437,4,255,b'I',24141,149), // typed_config
+    f(24137,8,2,b'm',189,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',437,4,255,b'I',24184,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24330,16,1,b'm',441,4,255,b'S',0,0), // refresh_interval
-    f(24346,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
+    f(24373,16,1,b'm',441,4,255,b'S',0,0), // refresh_interval
+    f(24389,17,2,b'm',186,2,255,b'S',0,0), // resource_monitors
     f(8441,7,3,b'm',184,2,255,b'S',0,0), // actions
-    f(24439,21,4,b'm',182,4,255,b'I',24363,76), // buffer_factory_config
-    f(24460,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
+    f(24482,21,4,b'm',182,4,255,b'I',24406,76), // buffer_factory_config
+    f(24503,15,5,b'm',183,2,255,b'S',0,0), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',437,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24553,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24570,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24596,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24613,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24663,9,2,b'm',188,4,0,b'S',0,0), // threshold
-    f(24672,6,3,b'm',187,4,0,b'S',0,0), // scaled
+    f(24706,9,2,b'm',188,4,0,b'S',0,0), // threshold
+    f(24715,6,3,b'm',187,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24705,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24748,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24742,9,1,b'm',192,4,0,b'S',0,0), // and_rules
-    f(24751,8,2,b'm',192,4,0,b'S',0,0), // or_rules
-    f(24759,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24785,9,1,b'm',192,4,0,b'S',0,0), // and_rules
+    f(24794,8,2,b'm',192,4,0,b'S',0,0), // or_rules
+    f(24802,3,3,b'b',65535,4,0,b'S',0,0), // any
     f(3675,6,4,b'm',205,4,0,b'S',0,0), // header
-    f(24762,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
-    f(21490,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
-    f(9700,8,7,b'm',382,4,0,b'S',0,0), // metadata
-    f(24776,8,8,b'm',191,4,0,b'S',0,0), // not_rule
-    f(24784,21,9,b'm',389,4,0,b'S',0,0), // requested_server_name
-    f(24805,8,10,b'm',385,4,0,b'S',0,0), // url_path
-    f(23069,22,11,b'm',410,4,0,b'S',0,0), // destination_port_range
-    f(3765,7,12,b'm',153,4,0,b'R',24813,86), // matcher
-    f(24923,12,13,b'm',153,4,0,b'R',24899,24), // uri_template
-    f(24935,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
+    f(24805,14,5,b'm',102,4,0,b'S',0,0), // destination_ip
+    f(21533,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9743,8,7,b'm',382,4,0,b'S',0,0), // metadata
+    f(24819,8,8,b'm',191,4,0,b'S',0,0), // not_rule
+    f(24827,21,9,b'm',389,4,0,b'S',0,0), // requested_server_name
+    f(24848,8,10,b'm',385,4,0,b'S',0,0), // url_path
+    f(23112,22,11,b'm',410,4,0,b'S',0,0), // destination_port_range
+    f(3765,7,12,b'm',153,4,0,b'R',24856,86), // matcher
+    f(24966,12,13,b'm',153,4,0,b'R',24942,24), // uri_template
+    f(24978,16,14,b'm',199,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23158,5,1,b'm',191,2,255,b'S',0,0), // rules
+    f(23201,5,1,b'm',191,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(25013,11,1,b'm',191,2,255,b'S',0,0), // permissions
-    f(25024,10,2,b'm',194,2,255,b'S',0,0), // principals
-    f(25034,9,3,b'm',419,4,255,b'S',0,0), // condition
-    f(25043,17,4,b'm',415,4,255,b'S',0,0), // checked_condition
-    f(25101,10,5,b'm',101,4,255,b'I',25060,41), // cel_config
+    f(25056,11,1,b'm',191,2,255,b'S',0,0), // permissions
+    f(25067,10,2,b'm',194,2,255,b'S',0,0), // principals
+    f(25077,9,3,b'm',419,4,255,b'S',0,0), // condition
+    f(25086,17,4,b'm',415,4,255,b'S',0,0), // checked_condition
+    f(25144,10,5,b'm',101,4,255,b'I',25103,41), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25141,7,1,b'm',196,4,0,b'S',0,0), // and_ids
-    f(25148,6,2,b'm',196,4,0,b'S',0,0), // or_ids
-    f(24759,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25154,13,4,b'm',195,4,0,b'S',0,0), // authenticated
-    f(25167,9,5,b'm',102,4,0,b'S',0,0), // source_ip
+    f(25184,7,1,b'm',196,4,0,b'S',0,0), // and_ids
+    f(25191,6,2,b'm',196,4,0,b'S',0,0), // or_ids
+    f(24802,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25197,13,4,b'm',195,4,0,b'S',0,0), // authenticated
+    f(25210,9,5,b'm',102,4,0,b'S',0,0), // source_ip
     f(3675,6,6,b'm',205,4,0,b'S',0,0), // header
-    f(9700,8,7,b'm',382,4,0,b'S',0,0), // metadata
-    f(25176,6,8,b'm',194,4,0,b'S',0,0), // not_id
-    f(24805,8,9,b'm',385,4,0,b'S',0,0), // url_path
-    f(25182,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
-    f(25198,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
-    f(25207,12,12,b'm',378,4,0,b'S',0,0), // filter_state
-    f(24935,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
-    f(25219,6,14,b'm',153,4,0,b'S',0,0), // custom
+    f(9743,8,7,b'm',382,4,0,b'S',0,0), // metadata
+    f(25219,6,8,b'm',194,4,0,b'S',0,0), // not_id
+    f(24848,8,9,b'm',385,4,0,b'S',0,0), // url_path
+    f(25225,16,10,b'm',102,4,0,b'S',0,0), // direct_remote_ip
+    f(25241,9,11,b'm',102,4,0,b'S',0,0), // remote_ip
+    f(25250,12,12,b'm',378,4,0,b'S',0,0), // filter_state
+    f(24978,16,13,b'm',199,4,0,b'S',0,0), // sourced_metadata
+    f(25262,6,14,b'm',153,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25269,14,2,b'm',389,4,255,b'S',0,0), // principal_name
+    f(25312,14,2,b'm',389,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25317,3,1,b'm',194,2,255,b'S',0,0), // ids
+    f(25360,3,1,b'm',194,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24705,6,1,b'e',30,0,255,b'S',0,0), // action
-    f(12900,8,2,b'm',198,1,255,b'S',0,0), // policies
-    f(25465,21,3,b'm',65535,4,255,b'R',25345,120), // audit_logging_options
+    f(24748,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(12943,8,2,b'm',198,1,255,b'S',0,0), // policies
+    f(25508,21,3,b'm',65535,4,255,b'R',25388,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',193,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25561,16,1,b'm',382,4,255,b'S',0,0), // metadata_matcher
-    f(25577,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25604,16,1,b'm',382,4,255,b'S',0,0), // metadata_matcher
+    f(25620,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.ClusterSpecifierPlugin
-    f(25636,9,1,b'm',153,4,255,b'S',0,0), // extension
-    f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25679,9,1,b'm',153,4,255,b'S',0,0), // extension
+    f(25688,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25691,12,2,b'm',389,4,255,b'S',0,0), // string_match
-    f(25703,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25734,12,2,b'm',389,4,255,b'S',0,0), // string_match
+    f(25746,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25746,9,1,b's',65535,0,255,b'I',6853,36), // operation
-    f(25755,9,2,b'm',438,4,255,b'I',6853,36), // propagate
+    f(25789,9,1,b's',65535,0,255,b'I',6853,36), // operation
+    f(25798,9,2,b'm',438,4,255,b'I',6853,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25806,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25812,4,2,b'm',105,4,255,b'S',0,0), // body
-    f(25816,11,3,b'm',149,4,255,b'S',0,0), // body_format
+    f(25849,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25855,4,2,b'm',105,4,255,b'S',0,0), // body
+    f(25859,11,3,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7811,6,1,b'm',437,4,255,b'S',0,0), // config
-    f(25645,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15038,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(25688,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15081,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25896,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25907,11,6,b'm',411,4,0,b'S',0,0), // range_match
-    f(25918,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25703,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25931,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25943,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25955,16,11,b'm',387,4,0,b'S',0,0), // safe_regex_match
-    f(25971,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25691,12,13,b'm',389,4,0,b'S',0,0), // string_match
-    f(25985,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25939,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25950,11,6,b'm',411,4,0,b'S',0,0), // range_match
+    f(25961,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25746,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25974,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25986,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25998,16,11,b'm',387,4,0,b'S',0,0), // safe_regex_match
+    f(26014,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25734,12,13,b'm',389,4,0,b'S',0,0), // string_match
+    f(26028,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.InternalRedirectPolicy
-    f(26058,22,1,b'm',451,4,255,b'S',0,0), // max_internal_redirects
-    f(26080,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
-    f(26103,10,3,b'm',153,2,255,b'S',0,0), // predicates
-    f(26113,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
-    f(26140,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
+    f(26101,22,1,b'm',451,4,255,b'S',0,0), // max_internal_redirects
+    f(26123,23,2,b'u',65535,2,255,b'S',0,0), // redirect_response_codes
+    f(26146,10,3,b'm',153,2,255,b'S',0,0), // predicates
+    f(26156,27,4,b'b',65535,0,255,b'S',0,0), // allow_cross_scheme_redirect
+    f(26183,24,5,b's',65535,2,255,b'S',0,0), // response_headers_to_copy
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25691,12,5,b'm',389,4,0,b'S',0,0), // string_match
-    f(25918,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25734,12,5,b'm',389,4,0,b'S',0,0), // string_match
+    f(25961,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26243,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26256,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26269,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26282,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26296,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26310,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26321,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26336,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26349,13,9,b'm',386,4,1,b'S',0,0), // regex_rewrite
-    f(26362,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26286,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26299,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26312,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26325,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26339,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26353,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26364,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26379,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26392,13,9,b'm',386,4,1,b'S',0,0), // regex_rewrite
+    f(26405,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12783,5,1,b'm',226,4,255,b'S',0,0), // match
-    f(26401,5,2,b'm',211,4,0,b'S',0,0), // route
-    f(26406,8,3,b'm',208,4,0,b'S',0,0), // redirect
-    f(9700,8,4,b'm',124,4,255,b'I',26414,32), // metadata
-    f(26516,9,5,b'm',202,4,255,b'I',26446,70), // decorator
-    f(26525,15,7,b'm',203,4,0,b'S',0,0), // direct_response
-    f(26540,22,9,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(26562,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26585,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26611,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26636,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(12826,5,1,b'm',226,4,255,b'S',0,0), // match
+    f(26444,5,2,b'm',211,4,0,b'S',0,0), // route
+    f(26449,8,3,b'm',208,4,0,b'S',0,0), // redirect
+    f(9743,8,4,b'm',124,4,255,b'I',26457,32), // metadata
+    f(26559,9,5,b'm',202,4,255,b'I',26489,70), // decorator
+    f(26568,15,7,b'm',203,4,0,b'S',0,0), // direct_response
+    f(26583,22,9,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26605,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26654,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26679,23,13,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4878,7,15,b'm',230,4,255,b'I',26659,35), // tracing
-    f(26694,30,16,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(26796,13,17,b'm',65535,4,0,b'R',26724,72), // filter_action
-    f(26858,21,18,b'm',65535,4,0,b'R',26809,49), // non_forwarding_action
-    f(22274,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26879,25,20,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
-    f(27006,16,21,b'm',153,2,255,b'R',26904,102), // route_specifiers
+    f(4878,7,15,b'm',230,4,255,b'I',26702,35), // tracing
+    f(26737,30,16,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(26839,13,17,b'm',65535,4,0,b'R',26767,72), // filter_action
+    f(26901,21,18,b'm',65535,4,0,b'R',26852,49), // non_forwarding_action
+    f(22317,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26922,25,20,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
+    f(27049,16,21,b'm',153,2,255,b'R',26947,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(27108,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(27122,17,3,b'm',234,4,0,b'S',0,0), // weighted_clusters
-    f(27198,14,4,b'm',124,4,255,b'I',27139,59), // metadata_match
-    f(26296,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(27212,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27232,17,7,b'm',438,4,1,b'S',0,0), // auto_host_rewrite
-    f(15210,7,8,b'm',441,4,255,b'S',0,0), // timeout
-    f(15233,12,9,b'm',65535,4,255,b'R',27249,103), // retry_policy
+    f(27151,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(27165,17,3,b'm',234,4,0,b'S',0,0), // weighted_clusters
+    f(27241,14,4,b'm',124,4,255,b'I',27182,59), // metadata_match
+    f(26339,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27255,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27275,17,7,b'm',438,4,1,b'S',0,0), // auto_host_rewrite
+    f(15253,7,8,b'm',441,4,255,b'S',0,0), // timeout
+    f(15276,12,9,b'm',65535,4,255,b'R',27292,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27421,11,13,b'm',65535,2,255,b'R',27352,69), // rate_limits
-    f(27475,22,14,b'm',438,4,255,b'I',27432,43), // include_vh_rate_limits
-    f(27497,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
-    f(27597,4,17,b'm',65535,4,255,b'R',27508,89), // cors
-    f(27601,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27632,16,23,b'm',441,4,255,b'S',0,0), // max_grpc_timeout
-    f(17417,12,24,b'm',441,4,255,b'S',0,0), // idle_timeout
-    f(27648,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
-    f(27663,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
-    f(27761,12,27,b'm',65535,4,255,b'R',27687,74), // hedge_policy
-    f(27773,19,28,b'm',441,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27792,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27811,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(26058,22,31,b'm',451,4,255,b'S',0,0), // max_internal_redirects
-    f(26349,13,32,b'm',386,4,255,b'S',0,0), // regex_rewrite
-    f(27869,25,33,b'm',437,4,255,b'R',27834,35), // retry_policy_typed_config
-    f(27894,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
-    f(27918,23,35,b'm',386,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17469,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
-    f(27941,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
-    f(27965,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27988,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
-    f(28114,17,40,b'm',153,4,255,b'I',28019,95), // early_data_policy
-    f(28131,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
-    f(28220,13,42,b'm',441,4,255,b'I',28150,70), // flush_timeout
-    f(28233,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26362,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27464,11,13,b'm',65535,2,255,b'R',27395,69), // rate_limits
+    f(27518,22,14,b'm',438,4,255,b'I',27475,43), // include_vh_rate_limits
+    f(27540,11,15,b'm',212,2,255,b'S',0,0), // hash_policy
+    f(27640,4,17,b'm',65535,4,255,b'R',27551,89), // cors
+    f(27644,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27675,16,23,b'm',441,4,255,b'S',0,0), // max_grpc_timeout
+    f(17460,12,24,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(27691,15,25,b'm',221,2,255,b'S',0,0), // upgrade_configs
+    f(27706,24,26,b'e',33,0,255,b'S',0,0), // internal_redirect_action
+    f(27804,12,27,b'm',65535,4,255,b'R',27730,74), // hedge_policy
+    f(27816,19,28,b'm',441,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27835,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27854,23,30,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(26101,22,31,b'm',451,4,255,b'S',0,0), // max_internal_redirects
+    f(26392,13,32,b'm',386,4,255,b'S',0,0), // regex_rewrite
+    f(27912,25,33,b'm',437,4,255,b'R',27877,35), // retry_policy_typed_config
+    f(27937,24,34,b'm',206,4,255,b'S',0,0), // internal_redirect_policy
+    f(27961,23,35,b'm',386,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17512,19,36,b'm',219,4,255,b'S',0,0), // max_stream_duration
+    f(27984,24,37,b's',65535,4,0,b'S',0,0), // cluster_specifier_plugin
+    f(28008,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(28031,31,39,b'm',200,4,0,b'S',0,0), // inline_cluster_specifier_plugin
+    f(28157,17,40,b'm',153,4,255,b'I',28062,95), // early_data_policy
+    f(28174,19,41,b'm',153,4,255,b'S',0,0), // path_rewrite_policy
+    f(28263,13,42,b'm',441,4,255,b'I',28193,70), // flush_timeout
+    f(28276,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26405,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3675,6,1,b'm',217,4,0,b'S',0,0), // header
-    f(28289,6,2,b'm',214,4,0,b'S',0,0), // cookie
-    f(28295,21,3,b'm',213,4,0,b'S',0,0), // connection_properties
-    f(28316,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28324,15,5,b'm',218,4,0,b'S',0,0), // query_parameter
-    f(25207,12,6,b'm',216,4,0,b'S',0,0), // filter_state
+    f(28332,6,2,b'm',214,4,0,b'S',0,0), // cookie
+    f(28338,21,3,b'm',213,4,0,b'S',0,0), // connection_properties
+    f(28359,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28367,15,5,b'm',218,4,0,b'S',0,0), // query_parameter
+    f(25250,12,6,b'm',216,4,0,b'S',0,0), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25167,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25210,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28550,3,2,b'm',441,4,255,b'I',28455,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28455,95), // path
-    f(28553,10,4,b'm',215,2,255,b'I',28455,95), // attributes
+    f(28593,3,2,b'm',441,4,255,b'I',28498,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28498,95), // path
+    f(28596,10,4,b'm',215,2,255,b'I',28498,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6853,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26349,13,2,b'm',386,4,255,b'S',0,0), // regex_rewrite
+    f(28773,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26392,13,2,b'm',386,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17469,19,1,b'm',441,4,255,b'S',0,0), // max_stream_duration
-    f(28851,23,2,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28874,26,3,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17512,19,1,b'm',441,4,255,b'S',0,0), // max_stream_duration
+    f(28894,23,2,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28917,26,3,b'm',441,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28953,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(28969,13,4,b'm',438,4,255,b'I',26659,35), // trace_sampled
-    f(27108,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28982,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(29015,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
-    f(27212,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28996,16,3,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(29012,13,4,b'm',438,4,255,b'I',26702,35), // trace_sampled
+    f(27151,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(29025,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(29058,25,7,b'm',93,2,255,b'S',0,0), // request_headers_mutations
+    f(27255,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(29099,7,2,b'm',438,4,255,b'S',0,0), // enabled
-    f(29106,14,3,b'm',222,4,255,b'S',0,0), // connect_config
+    f(29130,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(29142,7,2,b'm',438,4,255,b'S',0,0), // enabled
+    f(29149,14,3,b'm',222,4,255,b'S',0,0), // connect_config
     // envoy.config.route.v3.RouteAction.UpgradeConfig.ConnectConfig
-    f(29181,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
-    f(29202,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
+    f(29224,21,1,b'm',131,4,255,b'S',0,0), // proxy_protocol_config
+    f(29245,10,2,b'b',65535,0,255,b'S',0,0), // allow_post
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29252,13,2,b'm',232,2,255,b'S',0,0), // virtual_hosts
-    f(29265,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26562,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26585,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26540,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(29286,17,7,b'm',438,4,255,b'S',0,0), // validate_clusters
-    f(26611,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29399,4,9,b'm',65535,4,255,b'R',29303,96), // vhds
-    f(29403,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29438,35,11,b'm',451,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29473,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
-    f(27811,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(29498,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29526,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26636,23,16,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
-    f(9700,8,17,b'm',124,4,255,b'I',29565,38), // metadata
-    f(29603,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(27006,16,19,b'm',153,2,255,b'R',26904,102), // route_specifiers
+    f(29295,13,2,b'm',232,2,255,b'S',0,0), // virtual_hosts
+    f(29308,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26605,23,4,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26628,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26583,22,6,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(29329,17,7,b'm',438,4,255,b'S',0,0), // validate_clusters
+    f(26654,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29442,4,9,b'm',65535,4,255,b'R',29346,96), // vhds
+    f(29446,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29481,35,11,b'm',451,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29516,25,12,b'm',200,2,255,b'S',0,0), // cluster_specifier_plugins
+    f(27854,23,13,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(29541,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29569,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26679,23,16,b'm',224,1,255,b'S',0,0), // typed_per_filter_config
+    f(9743,8,17,b'm',124,4,255,b'I',29608,38), // metadata
+    f(29646,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(27049,16,19,b'm',153,2,255,b'R',26947,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29712,6,1,b'm',209,2,255,b'S',0,0), // routes
+    f(29755,6,1,b'm',209,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29750,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29793,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29756,14,4,b'm',438,4,255,b'S',0,0), // case_sensitive
-    f(29770,7,6,b'm',205,2,255,b'S',0,0), // headers
-    f(29777,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
-    f(29793,4,8,b'm',228,4,255,b'S',0,0), // grpc
-    f(28953,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
-    f(29797,10,10,b'm',387,4,0,b'S',0,0), // safe_regex
-    f(29807,11,11,b'm',229,4,255,b'S',0,0), // tls_context
-    f(29818,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
-    f(29833,16,13,b'm',382,2,255,b'S',0,0), // dynamic_metadata
-    f(29849,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29870,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
-    f(25207,12,16,b'm',378,2,255,b'S',0,0), // filter_state
-    f(29887,7,17,b'm',201,2,255,b'S',0,0), // cookies
+    f(29799,14,4,b'm',438,4,255,b'S',0,0), // case_sensitive
+    f(29813,7,6,b'm',205,2,255,b'S',0,0), // headers
+    f(29820,16,7,b'm',207,2,255,b'S',0,0), // query_parameters
+    f(29836,4,8,b'm',228,4,255,b'S',0,0), // grpc
+    f(28996,16,9,b'm',139,4,255,b'S',0,0), // runtime_fraction
+    f(29840,10,10,b'm',387,4,0,b'S',0,0), // safe_regex
+    f(29850,11,11,b'm',229,4,255,b'S',0,0), // tls_context
+    f(29861,15,12,b'm',227,4,0,b'S',0,0), // connect_matcher
+    f(29876,16,13,b'm',382,2,255,b'S',0,0), // dynamic_metadata
+    f(29892,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29913,17,15,b'm',153,4,0,b'S',0,0), // path_match_policy
+    f(25250,12,16,b'm',378,2,255,b'S',0,0), // filter_state
+    f(29930,7,17,b'm',201,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(30050,9,1,b'm',438,4,255,b'S',0,0), // presented
-    f(30059,9,2,b'm',438,4,255,b'S',0,0), // validated
+    f(30093,9,1,b'm',438,4,255,b'S',0,0), // presented
+    f(30102,9,2,b'm',438,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30097,15,1,b'm',405,4,255,b'I',6853,36), // client_sampling
-    f(30112,15,2,b'm',405,4,255,b'I',6853,36), // random_sampling
-    f(30127,16,3,b'm',405,4,255,b'I',6853,36), // overall_sampling
-    f(30143,11,4,b'm',399,2,255,b'I',6853,36), // custom_tags
-    f(25746,9,5,b's',65535,0,255,b'I',6853,36), // operation
-    f(30154,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
+    f(30140,15,1,b'm',405,4,255,b'I',6853,36), // client_sampling
+    f(30155,15,2,b'm',405,4,255,b'I',6853,36), // random_sampling
+    f(30170,16,3,b'm',405,4,255,b'I',6853,36), // overall_sampling
+    f(30186,11,4,b'm',399,2,255,b'I',6853,36), // custom_tags
+    f(25789,9,5,b's',65535,0,255,b'I',6853,36), // operation
+    f(30197,18,6,b's',65535,0,255,b'I',6853,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29770,7,4,b'm',205,2,255,b'S',0,0), // headers
+    f(29813,7,4,b'm',205,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30241,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29712,6,3,b'm',209,2,255,b'S',0,0), // routes
-    f(30248,11,4,b'e',34,0,255,b'S',0,0), // require_tls
-    f(30259,16,5,b'm',231,2,255,b'S',0,0), // virtual_clusters
-    f(27421,11,6,b'm',65535,2,255,b'R',27352,69), // rate_limits
-    f(26540,22,7,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(27597,4,8,b'm',65535,4,255,b'R',27508,89), // cors
-    f(26562,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26585,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26611,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30275,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26636,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
-    f(15233,12,16,b'm',65535,4,255,b'R',27249,103), // retry_policy
-    f(27761,12,17,b'm',65535,4,255,b'R',27687,74), // hedge_policy
-    f(26694,30,18,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
-    f(30304,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27869,25,20,b'm',437,4,255,b'R',27834,35), // retry_policy_typed_config
+    f(30284,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29755,6,3,b'm',209,2,255,b'S',0,0), // routes
+    f(30291,11,4,b'e',34,0,255,b'S',0,0), // require_tls
+    f(30302,16,5,b'm',231,2,255,b'S',0,0), // virtual_clusters
+    f(27464,11,6,b'm',65535,2,255,b'R',27395,69), // rate_limits
+    f(26583,22,7,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(27640,4,8,b'm',65535,4,255,b'R',27551,89), // cors
+    f(26605,23,10,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26654,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30318,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26679,23,15,b'm',233,1,255,b'S',0,0), // typed_per_filter_config
+    f(15276,12,16,b'm',65535,4,255,b'R',27292,103), // retry_policy
+    f(27804,12,17,b'm',65535,4,255,b'R',27730,74), // hedge_policy
+    f(26737,30,18,b'm',451,4,255,b'S',0,0), // per_request_buffer_limit_bytes
+    f(30347,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27912,25,20,b'm',437,4,255,b'R',27877,35), // retry_policy_typed_config
     f(3765,7,21,b'm',459,4,255,b'S',0,0), // matcher
-    f(27811,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
-    f(30399,31,23,b'b',65535,0,255,b'I',30337,62), // include_is_timeout_retry_header
-    f(9700,8,24,b'm',124,4,255,b'I',30430,39), // metadata
-    f(26879,25,25,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
-    f(27006,16,26,b'm',153,2,255,b'R',26904,102), // route_specifiers
+    f(27854,23,22,b'm',220,2,255,b'S',0,0), // request_mirror_policies
+    f(30442,31,23,b'b',65535,0,255,b'I',30380,62), // include_is_timeout_retry_header
+    f(9743,8,24,b'm',124,4,255,b'I',30473,39), // metadata
+    f(26922,25,25,b'm',452,4,255,b'S',0,0), // request_body_buffer_limit
+    f(27049,16,26,b'm',153,2,255,b'R',26947,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7247,8,1,b'm',235,2,255,b'S',0,0), // clusters
-    f(30565,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30626,12,3,b'm',451,4,255,b'I',30583,43), // total_weight
-    f(28730,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30638,15,5,b'm',438,4,0,b'S',0,0), // use_hash_policy
+    f(30608,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30669,12,3,b'm',451,4,255,b'I',30626,43), // total_weight
+    f(28773,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30681,15,5,b'm',438,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',451,4,255,b'S',0,0), // weight
-    f(27198,14,3,b'm',124,4,255,b'I',27139,59), // metadata_match
-    f(26540,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
-    f(26562,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
-    f(26585,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26611,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26636,23,10,b'm',236,1,255,b'S',0,0), // typed_per_filter_config
-    f(27212,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(27108,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27241,14,3,b'm',124,4,255,b'I',27182,59), // metadata_match
+    f(26583,22,4,b'm',114,2,255,b'S',0,0), // request_headers_to_add
+    f(26605,23,5,b'm',114,2,255,b'S',0,0), // response_headers_to_add
+    f(26628,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26654,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26679,23,10,b'm',236,1,255,b'S',0,0), // typed_per_filter_config
+    f(27255,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27151,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',437,4,255,b'S',0,0), // value
     // envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30909,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30952,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6776,11,3,b'm',448,4,0,b'S',0,0), // json_format
-    f(30915,17,4,b'm',448,4,0,b'S',0,0), // typed_json_format
+    f(30958,17,4,b'm',448,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter
-    f(30995,10,1,b's',65535,0,255,b'S',0,0), // expression
-    f(25101,10,2,b'm',101,4,255,b'I',25060,41), // cel_config
+    f(31038,10,1,b's',65535,0,255,b'S',0,0), // expression
+    f(25144,10,2,b'm',101,4,255,b'I',25103,41), // cel_config
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',149,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
@@ -3986,368 +3986,368 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.clusters.aggregate.v3.ClusterConfig
     f(7247,8,1,b's',65535,2,255,b'S',0,0), // clusters
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9358,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
-    f(10356,24,4,b'm',244,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10153,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10842,10,6,b'm',441,4,255,b'S',0,0), // dns_jitter
+    f(9401,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
+    f(10399,24,4,b'm',244,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10196,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10885,10,6,b'm',441,4,255,b'S',0,0), // dns_jitter
     f(5727,25,7,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9374,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
-    f(31214,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31246,20,10,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9417,17,8,b'e',36,0,255,b'S',0,0), // dns_lookup_family
+    f(31257,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31289,20,10,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12564,13,1,b'm',441,4,255,b'S',0,0), // base_interval
-    f(12577,12,2,b'm',441,4,255,b'S',0,0), // max_interval
+    f(12607,13,1,b'm',441,4,255,b'S',0,0), // base_interval
+    f(12620,12,2,b'm',441,4,255,b'S',0,0), // max_interval
     // envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig
-    f(31385,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
-    f(31500,30,2,b'b',65535,0,255,b'R',31401,99), // allow_insecure_cluster_options
-    f(31593,27,3,b'b',65535,0,255,b'R',31530,63), // allow_coalesced_connections
-    f(31678,19,4,b'm',65535,4,0,b'R',31620,58), // sub_clusters_config
+    f(31428,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
+    f(31543,30,2,b'b',65535,0,255,b'R',31444,99), // allow_insecure_cluster_options
+    f(31636,27,3,b'b',65535,0,255,b'R',31573,63), // allow_coalesced_connections
+    f(31721,19,4,b'm',65535,4,0,b'R',31663,58), // sub_clusters_config
     // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheCircuitBreakers
     f(8705,20,1,b'm',451,4,255,b'S',0,0), // max_pending_requests
     // envoy.extensions.common.dynamic_forward_proxy.v3.DnsCacheConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(9374,17,2,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9358,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
-    f(31832,8,4,b'm',441,4,255,b'S',0,0), // host_ttl
-    f(31840,9,5,b'm',451,4,255,b'S',0,0), // max_hosts
-    f(10356,24,6,b'm',83,4,255,b'I',31849,70), // dns_failure_refresh_rate
-    f(31919,25,7,b'm',246,4,255,b'S',0,0), // dns_cache_circuit_breaker
+    f(9417,17,2,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9401,16,3,b'm',441,4,255,b'S',0,0), // dns_refresh_rate
+    f(31875,8,4,b'm',441,4,255,b'S',0,0), // host_ttl
+    f(31883,9,5,b'm',451,4,255,b'S',0,0), // max_hosts
+    f(10399,24,6,b'm',83,4,255,b'I',31892,70), // dns_failure_refresh_rate
+    f(31962,25,7,b'm',246,4,255,b'S',0,0), // dns_cache_circuit_breaker
     f(5127,23,8,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5706,21,9,b'm',106,4,255,b'S',0,0), // dns_resolution_config
-    f(32017,20,10,b'm',143,2,255,b'I',31944,73), // preresolve_hostnames
-    f(32037,17,11,b'm',441,4,255,b'S',0,0), // dns_query_timeout
+    f(32060,20,10,b'm',143,2,255,b'I',31987,73), // preresolve_hostnames
+    f(32080,17,11,b'm',441,4,255,b'S',0,0), // dns_query_timeout
     f(5727,25,12,b'm',153,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(32106,16,13,b'm',65535,4,255,b'R',32054,52), // key_value_config
-    f(31246,20,14,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
-    f(32191,30,15,b'b',65535,0,255,b'I',32122,69), // disable_dns_refresh_on_failure
-    f(32221,23,16,b'm',376,4,255,b'S',0,0), // resolved_address_filter
+    f(32149,16,13,b'm',65535,4,255,b'R',32097,52), // key_value_config
+    f(31289,20,14,b'm',441,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(32234,30,15,b'b',65535,0,255,b'I',32165,69), // disable_dns_refresh_on_failure
+    f(32264,23,16,b'm',376,4,255,b'S',0,0), // resolved_address_filter
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(32312,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19786,13,2,b'm',149,4,1,b'S',0,0), // format_string
-    f(32369,9,3,b'b',65535,0,255,b'I',32322,47), // read_only
-    f(32460,20,4,b'e',37,0,255,b'I',32378,82), // shared_with_upstream
-    f(32480,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(32493,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(32355,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19829,13,2,b'm',149,4,1,b'S',0,0), // format_string
+    f(32412,9,3,b'b',65535,0,255,b'I',32365,47), // read_only
+    f(32503,20,4,b'e',37,0,255,b'I',32421,82), // shared_with_upstream
+    f(32523,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(32536,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig
-    f(31385,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
-    f(32613,21,2,b'b',65535,0,255,b'R',32571,42), // save_upstream_address
-    f(32679,18,3,b'm',65535,4,0,b'R',32634,45), // sub_cluster_config
-    f(32697,36,4,b'b',65535,0,255,b'S',0,0), // allow_dynamic_host_from_filter_state
+    f(31428,16,1,b'm',247,4,0,b'S',0,0), // dns_cache_config
+    f(32656,21,2,b'b',65535,0,255,b'R',32614,42), // save_upstream_address
+    f(32722,18,3,b'm',65535,4,0,b'R',32677,45), // sub_cluster_config
+    f(32740,36,4,b'b',65535,0,255,b'S',0,0), // allow_dynamic_host_from_filter_state
     // envoy.extensions.filters.http.dynamic_forward_proxy.v3.PerRouteConfig
-    f(27212,20,1,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(27792,19,2,b's',65535,4,0,b'S',0,0), // host_rewrite_header
+    f(27255,20,1,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27835,19,2,b's',65535,4,0,b'S',0,0), // host_rewrite_header
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(32865,9,1,b'm',253,4,255,b'S',0,0), // mutations
-    f(29403,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(32908,9,1,b'm',253,4,255,b'S',0,0), // mutations
+    f(29446,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(32865,9,1,b'm',253,4,255,b'S',0,0), // mutations
+    f(32908,9,1,b'm',253,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(33003,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
-    f(33020,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
-    f(33072,25,3,b'm',65535,2,255,b'R',33038,34), // query_parameter_mutations
-    f(33132,27,4,b'm',93,2,255,b'R',33097,35), // response_trailers_mutations
-    f(33159,26,5,b'm',93,2,255,b'R',33097,35), // request_trailers_mutations
+    f(33046,17,1,b'm',93,2,255,b'S',0,0), // request_mutations
+    f(33063,18,2,b'm',93,2,255,b'S',0,0), // response_mutations
+    f(33115,25,3,b'm',65535,2,255,b'R',33081,34), // query_parameter_mutations
+    f(33175,27,4,b'm',93,2,255,b'R',33140,35), // response_trailers_mutations
+    f(33202,26,5,b'm',93,2,255,b'R',33140,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(33287,13,1,b'm',438,4,255,b'I',33231,56), // dynamic_stats
-    f(33300,16,2,b'b',65535,0,255,b'I',26659,35), // start_child_span
-    f(33316,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(33328,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(33350,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(33370,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(33423,40,7,b'b',65535,0,255,b'I',33397,26), // suppress_grpc_request_failure_code_stats
-    f(33509,21,8,b'm',276,2,255,b'R',33463,46), // upstream_http_filters
-    f(33591,20,9,b'm',255,4,255,b'I',33530,61), // upstream_log_options
-    f(33611,33,10,b'm',438,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(33330,13,1,b'm',438,4,255,b'I',33274,56), // dynamic_stats
+    f(33343,16,2,b'b',65535,0,255,b'I',26702,35), // start_child_span
+    f(33359,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(33371,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(33393,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(33413,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(33466,40,7,b'b',65535,0,255,b'I',33440,26), // suppress_grpc_request_failure_code_stats
+    f(33552,21,8,b'm',276,2,255,b'R',33506,46), // upstream_http_filters
+    f(33634,20,9,b'm',255,4,255,b'I',33573,61), // upstream_log_options
+    f(33654,33,10,b'm',438,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(33715,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
-    f(33752,27,2,b'm',441,4,255,b'I',6853,36), // upstream_log_flush_interval
+    f(33758,37,1,b'b',65535,0,255,b'I',6853,36), // flush_upstream_log_on_upstream_stream
+    f(33795,27,2,b'm',441,4,255,b'I',6853,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(33835,18,1,b'm',248,2,255,b'S',0,0), // on_request_headers
-    f(33895,17,2,b'b',65535,0,255,b'R',33853,42), // clear_route_cache
+    f(33878,18,1,b'm',248,2,255,b'S',0,0), // on_request_headers
+    f(33938,17,2,b'b',65535,0,255,b'R',33896,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(34007,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',448,4,255,b'S',0,0), // value
-    f(9700,8,3,b'm',258,2,255,b'S',0,0), // metadata
+    f(9743,8,3,b'm',258,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(34036,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(34007,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(34079,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',448,4,255,b'S',0,0), // value
-    f(34090,11,4,b'm',437,4,255,b'R',34051,39), // typed_value
+    f(34133,11,4,b'm',437,4,255,b'R',34094,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34233,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
-    f(34245,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(22317,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(34276,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
+    f(34288,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.original_src.v3.OriginalSrc
-    f(34459,9,1,b'b',65535,0,255,b'I',34382,77), // bind_port
-    f(34468,4,2,b'u',65535,0,255,b'S',0,0), // mark
+    f(34502,9,1,b'b',65535,0,255,b'I',34425,77), // bind_port
+    f(34511,4,2,b'u',65535,0,255,b'S',0,0), // mark
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23158,5,1,b'm',265,2,255,b'S',0,0), // rules
-    f(34537,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18346,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
-    f(34574,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22274,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34593,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
+    f(23201,5,1,b'm',265,2,255,b'S',0,0), // rules
+    f(34580,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18389,17,3,b'm',132,4,255,b'S',0,0), // pass_through_tlvs
+    f(34617,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22317,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(34636,12,6,b'e',39,0,255,b'S',0,0), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(33964,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12854,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(34683,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
+    f(34007,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12897,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(34726,21,3,b'e',38,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18432,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(34774,14,2,b'm',264,4,255,b'S',0,0), // on_tlv_present
+    f(18475,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(34817,14,2,b'm',264,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(34851,25,1,b'm',438,4,255,b'S',0,0), // enable_ja3_fingerprinting
-    f(34931,24,2,b'm',451,4,255,b'I',34876,55), // initial_read_buffer_size
-    f(34955,25,3,b'm',438,4,255,b'S',0,0), // enable_ja4_fingerprinting
-    f(34980,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(35027,21,5,b'm',451,4,255,b'S',0,0), // max_client_hello_size
+    f(34894,25,1,b'm',438,4,255,b'S',0,0), // enable_ja3_fingerprinting
+    f(34974,24,2,b'm',451,4,255,b'I',34919,55), // initial_read_buffer_size
+    f(34998,25,3,b'm',438,4,255,b'S',0,0), // enable_ja4_fingerprinting
+    f(35023,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(35070,21,5,b'm',451,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22317,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8690,15,2,b'm',452,4,255,b'S',0,0), // max_connections
-    f(35116,5,3,b'm',441,4,255,b'S',0,0), // delay
-    f(34245,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(35159,5,3,b'm',441,4,255,b'S',0,0), // delay
+    f(34288,15,4,b'm',138,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(35179,8,1,b'm',105,4,255,b'S',0,0), // response
+    f(35222,8,1,b'm',105,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(35313,10,1,b'e',40,0,255,b'S',0,0), // codec_type
-    f(22274,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(35323,3,3,b'm',278,4,0,b'S',0,0), // rds
+    f(35356,10,1,b'e',40,0,255,b'S',0,0), // codec_type
+    f(22317,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(35366,3,3,b'm',278,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',223,4,0,b'S',0,0), // route_config
-    f(35326,12,5,b'm',276,2,255,b'S',0,0), // http_filters
-    f(35338,14,6,b'm',438,4,255,b'S',0,0), // add_user_agent
-    f(4878,7,7,b'm',65535,4,255,b'R',35352,28), // tracing
-    f(9315,21,8,b'm',116,4,255,b'S',0,0), // http_protocol_options
-    f(9336,22,9,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(35380,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(35391,13,12,b'm',441,4,255,b'S',0,0), // drain_timeout
+    f(35369,12,5,b'm',276,2,255,b'S',0,0), // http_filters
+    f(35381,14,6,b'm',438,4,255,b'S',0,0), // add_user_agent
+    f(4878,7,7,b'm',65535,4,255,b'R',35395,28), // tracing
+    f(9358,21,8,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9379,22,9,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(35423,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(35434,13,12,b'm',441,4,255,b'S',0,0), // drain_timeout
     f(4333,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(35404,18,14,b'm',438,4,255,b'S',0,0), // use_remote_address
-    f(35422,19,15,b'm',438,4,255,b'S',0,0), // generate_request_id
-    f(35441,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(35468,31,17,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
-    f(35499,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(35517,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(35608,49,20,b'b',65535,0,255,b'I',35537,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(35657,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(35672,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27648,15,23,b'm',275,2,255,b'S',0,0), // upgrade_configs
-    f(35675,19,24,b'm',441,4,255,b'S',0,0), // stream_idle_timeout
-    f(35694,23,25,b'm',273,4,255,b'S',0,0), // internal_address_config
-    f(35717,21,26,b'm',441,4,255,b'S',0,0), // delayed_close_timeout
-    f(13944,15,28,b'm',441,4,255,b'S',0,0), // request_timeout
-    f(35738,22,29,b'm',451,4,255,b'S',0,0), // max_request_headers_kb
-    f(35760,14,30,b'm',438,4,255,b'S',0,0), // normalize_path
-    f(35891,13,31,b'm',65535,4,0,b'R',35774,117), // scoped_routes
-    f(35904,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(35932,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(35945,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
-    f(9755,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(35973,20,36,b'm',279,4,255,b'S',0,0), // request_id_extension
-    f(35993,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(36026,18,38,b'm',277,4,255,b'S',0,0), // local_reply_config
-    f(36044,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(36068,36,40,b'm',438,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(36104,23,41,b'm',441,4,255,b'S',0,0), // request_headers_timeout
-    f(36127,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(36182,26,43,b'm',65535,4,255,b'R',36146,36), // path_normalization_options
-    f(36231,22,44,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
-    f(36253,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(36285,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(36317,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(36340,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
-    f(36368,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(36387,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
-    f(36417,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(36440,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(36472,35,53,b'm',438,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(36507,25,54,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(36532,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(36563,18,56,b'm',272,4,255,b'S',0,0), // access_log_options
-    f(36581,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(36652,34,58,b'b',65535,0,255,b'I',36602,50), // http1_safe_max_connection_duration
-    f(36686,20,59,b'm',441,4,255,b'S',0,0), // stream_flush_timeout
-    f(36706,27,60,b'm',459,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(36733,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(36753,20,62,b'm',412,4,255,b'S',0,0), // drain_timeout_jitter
+    f(35447,18,14,b'm',438,4,255,b'S',0,0), // use_remote_address
+    f(35465,19,15,b'm',438,4,255,b'S',0,0), // generate_request_id
+    f(35484,27,16,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(35511,31,17,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
+    f(35542,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(35560,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(35651,49,20,b'b',65535,0,255,b'I',35580,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(35700,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(35715,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27691,15,23,b'm',275,2,255,b'S',0,0), // upgrade_configs
+    f(35718,19,24,b'm',441,4,255,b'S',0,0), // stream_idle_timeout
+    f(35737,23,25,b'm',273,4,255,b'S',0,0), // internal_address_config
+    f(35760,21,26,b'm',441,4,255,b'S',0,0), // delayed_close_timeout
+    f(13987,15,28,b'm',441,4,255,b'S',0,0), // request_timeout
+    f(35781,22,29,b'm',451,4,255,b'S',0,0), // max_request_headers_kb
+    f(35803,14,30,b'm',438,4,255,b'S',0,0), // normalize_path
+    f(35934,13,31,b'm',65535,4,0,b'R',35817,117), // scoped_routes
+    f(35947,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(35975,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(35988,28,34,b'e',44,0,255,b'S',0,0), // server_header_transformation
+    f(9798,28,35,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(36016,20,36,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(36036,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(36069,18,38,b'm',277,4,255,b'S',0,0), // local_reply_config
+    f(36087,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(36111,36,40,b'm',438,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(36147,23,41,b'm',441,4,255,b'S',0,0), // request_headers_timeout
+    f(36170,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(36225,26,43,b'm',65535,4,255,b'R',36189,36), // path_normalization_options
+    f(36274,22,44,b'm',65535,4,255,b'R',36251,23), // http3_protocol_options
+    f(36296,32,45,b'e',43,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(36328,32,46,b'm',153,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(36360,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(36383,28,48,b'm',141,4,255,b'S',0,0), // scheme_header_transformation
+    f(36411,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(36430,30,50,b'm',153,4,255,b'R',0,0), // typed_header_validation_config
+    f(36460,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(36483,32,52,b'm',153,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(36515,35,53,b'm',438,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(36550,25,54,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36575,31,55,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(36606,18,56,b'm',272,4,255,b'S',0,0), // access_log_options
+    f(36624,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(36695,34,58,b'b',65535,0,255,b'I',36645,50), // http1_safe_max_connection_duration
+    f(36729,20,59,b'm',441,4,255,b'S',0,0), // stream_flush_timeout
+    f(36749,27,60,b'm',459,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(36776,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(36796,20,62,b'm',412,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(35441,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
-    f(35468,31,2,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
+    f(35484,27,1,b'e',41,0,255,b'S',0,0), // forward_client_cert_details
+    f(35511,31,2,b'm',274,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(36507,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(36532,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
-    f(36979,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
+    f(36550,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(36575,31,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_new_request
+    f(37022,44,3,b'b',65535,0,255,b'S',0,0), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(37126,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(37138,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(37169,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(37181,11,2,b'm',102,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(37258,7,1,b'm',438,4,255,b'S',0,0), // subject
-    f(37265,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(37301,7,1,b'm',438,4,255,b'S',0,0), // subject
+    f(37308,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(37269,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30909,6,7,b'e',42,0,255,b'S',0,0), // format
-    f(37274,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(37312,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30952,6,7,b'e',42,0,255,b'S',0,0), // format
+    f(37317,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(29087,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3438,7,2,b'm',276,2,255,b'R',37375,147), // filters
-    f(29099,7,3,b'm',438,4,255,b'S',0,0), // enabled
+    f(29130,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3438,7,2,b'm',276,2,255,b'R',37418,147), // filters
+    f(29142,7,3,b'm',438,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',437,4,0,b'S',0,0), // typed_config
-    f(21186,16,5,b'm',65535,4,0,b'R',21143,43), // config_discovery
-    f(25645,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15038,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21229,16,5,b'm',65535,4,0,b'R',21186,43), // config_discovery
+    f(25688,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15081,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(37668,7,1,b'm',280,2,255,b'S',0,0), // mappers
-    f(25816,11,2,b'm',149,4,255,b'S',0,0), // body_format
+    f(37711,7,1,b'm',280,2,255,b'S',0,0), // mappers
+    f(25859,11,2,b'm',149,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(37738,13,1,b'm',103,4,255,b'S',0,0), // config_source
-    f(37751,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(37781,13,1,b'm',103,4,255,b'S',0,0), // config_source
+    f(37794,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',437,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(37920,11,2,b'm',451,4,255,b'S',0,0), // status_code
-    f(25812,4,3,b'm',105,4,255,b'S',0,0), // body
-    f(37931,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
-    f(37951,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(37963,11,2,b'm',451,4,255,b'S',0,0), // status_code
+    f(25855,4,3,b'm',105,4,255,b'S',0,0), // body
+    f(37974,20,4,b'm',149,4,255,b'S',0,0), // body_format_override
+    f(37994,14,5,b'm',114,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34233,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
-    f(34245,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
-    f(38031,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22317,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(34276,12,2,b'm',414,4,255,b'S',0,0), // token_bucket
+    f(34288,15,3,b'm',138,4,255,b'S',0,0), // runtime_enabled
+    f(38074,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23158,5,1,b'm',197,4,255,b'S',0,0), // rules
-    f(38085,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
-    f(22274,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(38097,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
-    f(38113,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(23201,5,1,b'm',197,4,255,b'S',0,0), // rules
+    f(38128,12,2,b'm',197,4,255,b'S',0,0), // shadow_rules
+    f(22317,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(38140,16,4,b'e',45,0,255,b'S',0,0), // enforcement_type
+    f(38156,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
     f(3765,7,6,b'm',459,4,255,b'S',0,0), // matcher
-    f(38137,14,7,b'm',459,4,255,b'S',0,0), // shadow_matcher
-    f(38151,10,8,b'm',441,4,255,b'S',0,0), // delay_deny
+    f(38180,14,7,b'm',459,4,255,b'S',0,0), // shadow_matcher
+    f(38194,10,8,b'm',441,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(38220,17,1,b'm',248,2,255,b'S',0,0), // on_new_connection
-    f(38237,27,2,b'm',248,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(38264,18,3,b'm',248,2,255,b'S',0,0), // on_downstream_data
+    f(38263,17,1,b'm',248,2,255,b'S',0,0), // on_new_connection
+    f(38280,27,2,b'm',248,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(38307,18,3,b'm',248,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig
-    f(31385,16,1,b'm',247,4,255,b'S',0,0), // dns_cache_config
-    f(19050,10,2,b'u',65535,4,0,b'S',0,0), // port_value
-    f(32613,21,3,b'b',65535,0,255,b'R',32571,42), // save_upstream_address
+    f(31428,16,1,b'm',247,4,255,b'S',0,0), // dns_cache_config
+    f(19093,10,2,b'u',65535,4,0,b'S',0,0), // port_value
+    f(32656,21,3,b'b',65535,0,255,b'R',32614,42), // save_upstream_address
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22317,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(38468,23,3,b'm',441,4,255,b'I',20874,34), // downstream_idle_timeout
-    f(38491,21,4,b'm',441,4,255,b'I',20874,34), // upstream_idle_timeout
+    f(38511,23,3,b'm',441,4,255,b'I',20917,34), // downstream_idle_timeout
+    f(38534,21,4,b'm',441,4,255,b'I',20917,34), // upstream_idle_timeout
     f(4333,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(38512,20,7,b'm',451,4,255,b'S',0,0), // max_connect_attempts
-    f(17417,12,8,b'm',441,4,255,b'S',0,0), // idle_timeout
-    f(27198,14,9,b'm',124,4,255,b'I',27139,59), // metadata_match
-    f(27122,17,10,b'm',289,4,0,b'S',0,0), // weighted_clusters
-    f(27497,11,11,b'm',406,2,255,b'I',38532,78), // hash_policy
-    f(38610,16,12,b'm',288,4,255,b'S',0,0), // tunneling_config
-    f(38626,34,13,b'm',441,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(38759,9,14,b'm',65535,4,255,b'R',38660,99), // on_demand
-    f(36507,25,15,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(38768,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36563,18,17,b'm',287,4,255,b'S',0,0), // access_log_options
-    f(38797,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
-    f(38899,19,19,b'm',151,2,255,b'R',38812,87), // proxy_protocol_tlvs
-    f(38918,52,20,b'm',412,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(38970,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
-    f(38991,20,22,b'm',451,4,255,b'S',0,0), // max_early_data_bytes
-    f(39055,31,23,b'e',65535,0,255,b'R',39011,44), // proxy_protocol_tlv_merge_policy
-    f(39086,17,24,b'm',438,4,255,b'S',0,0), // check_drain_close
+    f(38555,20,7,b'm',451,4,255,b'S',0,0), // max_connect_attempts
+    f(17460,12,8,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(27241,14,9,b'm',124,4,255,b'I',27182,59), // metadata_match
+    f(27165,17,10,b'm',289,4,0,b'S',0,0), // weighted_clusters
+    f(27540,11,11,b'm',406,2,255,b'I',38575,78), // hash_policy
+    f(38653,16,12,b'm',288,4,255,b'S',0,0), // tunneling_config
+    f(38669,34,13,b'm',441,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(38802,9,14,b'm',65535,4,255,b'R',38703,99), // on_demand
+    f(36550,25,15,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38811,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36606,18,17,b'm',287,4,255,b'S',0,0), // access_log_options
+    f(38840,15,18,b'm',98,4,255,b'S',0,0), // backoff_options
+    f(38942,19,19,b'm',151,2,255,b'R',38855,87), // proxy_protocol_tlvs
+    f(38961,52,20,b'm',412,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(39013,21,21,b'e',46,0,255,b'S',0,0), // upstream_connect_mode
+    f(39034,20,22,b'm',451,4,255,b'S',0,0), // max_early_data_bytes
+    f(39098,31,23,b'e',65535,0,255,b'R',39054,44), // proxy_protocol_tlv_merge_policy
+    f(39129,17,24,b'm',438,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(36507,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
-    f(38768,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(39177,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(36550,25,1,b'm',441,4,255,b'S',0,0), // access_log_flush_interval
+    f(38811,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(39220,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(39272,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(37951,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
-    f(39280,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(39306,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(39315,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(35973,20,7,b'm',279,4,255,b'S',0,0), // request_id_extension
-    f(39342,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(39359,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19559,10,10,b'm',153,2,255,b'R',39382,76), // formatters
+    f(39315,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(37994,14,3,b'm',114,2,255,b'S',0,0), // headers_to_add
+    f(39323,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(39349,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(39358,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(36016,20,7,b'm',279,4,255,b'S',0,0), // request_id_extension
+    f(39385,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(39402,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19602,10,10,b'm',153,2,255,b'R',39425,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7247,8,1,b'm',290,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(27198,14,3,b'm',124,4,255,b'I',27139,59), // metadata_match
+    f(27241,14,3,b'm',124,4,255,b'I',27182,59), // metadata_match
     // envoy.extensions.filters.udp.udp_proxy.v3.Route
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
-    f(22274,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22317,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(17417,12,3,b'm',441,4,255,b'S',0,0), // idle_timeout
-    f(39715,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
-    f(39734,13,5,b'm',293,2,255,b'I',38532,78), // hash_policies
-    f(39747,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
-    f(39769,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
+    f(17460,12,3,b'm',441,4,255,b'S',0,0), // idle_timeout
+    f(39758,19,4,b'b',65535,0,255,b'S',0,0), // use_original_src_ip
+    f(39777,13,5,b'm',293,2,255,b'I',38575,78), // hash_policies
+    f(39790,22,6,b'm',154,4,255,b'S',0,0), // upstream_socket_config
+    f(39812,29,7,b'b',65535,0,255,b'S',0,0), // use_per_packet_load_balancing
     f(4333,10,8,b'm',33,2,255,b'S',0,0), // access_log
     f(3765,7,9,b'm',459,4,0,b'S',0,0), // matcher
-    f(39798,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
-    f(39884,15,11,b'm',65535,2,255,b'R',39814,70), // session_filters
-    f(38610,16,12,b'm',65535,4,255,b'R',39899,102), // tunneling_config
-    f(36563,18,13,b'm',65535,4,255,b'R',40001,73), // access_log_options
+    f(39841,16,10,b'm',33,2,255,b'S',0,0), // proxy_access_log
+    f(39927,15,11,b'm',65535,2,255,b'R',39857,70), // session_filters
+    f(38653,16,12,b'm',65535,4,255,b'R',39942,102), // tunneling_config
+    f(36606,18,13,b'm',65535,4,255,b'R',40044,73), // access_log_options
     // envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig.HashPolicy
-    f(25167,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
-    f(12854,3,2,b's',65535,4,0,b'I',6853,36), // key
+    f(25210,9,1,b'b',65535,4,0,b'I',6853,36), // source_ip
+    f(12897,3,2,b's',65535,4,0,b'I',6853,36), // key
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(32865,9,1,b'm',93,2,255,b'S',0,0), // mutations
+    f(32908,9,1,b'm',93,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(40407,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(40448,18,3,b'm',409,4,255,b'S',0,0), // reject_with_status
+    f(28773,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(40450,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(40491,18,3,b'm',409,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(35517,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(40526,17,2,b'm',299,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(35657,15,3,b'm',438,4,255,b'S',0,0), // skip_xff_append
+    f(35560,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(40569,17,2,b'm',299,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(35700,15,3,b'm',438,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(40609,5,1,b'm',102,2,255,b'S',0,0), // cidrs
+    f(40652,5,1,b'm',102,2,255,b'S',0,0), // cidrs
     // envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig
-    f(40695,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
+    f(40738,19,1,b's',65535,2,255,b'S',0,0), // allowed_route_names
     // envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig
     // envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11210,20,1,b'm',306,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11230,27,2,b'm',305,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11253,20,1,b'm',306,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11273,27,2,b'm',305,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11916,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
-    f(11931,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
-    f(11947,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(41185,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
-    f(41214,16,5,b'm',307,4,255,b'S',0,0), // force_local_zone
-    f(41230,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
+    f(11959,15,1,b'm',412,4,255,b'S',0,0), // routing_enabled
+    f(11974,16,2,b'm',452,4,255,b'S',0,0), // min_cluster_size
+    f(11990,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(41228,29,4,b'b',65535,0,255,b'S',0,0), // force_locality_direct_routing
+    f(41257,16,5,b'm',307,4,255,b'S',0,0), // force_local_zone
+    f(41273,14,6,b'e',47,0,255,b'S',0,0), // locality_basis
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
-    f(41344,8,1,b'm',451,4,255,b'S',0,0), // min_size
+    f(41387,8,1,b'm',451,4,255,b'S',0,0), // min_size
     // envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig
-    f(12686,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
-    f(12703,10,2,b'm',137,4,255,b'S',0,0), // aggression
-    f(12713,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
+    f(12729,17,1,b'm',441,4,255,b'S',0,0), // slow_start_window
+    f(12746,10,2,b'm',137,4,255,b'S',0,0), // aggression
+    f(12756,18,3,b'm',412,4,255,b'S',0,0), // min_weight_percent
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12139,12,1,b'm',451,4,255,b'S',0,0), // choice_count
-    f(12151,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
-    f(12170,17,3,b'm',308,4,255,b'S',0,0), // slow_start_config
-    f(41488,18,4,b'm',304,4,255,b'S',0,0), // locality_lb_config
-    f(41506,16,5,b'm',438,4,255,b'S',0,0), // enable_full_scan
-    f(41522,16,6,b'e',48,0,255,b'S',0,0), // selection_method
+    f(12182,12,1,b'm',451,4,255,b'S',0,0), // choice_count
+    f(12194,19,2,b'm',137,4,255,b'S',0,0), // active_request_bias
+    f(12213,17,3,b'm',308,4,255,b'S',0,0), // slow_start_config
+    f(41531,18,4,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41549,16,5,b'm',438,4,255,b'S',0,0), // enable_full_scan
+    f(41565,16,6,b'e',48,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(41488,18,1,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(41531,18,1,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12170,17,1,b'm',308,4,255,b'S',0,0), // slow_start_config
-    f(41488,18,2,b'm',304,4,255,b'S',0,0), // locality_lb_config
+    f(12213,17,1,b'm',308,4,255,b'S',0,0), // slow_start_config
+    f(41531,18,2,b'm',304,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -4355,8 +4355,8 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(42083,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(42126,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4366,485 +4366,485 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(37138,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
-    f(22274,11,2,b's',65535,0,255,b'I',42647,84), // stat_prefix
+    f(37181,11,1,b'm',102,2,255,b'S',0,0), // cidr_ranges
+    f(22317,11,2,b's',65535,0,255,b'I',42690,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(14851,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
-    f(42800,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(42825,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(42888,15,5,b'm',451,4,255,b'I',42851,37), // udp_max_queries
-    f(42903,21,6,b'm',452,4,255,b'S',0,0), // query_timeout_seconds
-    f(42924,11,7,b'm',451,4,255,b'S',0,0), // query_tries
-    f(42935,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(42953,22,9,b'm',451,4,255,b'S',0,0), // edns0_max_payload_size
-    f(42975,24,10,b'm',441,4,255,b'I',42851,37), // max_udp_channel_duration
-    f(42999,25,11,b'b',65535,0,255,b'I',42851,37), // reinit_channel_on_timeout
-    f(43090,14,12,b'm',451,4,255,b'I',43024,66), // qcache_max_ttl
+    f(14885,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(14894,20,2,b'm',107,4,255,b'S',0,0), // dns_resolver_options
+    f(42843,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(42868,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(42931,15,5,b'm',451,4,255,b'I',42894,37), // udp_max_queries
+    f(42946,21,6,b'm',452,4,255,b'S',0,0), // query_timeout_seconds
+    f(42967,11,7,b'm',451,4,255,b'S',0,0), // query_tries
+    f(42978,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(42996,22,9,b'm',451,4,255,b'S',0,0), // edns0_max_payload_size
+    f(43018,24,10,b'm',441,4,255,b'I',42894,37), // max_udp_channel_duration
+    f(43042,25,11,b'b',65535,0,255,b'I',42894,37), // reinit_channel_on_timeout
+    f(43133,14,12,b'm',451,4,255,b'I',43067,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18543,11,1,b'm',451,4,255,b'S',0,0), // num_retries
-    f(43216,20,2,b'm',451,4,255,b'I',43185,31), // num_resolver_threads
+    f(18586,11,1,b'm',451,4,255,b'S',0,0), // num_retries
+    f(43259,20,2,b'm',451,4,255,b'I',43228,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14842,9,1,b'm',95,2,255,b'S',0,0), // resolvers
-    f(43388,12,2,b'm',65535,4,255,b'R',43309,79), // dns_over_tls
-    f(43481,14,3,b'm',65535,4,255,b'R',43400,81), // dns_over_https
-    f(43547,13,4,b'b',65535,0,255,b'R',43495,52), // enable_dnssec
-    f(43560,10,5,b'm',451,4,255,b'I',43024,66), // cache_size
-    f(43216,20,6,b'm',451,4,255,b'I',43185,31), // num_resolver_threads
-    f(43570,17,7,b'm',438,4,255,b'S',0,0), // use_system_config
-    f(43587,13,8,b'm',441,4,255,b'S',0,0), // query_timeout
-    f(42924,11,9,b'm',451,4,255,b'S',0,0), // query_tries
+    f(14885,9,1,b'm',95,2,255,b'S',0,0), // resolvers
+    f(43431,12,2,b'm',65535,4,255,b'R',43352,79), // dns_over_tls
+    f(43524,14,3,b'm',65535,4,255,b'R',43443,81), // dns_over_https
+    f(43590,13,4,b'b',65535,0,255,b'R',43538,52), // enable_dnssec
+    f(43603,10,5,b'm',451,4,255,b'I',43067,66), // cache_size
+    f(43259,20,6,b'm',451,4,255,b'I',43228,31), // num_resolver_threads
+    f(43613,17,7,b'm',438,4,255,b'S',0,0), // use_system_config
+    f(43630,13,8,b'm',441,4,255,b'S',0,0), // query_timeout
+    f(42967,11,9,b'm',451,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(43666,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(43709,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(43749,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(43792,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(43831,11,1,b'm',350,4,255,b'S',0,0), // san_matcher
-    f(43842,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(43874,11,1,b'm',350,4,255,b'S',0,0), // san_matcher
+    f(43885,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(43929,17,1,b'm',438,4,255,b'S',0,0), // pack_trace_reason
-    f(44005,33,2,b'm',438,4,255,b'I',43946,59), // use_request_id_for_trace_sampling
+    f(43972,17,1,b'm',438,4,255,b'S',0,0), // pack_trace_reason
+    f(44048,33,2,b'm',438,4,255,b'I',43989,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(44108,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(44151,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(44212,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(44255,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(44309,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(44351,27,2,b'm',65535,4,255,b'R',44328,23), // max_heap_size_bytes_runtime
+    f(44352,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(44394,27,2,b'm',65535,4,255,b'R',44371,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14732,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14775,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.router.cluster_specifiers.matcher.v3.ClusterAction
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     // envoy.extensions.router.cluster_specifiers.matcher.v3.MatcherClusterSpecifier
-    f(44600,15,1,b'm',459,4,255,b'S',0,0), // cluster_matcher
+    f(44643,15,1,b'm',459,4,255,b'S',0,0), // cluster_matcher
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7811,6,1,b'm',131,4,255,b'S',0,0), // config
-    f(9650,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
-    f(44782,25,3,b'b',65535,0,255,b'I',44698,84), // allow_unspecified_address
-    f(44871,15,4,b'b',65535,0,255,b'I',44807,64), // tlv_as_pool_key
+    f(9693,16,2,b'm',152,4,255,b'S',0,0), // transport_socket
+    f(44825,25,3,b'b',65535,0,255,b'I',44741,84), // allow_unspecified_address
+    f(44914,15,4,b'b',65535,0,255,b'I',44850,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(45014,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
-    f(45024,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(45047,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(45136,36,6,b'm',438,4,255,b'R',45070,66), // require_signed_certificate_timestamp
-    f(45172,3,7,b'm',105,4,255,b'S',0,0), // crl
-    f(45175,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(45200,23,9,b'm',389,2,255,b'S',0,0), // match_subject_alt_names
-    f(45223,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
-    f(14785,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(45247,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
-    f(45328,32,13,b'm',65535,4,255,b'R',45270,58), // ca_certificate_provider_instance
-    f(45360,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(45385,29,15,b'm',350,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(45414,16,16,b'm',451,4,255,b'S',0,0), // max_verify_depth
-    f(45546,17,17,b'm',65535,4,255,b'R',45430,116), // system_root_certs
-    f(45563,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(45057,10,1,b'm',105,4,255,b'S',0,0), // trusted_ca
+    f(45067,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(45090,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(45179,36,6,b'm',438,4,255,b'R',45113,66), // require_signed_certificate_timestamp
+    f(45215,3,7,b'm',105,4,255,b'S',0,0), // crl
+    f(45218,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(45243,23,9,b'm',389,2,255,b'S',0,0), // match_subject_alt_names
+    f(45266,24,10,b'e',49,0,255,b'S',0,0), // trust_chain_verification
+    f(14828,17,11,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(45290,23,12,b'm',153,4,255,b'S',0,0), // custom_validator_config
+    f(45371,32,13,b'm',65535,4,255,b'R',45313,58), // ca_certificate_provider_instance
+    f(45403,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(45428,29,15,b'm',350,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(45457,16,16,b'm',451,4,255,b'S',0,0), // max_verify_depth
+    f(45589,17,17,b'm',65535,4,255,b'R',45473,116), // system_root_certs
+    f(45606,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(45644,10,1,b'm',353,4,255,b'S',0,0), // tls_params
-    f(45654,16,2,b'm',351,2,255,b'S',0,0), // tls_certificates
-    f(45670,18,3,b'm',342,4,0,b'S',0,0), // validation_context
-    f(45688,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(45702,34,6,b'm',348,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(45736,36,7,b'm',348,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(45772,27,8,b'm',344,4,0,b'S',0,0), // combined_validation_context
-    f(45893,36,9,b'm',65535,4,255,b'R',45799,94), // tls_certificate_certificate_provider
-    f(46027,39,10,b'm',65535,4,0,b'R',45929,98), // validation_context_certificate_provider
-    f(46066,45,11,b'm',65535,4,255,b'R',45799,94), // tls_certificate_certificate_provider_instance
-    f(46111,48,12,b'm',65535,4,0,b'R',45929,98), // validation_context_certificate_provider_instance
-    f(46253,17,13,b'm',153,4,255,b'R',46159,94), // custom_handshaker
-    f(46270,33,14,b'm',65535,4,255,b'R',45799,94), // tls_certificate_provider_instance
-    f(46303,7,15,b'm',352,4,255,b'S',0,0), // key_log
-    f(46443,31,16,b'm',153,4,255,b'R',46310,133), // custom_tls_certificate_selector
+    f(45687,10,1,b'm',353,4,255,b'S',0,0), // tls_params
+    f(45697,16,2,b'm',351,2,255,b'S',0,0), // tls_certificates
+    f(45713,18,3,b'm',342,4,0,b'S',0,0), // validation_context
+    f(45731,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(45745,34,6,b'm',348,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(45779,36,7,b'm',348,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(45815,27,8,b'm',344,4,0,b'S',0,0), // combined_validation_context
+    f(45936,36,9,b'm',65535,4,255,b'R',45842,94), // tls_certificate_certificate_provider
+    f(46070,39,10,b'm',65535,4,0,b'R',45972,98), // validation_context_certificate_provider
+    f(46109,45,11,b'm',65535,4,255,b'R',45842,94), // tls_certificate_certificate_provider_instance
+    f(46154,48,12,b'm',65535,4,0,b'R',45972,98), // validation_context_certificate_provider_instance
+    f(46296,17,13,b'm',153,4,255,b'R',46202,94), // custom_handshaker
+    f(46313,33,14,b'm',65535,4,255,b'R',45842,94), // tls_certificate_provider_instance
+    f(46346,7,15,b'm',352,4,255,b'S',0,0), // key_log
+    f(46486,31,16,b'm',153,4,255,b'R',46353,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(46569,26,1,b'm',342,4,255,b'S',0,0), // default_validation_context
-    f(45736,36,2,b'm',348,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(46027,39,3,b'm',65535,4,255,b'R',46595,76), // validation_context_certificate_provider
-    f(46111,48,4,b'm',65535,4,255,b'R',46595,76), // validation_context_certificate_provider_instance
+    f(46612,26,1,b'm',342,4,255,b'S',0,0), // default_validation_context
+    f(45779,36,2,b'm',348,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(46070,39,3,b'm',65535,4,255,b'R',46638,76), // validation_context_certificate_provider
+    f(46154,48,4,b'm',65535,4,255,b'R',46638,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(46733,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
-    f(46751,26,2,b'm',438,4,255,b'S',0,0), // require_client_certificate
-    f(46864,11,3,b'm',438,4,255,b'R',46777,87), // require_sni
-    f(46875,19,4,b'm',354,4,0,b'S',0,0), // session_ticket_keys
-    f(46894,37,5,b'm',348,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(46931,15,6,b'm',441,4,255,b'S',0,0), // session_timeout
-    f(46946,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(46982,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
-    f(47000,31,9,b'm',438,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(47031,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(47066,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(46776,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(46794,26,2,b'm',438,4,255,b'S',0,0), // require_client_certificate
+    f(46907,11,3,b'm',438,4,255,b'R',46820,87), // require_sni
+    f(46918,19,4,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(46937,37,5,b'm',348,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(46974,15,6,b'm',441,4,255,b'S',0,0), // session_timeout
+    f(46989,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(47025,18,8,b'e',50,0,255,b'S',0,0), // ocsp_staple_policy
+    f(47043,31,9,b'm',438,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(47074,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(47109,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(47154,13,1,b'm',347,2,255,b'S',0,0), // trust_domains
-    f(47167,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
+    f(47197,13,1,b'm',347,2,255,b'S',0,0), // trust_domains
+    f(47210,13,2,b'm',105,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47259,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
-    f(47336,21,3,b's',65535,0,255,b'R',47271,65), // workload_trust_domain
+    f(47302,12,2,b'm',105,4,255,b'S',0,0), // trust_bundle
+    f(47379,21,3,b's',65535,0,255,b'R',47314,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47414,10,2,b'm',103,4,255,b'S',0,0), // sds_config
+    f(47457,10,2,b'm',103,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(47472,15,2,b'm',351,4,0,b'S',0,0), // tls_certificate
-    f(46875,19,3,b'm',354,4,0,b'S',0,0), // session_ticket_keys
-    f(45670,18,4,b'm',342,4,0,b'S',0,0), // validation_context
-    f(47537,14,5,b'm',65535,4,0,b'R',47487,50), // generic_secret
+    f(47515,15,2,b'm',351,4,0,b'S',0,0), // tls_certificate
+    f(46918,19,3,b'm',354,4,0,b'S',0,0), // session_ticket_keys
+    f(45713,18,4,b'm',342,4,0,b'S',0,0), // validation_context
+    f(47580,14,5,b'm',65535,4,0,b'R',47530,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(47614,8,1,b'e',51,0,255,b'S',0,0), // san_type
+    f(47657,8,1,b'e',51,0,255,b'S',0,0), // san_type
     f(3765,7,2,b'm',389,4,255,b'S',0,0), // matcher
-    f(47622,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(47665,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(47681,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
-    f(47698,11,2,b'm',105,12,255,b'S',0,0), // private_key
-    f(47709,8,3,b'm',105,12,255,b'S',0,0), // password
-    f(47717,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
-    f(47819,28,5,b'm',105,2,255,b'R',47728,91), // signed_certificate_timestamp
-    f(47917,20,6,b'm',65535,4,255,b'R',47847,70), // private_key_provider
-    f(14785,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(48114,6,8,b'm',105,12,255,b'R',47937,177), // pkcs12
-    f(45644,10,9,b'm',353,4,255,b'R',48120,118), // tls_params
+    f(47724,17,1,b'm',105,4,255,b'S',0,0), // certificate_chain
+    f(47741,11,2,b'm',105,12,255,b'S',0,0), // private_key
+    f(47752,8,3,b'm',105,12,255,b'S',0,0), // password
+    f(47760,11,4,b'm',105,4,255,b'S',0,0), // ocsp_staple
+    f(47862,28,5,b'm',105,2,255,b'R',47771,91), // signed_certificate_timestamp
+    f(47960,20,6,b'm',65535,4,255,b'R',47890,70), // private_key_provider
+    f(14828,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
+    f(48157,6,8,b'm',105,12,255,b'R',47980,177), // pkcs12
+    f(45687,10,9,b'm',353,4,255,b'R',48163,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(48289,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
-    f(48308,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
+    f(48332,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(48351,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(48383,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(48411,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(48439,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(48452,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(48463,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(48594,19,6,b'e',65535,2,255,b'R',48483,111), // compliance_policies
+    f(48426,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(48454,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(48482,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(48495,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(48506,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(48637,19,6,b'e',65535,2,255,b'R',48526,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(48675,4,1,b'm',105,10,255,b'S',0,0), // keys
+    f(48718,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(46733,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
-    f(48739,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(48827,19,3,b'b',65535,0,255,b'R',48742,85), // allow_renegotiation
-    f(48846,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
-    f(48952,21,5,b'm',438,4,255,b'I',48862,90), // enforce_rsa_key_usage
-    f(48973,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(48986,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(46776,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
+    f(48782,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(48870,19,3,b'b',65535,0,255,b'R',48785,85), // allow_renegotiation
+    f(48889,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
+    f(48995,21,5,b'm',438,4,255,b'I',48905,90), // enforce_rsa_key_usage
+    f(49016,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(49029,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9755,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
-    f(10380,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(49063,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
-    f(49083,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(49113,11,5,b'm',357,4,0,b'S',0,0), // auto_config
-    f(35326,12,6,b'm',276,2,255,b'R',49124,82), // http_filters
-    f(49206,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(9798,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
+    f(10423,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(49106,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
+    f(49126,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(49156,11,5,b'm',357,4,0,b'S',0,0), // auto_config
+    f(35369,12,6,b'm',276,2,255,b'R',49167,82), // http_filters
+    f(49249,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
     f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27811,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
-    f(27497,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
-    f(15233,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(27854,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
+    f(27540,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
+    f(15276,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
-    f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(36231,22,3,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
-    f(49299,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9358,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9379,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(36274,22,3,b'm',65535,4,255,b'R',36251,23), // http3_protocol_options
+    f(49342,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9315,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
-    f(9336,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
-    f(36231,22,3,b'm',65535,4,0,b'R',36208,23), // http3_protocol_options
+    f(9358,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
+    f(9379,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
+    f(36274,22,3,b'm',65535,4,0,b'R',36251,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9315,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
-    f(9336,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
-    f(36231,22,3,b'm',65535,4,255,b'R',36208,23), // http3_protocol_options
+    f(9358,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
+    f(9379,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
+    f(36274,22,3,b'm',65535,4,255,b'R',36251,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
-    f(49531,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(49539,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(49563,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(49589,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
-    f(49614,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49628,12,7,b'm',454,4,255,b'S',0,0), // error_detail
-    f(49640,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
-    f(49667,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(49574,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(49582,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(49606,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(49632,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
+    f(49657,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49671,12,7,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49683,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
+    f(49710,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(49822,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(49841,9,2,b'm',369,2,255,b'S',0,0), // resources
-    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49850,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49855,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(49872,13,7,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49885,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
-    f(49907,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49865,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(49884,9,2,b'm',369,2,255,b'S',0,0), // resources
+    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49893,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49898,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(49915,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49928,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
+    f(49950,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
-    f(49965,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49614,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49628,12,6,b'm',454,4,255,b'S',0,0), // error_detail
-    f(49979,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
+    f(50008,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49657,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49671,12,6,b'm',454,4,255,b'S',0,0), // error_detail
+    f(50022,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(49841,9,2,b'm',437,2,255,b'S',0,0), // resources
-    f(50040,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(49531,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49850,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49872,13,6,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49907,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49884,9,2,b'm',437,2,255,b'S',0,0), // resources
+    f(50083,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49893,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49915,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49950,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(50100,10,1,b'm',367,4,0,b'S',0,0), // constraint
-    f(50110,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
-    f(50124,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
-    f(50139,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
+    f(50143,10,1,b'm',367,4,0,b'S',0,0), // constraint
+    f(50153,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
+    f(50167,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
+    f(50182,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(50223,11,1,b'm',365,2,255,b'S',0,0), // constraints
+    f(50266,11,1,b'm',365,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(50305,6,3,b'm',368,4,0,b'S',0,0), // exists
+    f(50348,6,3,b'm',368,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(50424,8,2,b'm',437,4,255,b'S',0,0), // resource
+    f(50467,8,2,b'm',437,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(50432,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28550,3,6,b'm',441,4,255,b'S',0,0), // ttl
-    f(50439,13,7,b'm',370,4,255,b'S',0,0), // cache_control
-    f(50452,13,8,b'm',374,4,255,b'S',0,0), // resource_name
-    f(9700,8,9,b'm',124,4,255,b'S',0,0), // metadata
+    f(50475,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28593,3,6,b'm',441,4,255,b'S',0,0), // ttl
+    f(50482,13,7,b'm',370,4,255,b'S',0,0), // cache_control
+    f(50495,13,8,b'm',374,4,255,b'S',0,0), // resource_name
+    f(9743,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(50513,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(50556,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(50452,13,1,b'm',374,4,255,b'S',0,0), // resource_name
-    f(49628,12,2,b'm',454,4,255,b'S',0,0), // error_detail
+    f(50495,13,1,b'm',374,4,255,b'S',0,0), // resource_name
+    f(49671,12,2,b'm',454,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18165,18,2,b'm',373,1,255,b'S',0,0), // dynamic_parameters
+    f(18208,18,2,b'm',373,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50711,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(50754,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50772,5,2,b'm',448,4,255,b'S',0,0), // layer
+    f(50815,5,2,b'm',448,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(50813,6,1,b'm',455,2,255,b'S',0,0), // ranges
-    f(25703,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(50856,6,1,b'm',455,2,255,b'S',0,0), // ranges
+    f(25746,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(50854,5,1,b'm',404,4,0,b'S',0,0), // range
-    f(50859,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(50897,5,1,b'm',404,4,0,b'S',0,0), // range
+    f(50902,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25691,12,2,b'm',389,4,0,b'S',0,0), // string_match
-    f(50904,13,3,b'm',376,4,0,b'S',0,0), // address_match
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(25734,12,2,b'm',389,4,0,b'S',0,0), // string_match
+    f(50947,13,3,b'm',376,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28730,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28773,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(50999,6,1,b'm',390,4,0,b'S',0,0), // one_of
+    f(51042,6,1,b'm',390,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(51044,8,1,b'm',389,2,255,b'S',0,0), // patterns
+    f(51087,8,1,b'm',389,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',383,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',390,4,255,b'S',0,0), // value
-    f(51089,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(51132,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12854,3,1,b's',65535,4,0,b'S',0,0), // key
+    f(12897,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(51175,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
+    f(51218,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',389,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(51267,7,1,b'm',387,4,255,b'S',0,0), // pattern
-    f(51274,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(51310,7,1,b'm',387,4,255,b'S',0,0), // pattern
+    f(51317,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(51384,10,1,b'm',388,4,0,b'I',51320,64), // google_re2
-    f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(51427,10,1,b'm',388,4,0,b'I',51363,64), // google_re2
+    f(24002,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(51438,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
+    f(51481,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(50859,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51489,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29797,10,5,b'm',387,4,0,b'S',0,0), // safe_regex
-    f(51495,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51506,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',458,4,0,b'R',51514,52), // custom
+    f(50902,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29793,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(51532,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29840,10,5,b'm',387,4,0,b'S',0,0), // safe_regex
+    f(51538,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51549,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25262,6,8,b'm',458,4,0,b'R',51557,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(51600,10,1,b'm',391,4,0,b'S',0,0), // null_match
-    f(51610,12,2,b'm',377,4,0,b'S',0,0), // double_match
-    f(25691,12,3,b'm',389,4,0,b'S',0,0), // string_match
-    f(51622,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25918,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(51632,10,6,b'm',380,4,0,b'S',0,0), // list_match
-    f(23034,8,7,b'm',384,4,0,b'S',0,0), // or_match
+    f(51643,10,1,b'm',391,4,0,b'S',0,0), // null_match
+    f(51653,12,2,b'm',377,4,0,b'S',0,0), // double_match
+    f(25734,12,3,b'm',389,4,0,b'S',0,0), // string_match
+    f(51665,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25961,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(51675,10,6,b'm',380,4,0,b'S',0,0), // list_match
+    f(23077,8,7,b'm',384,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
+    f(12897,3,1,b's',65535,0,255,b'I',6853,36), // key
     f(131,4,2,b'm',393,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12854,3,1,b's',65535,4,0,b'I',6853,36), // key
-    f(51766,5,2,b'u',65535,4,0,b'I',6853,36), // index
+    f(12897,3,1,b's',65535,4,0,b'I',6853,36), // key
+    f(51809,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(51806,7,1,b'm',397,4,0,b'I',6853,36), // request
-    f(26401,5,2,b'm',398,4,0,b'I',6853,36), // route
+    f(51849,7,1,b'm',397,4,0,b'I',6853,36), // request
+    f(26444,5,2,b'm',398,4,0,b'I',6853,36), // route
     f(694,7,3,b'm',395,4,0,b'I',6853,36), // cluster
-    f(51813,4,4,b'm',396,4,0,b'I',6853,36), // host
+    f(51856,4,4,b'm',396,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(52015,3,1,b's',65535,0,255,b'I',6853,36), // tag
-    f(52018,7,2,b'm',402,4,0,b'I',6853,36), // literal
-    f(52025,11,3,b'm',400,4,0,b'I',6853,36), // environment
-    f(52036,14,4,b'm',401,4,0,b'I',6853,36), // request_header
-    f(9700,8,5,b'm',403,4,0,b'I',6853,36), // metadata
+    f(52058,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(52061,7,2,b'm',402,4,0,b'I',6853,36), // literal
+    f(52068,11,3,b'm',400,4,0,b'I',6853,36), // environment
+    f(52079,14,4,b'm',401,4,0,b'I',6853,36), // request_header
+    f(9743,8,5,b'm',403,4,0,b'I',6853,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(18760,13,2,b's',65535,0,255,b'I',6853,36), // default_value
+    f(18803,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(18760,13,2,b's',65535,0,255,b'I',6853,36), // default_value
+    f(18803,13,2,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(52210,4,1,b'm',394,4,255,b'I',6853,36), // kind
-    f(12378,12,2,b'm',392,4,255,b'I',6853,36), // metadata_key
-    f(18760,13,3,b's',65535,0,255,b'I',6853,36), // default_value
+    f(52253,4,1,b'm',394,4,255,b'I',6853,36), // kind
+    f(12421,12,2,b'm',392,4,255,b'I',6853,36), // metadata_key
+    f(18803,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(52239,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(52244,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(52282,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(52287,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(52278,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(52287,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(52321,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(52330,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25167,9,1,b'm',408,4,0,b'I',6853,36), // source_ip
-    f(25207,12,2,b'm',407,4,0,b'I',6853,36), // filter_state
+    f(25210,9,1,b'm',408,4,0,b'I',6853,36), // source_ip
+    f(25250,12,2,b'm',407,4,0,b'I',6853,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12854,3,1,b's',65535,0,255,b'I',6853,36), // key
+    f(12897,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(52415,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(52458,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(52239,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(52244,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(52282,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(52287,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(52239,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(52244,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(52282,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(52287,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(52517,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(52529,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(52541,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(52560,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(52572,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(52584,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18478,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(52571,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
-    f(52586,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
+    f(18521,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(52614,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
+    f(52629,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(52697,13,2,b'm',416,1,255,b'I',52635,62), // reference_map
-    f(52758,8,3,b'm',417,1,255,b'I',52710,48), // type_map
-    f(52766,4,4,b'm',419,4,255,b'S',0,0), // expr
-    f(52828,11,5,b'm',427,4,255,b'I',52770,58), // source_info
-    f(52898,12,6,b's',65535,0,255,b'I',52839,59), // expr_version
+    f(52740,13,2,b'm',416,1,255,b'I',52678,62), // reference_map
+    f(52801,8,3,b'm',417,1,255,b'I',52753,48), // type_map
+    f(52809,4,4,b'm',419,4,255,b'S',0,0), // expr
+    f(52871,11,5,b'm',427,4,255,b'I',52813,58), // source_info
+    f(52941,12,6,b's',65535,0,255,b'I',52882,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(53046,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53056,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53066,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(53077,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(53089,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(53101,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(53113,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(53124,14,8,b'm',441,4,0,b'S',0,0), // duration_value
-    f(53138,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
+    f(53089,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53099,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53109,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(53120,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(53132,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(53144,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(53156,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(53167,14,8,b'm',441,4,0,b'S',0,0), // duration_value
+    f(53181,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
-    f(18062,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(53182,10,3,b'm',418,4,0,b'S',0,0), // const_expr
-    f(53192,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
-    f(53202,11,5,b'm',425,4,0,b'S',0,0), // select_expr
-    f(53213,9,6,b'm',420,4,0,b'S',0,0), // call_expr
-    f(53222,9,7,b'm',421,4,0,b'S',0,0), // list_expr
-    f(53231,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
-    f(53307,18,9,b'm',65535,4,0,b'R',53242,65), // comprehension_expr
+    f(18105,2,2,b'l',65535,0,255,b'S',0,0), // id
+    f(53225,10,3,b'm',418,4,0,b'S',0,0), // const_expr
+    f(53235,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
+    f(53245,11,5,b'm',425,4,0,b'S',0,0), // select_expr
+    f(53256,9,6,b'm',420,4,0,b'S',0,0), // call_expr
+    f(53265,9,7,b'm',421,4,0,b'S',0,0), // list_expr
+    f(53274,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
+    f(53350,18,9,b'm',65535,4,0,b'R',53285,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(53359,6,1,b'm',419,4,255,b'S',0,0), // target
-    f(53365,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(53373,4,3,b'm',419,2,255,b'S',0,0), // args
+    f(53402,6,1,b'm',419,4,255,b'S',0,0), // target
+    f(53408,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(53416,4,3,b'm',419,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(53417,8,1,b'm',419,2,255,b'S',0,0), // elements
-    f(53425,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(53460,8,1,b'm',419,2,255,b'S',0,0), // elements
+    f(53468,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(53483,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(53495,7,2,b'm',423,2,255,b'S',0,0), // entries
+    f(53526,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(53538,7,2,b'm',423,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    f(18062,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(53550,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(53559,7,3,b'm',419,4,0,b'S',0,0), // map_key
+    f(18105,2,1,b'l',65535,0,255,b'S',0,0), // id
+    f(53593,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(53602,7,3,b'm',419,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',419,4,255,b'S',0,0), // value
-    f(53566,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(53609,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(53651,7,1,b'm',419,4,255,b'S',0,0), // operand
-    f(42083,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(53658,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(53694,7,1,b'm',419,4,255,b'S',0,0), // operand
+    f(42126,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(53701,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(53701,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(53744,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
     f(2972,5,4,b'm',418,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(53747,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
-    f(53761,8,2,b's',65535,0,255,b'I',6853,36), // location
-    f(53769,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
-    f(53781,9,4,b'm',431,1,255,b'I',6853,36), // positions
-    f(53790,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
-    f(18121,10,6,b'm',428,2,255,b'I',6853,36), // extensions
+    f(53790,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(53804,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(53812,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(53824,9,4,b'm',431,1,255,b'I',6853,36), // positions
+    f(53833,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
+    f(18164,10,6,b'm',428,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
-    f(18062,2,1,b's',65535,0,255,b'I',6853,36), // id
-    f(53846,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(18105,2,1,b's',65535,0,255,b'I',6853,36), // id
+    f(53889,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
     f(2825,7,3,b'm',429,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(53918,5,1,b'l',65535,0,255,b'I',6853,36), // major
-    f(53923,5,2,b'l',65535,0,255,b'I',6853,36), // minor
+    f(53961,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(53966,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    f(12854,3,1,b'l',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(54058,3,1,b'm',442,4,0,b'I',6853,36), // dyn
-    f(54061,4,2,b'e',58,4,0,b'I',6853,36), // null
-    f(54065,9,3,b'e',56,4,0,b'I',6853,36), // primitive
-    f(54074,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
-    f(54081,10,5,b'e',57,4,0,b'I',6853,36), // well_known
-    f(54091,9,6,b'm',435,4,0,b'I',6853,36), // list_type
-    f(54100,8,7,b'm',436,4,0,b'I',6853,36), // map_type
-    f(53365,8,8,b'm',434,4,0,b'I',6853,36), // function
-    f(54108,12,9,b's',65535,4,0,b'I',6853,36), // message_type
-    f(54120,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(54101,3,1,b'm',442,4,0,b'I',6853,36), // dyn
+    f(54104,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(54108,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(54117,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(54124,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(54134,9,6,b'm',435,4,0,b'I',6853,36), // list_type
+    f(54143,8,7,b'm',436,4,0,b'I',6853,36), // map_type
+    f(53408,8,8,b'm',434,4,0,b'I',6853,36), // function
+    f(54151,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(54163,10,10,b's',65535,4,0,b'I',6853,36), // type_param
     f(2968,4,11,b'm',432,4,0,b'I',6853,36), // type
-    f(54130,5,12,b'm',442,4,0,b'I',6853,36), // error
-    f(54135,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
+    f(54173,5,12,b'm',442,4,0,b'I',6853,36), // error
+    f(54178,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(54190,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
+    f(54233,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(54247,11,1,b'm',432,4,255,b'I',6853,36), // result_type
-    f(54258,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
+    f(54290,11,1,b'm',432,4,255,b'I',6853,36), // result_type
+    f(54301,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(54305,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
+    f(54348,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(54351,8,1,b'm',432,4,255,b'I',6853,36), // key_type
-    f(54359,10,2,b'm',432,4,255,b'I',6853,36), // value_type
+    f(54394,8,1,b'm',432,4,255,b'I',6853,36), // key_type
+    f(54402,10,2,b'm',432,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(49531,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(49574,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4853,8 +4853,8 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(54490,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54497,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54533,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54540,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4863,496 +4863,496 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(54626,6,1,b'm',453,2,255,b'S',0,0), // values
+    f(54669,6,1,b'm',453,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(54681,6,1,b'm',449,1,255,b'S',0,0), // fields
+    f(54724,6,1,b'm',449,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',453,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(54490,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54497,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54533,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54540,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(53046,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(54821,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(53101,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(53056,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(54833,12,5,b'm',448,4,0,b'S',0,0), // struct_value
-    f(54845,10,6,b'm',446,4,0,b'S',0,0), // list_value
+    f(53089,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(54864,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(53144,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(53099,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(54876,12,5,b'm',448,4,0,b'S',0,0), // struct_value
+    f(54888,10,6,b'm',446,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(52415,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(54872,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(52458,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(54915,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',437,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
-    f(14507,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14521,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
+    f(14550,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14564,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(54925,6,1,b'm',457,1,255,b'S',0,0), // params
+    f(54968,6,1,b'm',457,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(55027,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
-    f(55039,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
-    f(55051,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
+    f(55070,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
+    f(55082,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
+    f(55094,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(55101,8,1,b'm',461,2,255,b'S',0,0), // matchers
+    f(55144,8,1,b'm',461,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(55161,9,1,b'm',462,4,255,b'S',0,0), // predicate
-    f(55170,8,2,b'm',468,4,255,b'S',0,0), // on_match
+    f(55204,9,1,b'm',462,4,255,b'S',0,0), // predicate
+    f(55213,8,2,b'm',468,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(55227,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
-    f(55243,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
-    f(55253,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
-    f(55264,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
+    f(55270,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
+    f(55286,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
+    f(55296,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
+    f(55307,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(55161,9,1,b'm',462,2,255,b'S',0,0), // predicate
+    f(55204,9,1,b'm',462,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(55403,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55408,11,2,b'm',471,4,0,b'S',0,0), // value_match
-    f(55419,12,3,b'm',458,4,0,b'S',0,0), // custom_match
+    f(55446,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55451,11,2,b'm',471,4,0,b'S',0,0), // value_match
+    f(55462,12,3,b'm',458,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(55403,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55470,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
-    f(55485,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
-    f(55419,12,4,b'm',458,4,0,b'R',55501,55), // custom_match
+    f(55446,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55513,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
+    f(55528,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
+    f(55462,12,4,b'm',458,4,0,b'R',55544,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(55604,3,1,b'm',467,1,255,b'S',0,0), // map
+    f(55647,3,1,b'm',467,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12854,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',468,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(3765,7,1,b'm',459,4,0,b'S',0,0), // matcher
-    f(24705,6,2,b'm',458,4,0,b'S',0,0), // action
-    f(55737,13,3,b'b',65535,0,255,b'R',55699,38), // keep_matching
+    f(24748,6,2,b'm',458,4,0,b'S',0,0), // action
+    f(55780,13,3,b'b',65535,0,255,b'R',55742,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(51384,10,1,b'm',470,4,0,b'S',0,0), // google_re2
-    f(23959,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(51427,10,1,b'm',470,4,0,b'S',0,0), // google_re2
+    f(24002,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(50859,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29750,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51489,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29797,10,5,b'm',469,4,0,b'S',0,0), // safe_regex
-    f(51495,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51506,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25219,6,8,b'm',458,4,0,b'R',51514,52), // custom
+    f(50902,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29793,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(51532,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29840,10,5,b'm',469,4,0,b'S',0,0), // safe_regex
+    f(51538,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51549,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25262,6,8,b'm',458,4,0,b'R',51557,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(55857,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(55954,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(56017,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(56064,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(56123,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(56194,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(56238,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(56291,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(56535,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(56656,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(56744,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(56846,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(56933,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(57013,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(57142,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(57232,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(57367,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(57402,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(57540,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(57597,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(57696,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(57746,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(57831,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(57871,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(57920,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(58042,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(58126,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(58189,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(58281,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(58335,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(58382,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(58421,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(58545,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(58646,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(58756,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(58825,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(59112,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(59167,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(59268,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(59386,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(59491,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(59597,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(59768,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(59881,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(60077,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(60222,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(60315,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(60434,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(60570,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(60674,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(60801,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(60922,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(61044,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(61147,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(61220,24,212,57), // envoy.type.v3.StatusCode
-    e(62038,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(62169,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(62270,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(62357,25,284,1), // google.protobuf.NullValue
+    e(55900,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(55997,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(56060,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(56107,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(56166,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(56237,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(56281,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(56334,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(56578,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(56699,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(56787,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(56889,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(56976,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(57056,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(57185,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(57275,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(57410,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(57445,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(57583,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(57640,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(57739,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(57789,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(57874,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(57914,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(57963,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(58085,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(58169,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(58232,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(58324,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(58378,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(58425,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(58464,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(58588,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(58689,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(58799,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(58868,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(59155,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(59210,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(59311,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(59429,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(59534,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(59640,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(59811,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(59924,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(60120,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(60265,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(60358,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(60477,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(60613,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(60717,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(60844,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(60965,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(61087,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(61190,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(61263,24,212,57), // envoy.type.v3.StatusCode
+    e(62081,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(62212,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(62313,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(62400,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(55892,7,0), // UNKNOWN
-    v(55899,9,1), // REQUESTED
-    v(55908,14,2), // DOES_NOT_EXIST
-    v(55922,5,3), // ACKED
-    v(55927,6,4), // NACKED
-    v(55933,14,5), // RECEIVED_ERROR
-    v(55947,7,6), // TIMEOUT
+    v(55935,7,0), // UNKNOWN
+    v(55942,9,1), // REQUESTED
+    v(55951,14,2), // DOES_NOT_EXIST
+    v(55965,5,3), // ACKED
+    v(55970,6,4), // NACKED
+    v(55976,14,5), // RECEIVED_ERROR
+    v(55990,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(56001,7,0), // Gradual
-    v(56008,9,1), // Immediate
+    v(56044,7,0), // Gradual
+    v(56051,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(56060,2,0), // v4
-    v(56062,2,1), // v6
+    v(56103,2,0), // v4
+    v(56105,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(56102,5,0), // Serve
-    v(56107,8,1), // Validate
-    v(56115,8,2), // InitOnly
+    v(56145,5,0), // Serve
+    v(56150,8,1), // Validate
+    v(56158,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(56154,4,0), // LIVE
-    v(56158,8,1), // DRAINING
-    v(56166,16,2), // PRE_INITIALIZING
-    v(56182,12,3), // INITIALIZING
+    v(56197,4,0), // LIVE
+    v(56201,8,1), // DRAINING
+    v(56209,16,2), // PRE_INITIALIZING
+    v(56225,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(56226,7,0), // COUNTER
-    v(56233,5,1), // GAUGE
+    v(56269,7,0), // COUNTER
+    v(56276,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(56283,2,0), // EQ
-    v(56285,2,1), // GE
-    v(56287,2,2), // LE
-    v(56289,2,3), // NE
+    v(56326,2,0), // EQ
+    v(56328,2,1), // GE
+    v(56330,2,2), // LE
+    v(56332,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(56340,2,0), // OK
-    v(56342,8,1), // CANCELED
-    v(55892,7,2), // UNKNOWN
-    v(56350,16,3), // INVALID_ARGUMENT
-    v(56366,17,4), // DEADLINE_EXCEEDED
-    v(56383,9,5), // NOT_FOUND
-    v(56392,14,6), // ALREADY_EXISTS
-    v(56406,17,7), // PERMISSION_DENIED
-    v(56423,18,8), // RESOURCE_EXHAUSTED
-    v(56441,19,9), // FAILED_PRECONDITION
-    v(56460,7,10), // ABORTED
-    v(56467,12,11), // OUT_OF_RANGE
-    v(56479,13,12), // UNIMPLEMENTED
-    v(56492,8,13), // INTERNAL
-    v(56500,11,14), // UNAVAILABLE
-    v(56511,9,15), // DATA_LOSS
-    v(56520,15,16), // UNAUTHENTICATED
+    v(56383,2,0), // OK
+    v(56385,8,1), // CANCELED
+    v(55935,7,2), // UNKNOWN
+    v(56393,16,3), // INVALID_ARGUMENT
+    v(56409,17,4), // DEADLINE_EXCEEDED
+    v(56426,9,5), // NOT_FOUND
+    v(56435,14,6), // ALREADY_EXISTS
+    v(56449,17,7), // PERMISSION_DENIED
+    v(56466,18,8), // RESOURCE_EXHAUSTED
+    v(56484,19,9), // FAILED_PRECONDITION
+    v(56503,7,10), // ABORTED
+    v(56510,12,11), // OUT_OF_RANGE
+    v(56522,13,12), // UNIMPLEMENTED
+    v(56535,8,13), // INTERNAL
+    v(56543,11,14), // UNAVAILABLE
+    v(56554,9,15), // DATA_LOSS
+    v(56563,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(56596,14,0), // REQUEST_HEADER
-    v(56610,15,1), // REQUEST_TRAILER
-    v(56625,15,2), // RESPONSE_HEADER
-    v(56640,16,3), // RESPONSE_TRAILER
+    v(56639,14,0), // REQUEST_HEADER
+    v(56653,15,1), // REQUEST_TRAILER
+    v(56668,15,2), // RESPONSE_HEADER
+    v(56683,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(55892,7,0), // UNKNOWN
-    v(56719,4,1), // KILL
-    v(56723,9,2), // MULTIKILL
-    v(56732,8,3), // MEGAMISS
-    v(56740,4,4), // MISS
+    v(55935,7,0), // UNKNOWN
+    v(56762,4,1), // KILL
+    v(56766,9,2), // MULTIKILL
+    v(56775,8,3), // MEGAMISS
+    v(56783,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(56800,23,0), // USE_CONFIGURED_PROTOCOL
-    v(56823,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(56843,23,0), // USE_CONFIGURED_PROTOCOL
+    v(56866,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(56891,6,0), // STATIC
-    v(56897,10,1), // STRICT_DNS
-    v(56907,11,2), // LOGICAL_DNS
-    v(56918,3,3), // EDS
-    v(56921,12,4), // ORIGINAL_DST
+    v(56934,6,0), // STATIC
+    v(56940,10,1), // STRICT_DNS
+    v(56950,11,2), // LOGICAL_DNS
+    v(56961,3,3), // EDS
+    v(56964,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(56980,4,0), // AUTO
-    v(56984,7,1), // V4_ONLY
-    v(56991,7,2), // V6_ONLY
-    v(56998,12,3), // V4_PREFERRED
-    v(57010,3,4), // ALL
+    v(57023,4,0), // AUTO
+    v(57027,7,1), // V4_ONLY
+    v(57034,7,2), // V6_ONLY
+    v(57041,12,3), // V4_PREFERRED
+    v(57053,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(57053,11,0), // ROUND_ROBIN
-    v(57064,13,1), // LEAST_REQUEST
-    v(57077,9,2), // RING_HASH
-    v(57086,6,3), // RANDOM
-    v(57092,6,5), // MAGLEV
-    v(57098,16,6), // CLUSTER_PROVIDED
-    v(57114,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(57096,11,0), // ROUND_ROBIN
+    v(57107,13,1), // LEAST_REQUEST
+    v(57120,9,2), // RING_HASH
+    v(57129,6,3), // RANDOM
+    v(57135,6,5), // MAGLEV
+    v(57141,16,6), // CLUSTER_PROVIDED
+    v(57157,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(57217,7,0), // DEFAULT
-    v(57224,2,1), // V4
-    v(57226,2,2), // V6
-    v(57228,4,3), // PIPE
-    v(56492,8,4), // INTERNAL
+    v(57260,7,0), // DEFAULT
+    v(57267,2,1), // V4
+    v(57269,2,2), // V6
+    v(57271,4,3), // PIPE
+    v(56535,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(57276,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(57313,4,1), // REST
-    v(57317,4,2), // GRPC
-    v(57321,10,3), // DELTA_GRPC
-    v(57331,15,5), // AGGREGATED_GRPC
-    v(57346,21,6), // AGGREGATED_DELTA_GRPC
+    v(57319,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(57356,4,1), // REST
+    v(57360,4,2), // GRPC
+    v(57364,10,3), // DELTA_GRPC
+    v(57374,15,5), // AGGREGATED_GRPC
+    v(57389,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(56980,4,0), // AUTO
-    v(57398,2,1), // V2
-    v(57400,2,2), // V3
+    v(57023,4,0), // AUTO
+    v(57441,2,1), // V2
+    v(57443,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(57459,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(57482,13,1), // ADD_IF_ABSENT
-    v(57495,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(57521,19,3), // OVERWRITE_IF_EXISTS
+    v(57502,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(57525,13,1), // ADD_IF_ABSENT
+    v(57538,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(57564,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(55892,7,0), // UNKNOWN
-    v(57573,7,1), // HEALTHY
-    v(57580,9,2), // UNHEALTHY
-    v(56158,8,3), // DRAINING
-    v(55947,7,4), // TIMEOUT
-    v(57589,8,5), // DEGRADED
+    v(55935,7,0), // UNKNOWN
+    v(57616,7,1), // HEALTHY
+    v(57623,9,2), // UNHEALTHY
+    v(56201,8,3), // DRAINING
+    v(55990,7,4), // TIMEOUT
+    v(57632,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(57666,5,0), // ALLOW
-    v(57671,14,1), // REJECT_REQUEST
-    v(57685,11,2), // DROP_HEADER
+    v(57709,5,0), // ALLOW
+    v(57714,14,1), // REJECT_REQUEST
+    v(57728,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(57744,2,0), // V1
-    v(57398,2,1), // V2
+    v(57787,2,0), // V1
+    v(57441,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(57813,11,0), // INCLUDE_ALL
-    v(57824,7,1), // INCLUDE
+    v(57856,11,0), // INCLUDE_ALL
+    v(57867,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(57217,7,0), // DEFAULT
-    v(57867,4,1), // HIGH
+    v(57260,7,0), // DEFAULT
+    v(57910,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(57914,3,0), // TCP
-    v(57917,3,1), // UDP
+    v(57957,3,0), // TCP
+    v(57960,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(57969,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(57998,22,1), // SOCKET_IP_VERSION_IPV4
-    v(58020,22,2), // SOCKET_IP_VERSION_IPV6
+    v(58012,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(58041,22,1), // SOCKET_IP_VERSION_IPV4
+    v(58063,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(58087,13,0), // STATE_PREBIND
-    v(58100,11,1), // STATE_BOUND
-    v(58111,15,2), // STATE_LISTENING
+    v(58130,13,0), // STATE_PREBIND
+    v(58143,11,1), // STATE_BOUND
+    v(58154,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(58163,11,0), // UNSPECIFIED
-    v(58174,7,1), // INBOUND
-    v(58181,8,2), // OUTBOUND
+    v(58206,11,0), // UNSPECIFIED
+    v(58217,7,1), // INBOUND
+    v(58224,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(58251,3,0), // ANY
-    v(58254,19,1), // SAME_IP_OR_LOOPBACK
-    v(58273,8,2), // EXTERNAL
+    v(58294,3,0), // ANY
+    v(58297,19,1), // SAME_IP_OR_LOOPBACK
+    v(58316,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(57217,7,0), // DEFAULT
-    v(58324,11,1), // MODIFY_ONLY
+    v(57260,7,0), // DEFAULT
+    v(58367,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(58370,7,0), // DYNAMIC
-    v(58377,5,1), // ROUTE
+    v(58413,7,0), // DYNAMIC
+    v(58420,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(57666,5,0), // ALLOW
-    v(58414,4,1), // DENY
-    v(58418,3,2), // LOG
+    v(57709,5,0), // ALLOW
+    v(58457,4,1), // DENY
+    v(58461,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(58478,17,0), // MOVED_PERMANENTLY
-    v(58495,5,1), // FOUND
-    v(58500,9,2), // SEE_OTHER
-    v(58509,18,3), // TEMPORARY_REDIRECT
-    v(58527,18,4), // PERMANENT_REDIRECT
+    v(58521,17,0), // MOVED_PERMANENTLY
+    v(58538,5,1), // FOUND
+    v(58543,9,2), // SEE_OTHER
+    v(58552,18,3), // TEMPORARY_REDIRECT
+    v(58570,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(58606,19,0), // SERVICE_UNAVAILABLE
-    v(56383,9,1), // NOT_FOUND
-    v(58625,21,2), // INTERNAL_SERVER_ERROR
+    v(58649,19,0), // SERVICE_UNAVAILABLE
+    v(56426,9,1), // NOT_FOUND
+    v(58668,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(58702,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(58732,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(58745,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(58775,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(58808,4,0), // NONE
-    v(58812,13,1), // EXTERNAL_ONLY
-    v(57010,3,2), // ALL
+    v(58851,4,0), // NONE
+    v(58855,13,1), // EXTERNAL_ONLY
+    v(57053,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(58862,6,0), // NotSet
-    v(58868,20,1), // TcpUpstreamConnected
-    v(58888,11,2), // TcpPeriodic
-    v(58899,16,3), // TcpConnectionEnd
-    v(58915,15,4), // DownstreamStart
-    v(58930,18,5), // DownstreamPeriodic
-    v(58948,13,6), // DownstreamEnd
-    v(58961,17,7), // UpstreamPoolReady
-    v(58978,16,8), // UpstreamPeriodic
-    v(58994,11,9), // UpstreamEnd
-    v(59005,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(59044,26,11), // UdpTunnelUpstreamConnected
-    v(59070,11,12), // UdpPeriodic
-    v(59081,13,13), // UdpSessionEnd
-    v(59094,18,14), // TcpConnectionStart
+    v(58905,6,0), // NotSet
+    v(58911,20,1), // TcpUpstreamConnected
+    v(58931,11,2), // TcpPeriodic
+    v(58942,16,3), // TcpConnectionEnd
+    v(58958,15,4), // DownstreamStart
+    v(58973,18,5), // DownstreamPeriodic
+    v(58991,13,6), // DownstreamEnd
+    v(59004,17,7), // UpstreamPoolReady
+    v(59021,16,8), // UpstreamPeriodic
+    v(59037,11,9), // UpstreamEnd
+    v(59048,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(59087,26,11), // UdpTunnelUpstreamConnected
+    v(59113,11,12), // UdpPeriodic
+    v(59124,13,13), // UdpSessionEnd
+    v(59137,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(58163,11,0), // UNSPECIFIED
-    v(56980,4,1), // AUTO
-    v(56984,7,2), // V4_ONLY
-    v(56991,7,3), // V6_ONLY
-    v(56998,12,4), // V4_PREFERRED
-    v(57010,3,5), // ALL
+    v(58206,11,0), // UNSPECIFIED
+    v(57023,4,1), // AUTO
+    v(57027,7,2), // V4_ONLY
+    v(57034,7,3), // V6_ONLY
+    v(57041,12,4), // V4_PREFERRED
+    v(57053,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(58808,4,0), // NONE
-    v(59254,4,1), // ONCE
-    v(59258,10,2), // TRANSITIVE
+    v(58851,4,0), // NONE
+    v(59297,4,1), // ONCE
+    v(59301,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(58163,11,0), // UNSPECIFIED
-    v(59366,14,1), // SANITIZED_UTF8
-    v(59380,6,2), // BASE64
+    v(58206,11,0), // UNSPECIFIED
+    v(59409,14,1), // SANITIZED_UTF8
+    v(59423,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(59463,16,0), // DYNAMIC_METADATA
-    v(59479,12,1), // FILTER_STATE
+    v(59506,16,0), // DYNAMIC_METADATA
+    v(59522,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(56980,4,0), // AUTO
-    v(59582,5,1), // HTTP1
-    v(59587,5,2), // HTTP2
-    v(59592,5,3), // HTTP3
+    v(57023,4,0), // AUTO
+    v(59625,5,1), // HTTP1
+    v(59630,5,2), // HTTP2
+    v(59635,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(59703,8,0), // SANITIZE
-    v(59711,12,1), // FORWARD_ONLY
-    v(59723,14,2), // APPEND_FORWARD
-    v(59737,12,3), // SANITIZE_SET
-    v(59749,19,4), // ALWAYS_FORWARD_ONLY
+    v(59746,8,0), // SANITIZE
+    v(59754,12,1), // FORWARD_ONLY
+    v(59766,14,2), // APPEND_FORWARD
+    v(59780,12,3), // SANITIZE_SET
+    v(59792,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(59873,4,0), // TEXT
-    v(59877,4,1), // JSON
+    v(59916,4,0), // TEXT
+    v(59920,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(59991,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(60022,14,1), // KEEP_UNCHANGED
-    v(57671,14,2), // REJECT_REQUEST
-    v(60036,21,3), // UNESCAPE_AND_REDIRECT
-    v(60057,20,4), // UNESCAPE_AND_FORWARD
+    v(60034,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(60065,14,1), // KEEP_UNCHANGED
+    v(57714,14,2), // REJECT_REQUEST
+    v(60079,21,3), // UNESCAPE_AND_REDIRECT
+    v(60100,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(60185,9,0), // OVERWRITE
-    v(60194,16,1), // APPEND_IF_ABSENT
-    v(60210,12,2), // PASS_THROUGH
+    v(60228,9,0), // OVERWRITE
+    v(60237,16,1), // APPEND_IF_ABSENT
+    v(60253,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(60283,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(60305,10,1), // CONTINUOUS
+    v(60326,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(60348,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(60380,9,0), // IMMEDIATE
-    v(60389,18,1), // ON_DOWNSTREAM_DATA
-    v(60407,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(60423,9,0), // IMMEDIATE
+    v(60432,18,1), // ON_DOWNSTREAM_DATA
+    v(60450,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(60533,17,0), // HEALTHY_HOSTS_NUM
-    v(60550,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(60576,17,0), // HEALTHY_HOSTS_NUM
+    v(60593,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(60656,9,0), // N_CHOICES
-    v(60665,9,1), // FULL_SCAN
+    v(60699,9,0), // N_CHOICES
+    v(60708,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(60767,18,0), // VERIFY_TRUST_CHAIN
-    v(60785,16,1), // ACCEPT_UNTRUSTED
+    v(60810,18,0), // VERIFY_TRUST_CHAIN
+    v(60828,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(60880,16,0), // LENIENT_STAPLING
-    v(60896,15,1), // STRICT_STAPLING
-    v(60911,11,2), // MUST_STAPLE
+    v(60923,16,0), // LENIENT_STAPLING
+    v(60939,15,1), // STRICT_STAPLING
+    v(60954,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(60993,20,0), // SAN_TYPE_UNSPECIFIED
-    v(61013,5,1), // EMAIL
-    v(61018,3,2), // DNS
-    v(61021,3,3), // URI
-    v(61024,10,4), // IP_ADDRESS
-    v(61034,10,5), // OTHER_NAME
+    v(61036,20,0), // SAN_TYPE_UNSPECIFIED
+    v(61056,5,1), // EMAIL
+    v(61061,3,2), // DNS
+    v(61064,3,3), // URI
+    v(61067,10,4), // IP_ADDRESS
+    v(61077,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(61111,8,0), // TLS_AUTO
-    v(61119,7,1), // TLSv1_0
-    v(61126,7,2), // TLSv1_1
-    v(61133,7,3), // TLSv1_2
-    v(61140,7,4), // TLSv1_3
+    v(61154,8,0), // TLS_AUTO
+    v(61162,7,1), // TLSv1_0
+    v(61169,7,2), // TLSv1_1
+    v(61176,7,3), // TLSv1_2
+    v(61183,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(61194,7,0), // HUNDRED
-    v(61201,12,1), // TEN_THOUSAND
-    v(61213,7,2), // MILLION
+    v(61237,7,0), // HUNDRED
+    v(61244,12,1), // TEN_THOUSAND
+    v(61256,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(61244,5,0), // Empty
-    v(61249,8,100), // Continue
-    v(56340,2,200), // OK
-    v(61257,7,201), // Created
-    v(61264,8,202), // Accepted
-    v(61272,27,203), // NonAuthoritativeInformation
-    v(61299,9,204), // NoContent
-    v(61308,12,205), // ResetContent
-    v(61320,14,206), // PartialContent
-    v(61334,11,207), // MultiStatus
-    v(61345,15,208), // AlreadyReported
-    v(61360,6,226), // IMUsed
-    v(61366,15,300), // MultipleChoices
-    v(61381,16,301), // MovedPermanently
-    v(61397,5,302), // Found
-    v(61402,8,303), // SeeOther
-    v(61410,11,304), // NotModified
-    v(61421,8,305), // UseProxy
-    v(61429,17,307), // TemporaryRedirect
-    v(61446,17,308), // PermanentRedirect
-    v(61463,10,400), // BadRequest
-    v(61473,12,401), // Unauthorized
-    v(61485,15,402), // PaymentRequired
-    v(61500,9,403), // Forbidden
-    v(61509,8,404), // NotFound
-    v(61517,16,405), // MethodNotAllowed
-    v(61533,13,406), // NotAcceptable
-    v(61546,27,407), // ProxyAuthenticationRequired
-    v(61573,14,408), // RequestTimeout
-    v(61587,8,409), // Conflict
-    v(61595,4,410), // Gone
-    v(61599,14,411), // LengthRequired
-    v(61613,18,412), // PreconditionFailed
-    v(61631,15,413), // PayloadTooLarge
-    v(61646,10,414), // URITooLong
-    v(61656,20,415), // UnsupportedMediaType
-    v(61676,19,416), // RangeNotSatisfiable
-    v(61695,17,417), // ExpectationFailed
-    v(61712,18,421), // MisdirectedRequest
-    v(61730,19,422), // UnprocessableEntity
-    v(61749,6,423), // Locked
-    v(61755,16,424), // FailedDependency
-    v(61771,15,426), // UpgradeRequired
-    v(61786,20,428), // PreconditionRequired
-    v(61806,15,429), // TooManyRequests
-    v(61821,27,431), // RequestHeaderFieldsTooLarge
-    v(61848,19,500), // InternalServerError
-    v(61867,14,501), // NotImplemented
-    v(61881,10,502), // BadGateway
-    v(61891,18,503), // ServiceUnavailable
-    v(61909,14,504), // GatewayTimeout
-    v(61923,23,505), // HTTPVersionNotSupported
-    v(61946,21,506), // VariantAlsoNegotiates
-    v(61967,19,507), // InsufficientStorage
-    v(61986,12,508), // LoopDetected
-    v(61998,11,510), // NotExtended
-    v(62009,29,511), // NetworkAuthenticationRequired
+    v(61287,5,0), // Empty
+    v(61292,8,100), // Continue
+    v(56383,2,200), // OK
+    v(61300,7,201), // Created
+    v(61307,8,202), // Accepted
+    v(61315,27,203), // NonAuthoritativeInformation
+    v(61342,9,204), // NoContent
+    v(61351,12,205), // ResetContent
+    v(61363,14,206), // PartialContent
+    v(61377,11,207), // MultiStatus
+    v(61388,15,208), // AlreadyReported
+    v(61403,6,226), // IMUsed
+    v(61409,15,300), // MultipleChoices
+    v(61424,16,301), // MovedPermanently
+    v(61440,5,302), // Found
+    v(61445,8,303), // SeeOther
+    v(61453,11,304), // NotModified
+    v(61464,8,305), // UseProxy
+    v(61472,17,307), // TemporaryRedirect
+    v(61489,17,308), // PermanentRedirect
+    v(61506,10,400), // BadRequest
+    v(61516,12,401), // Unauthorized
+    v(61528,15,402), // PaymentRequired
+    v(61543,9,403), // Forbidden
+    v(61552,8,404), // NotFound
+    v(61560,16,405), // MethodNotAllowed
+    v(61576,13,406), // NotAcceptable
+    v(61589,27,407), // ProxyAuthenticationRequired
+    v(61616,14,408), // RequestTimeout
+    v(61630,8,409), // Conflict
+    v(61638,4,410), // Gone
+    v(61642,14,411), // LengthRequired
+    v(61656,18,412), // PreconditionFailed
+    v(61674,15,413), // PayloadTooLarge
+    v(61689,10,414), // URITooLong
+    v(61699,20,415), // UnsupportedMediaType
+    v(61719,19,416), // RangeNotSatisfiable
+    v(61738,17,417), // ExpectationFailed
+    v(61755,18,421), // MisdirectedRequest
+    v(61773,19,422), // UnprocessableEntity
+    v(61792,6,423), // Locked
+    v(61798,16,424), // FailedDependency
+    v(61814,15,426), // UpgradeRequired
+    v(61829,20,428), // PreconditionRequired
+    v(61849,15,429), // TooManyRequests
+    v(61864,27,431), // RequestHeaderFieldsTooLarge
+    v(61891,19,500), // InternalServerError
+    v(61910,14,501), // NotImplemented
+    v(61924,10,502), // BadGateway
+    v(61934,18,503), // ServiceUnavailable
+    v(61952,14,504), // GatewayTimeout
+    v(61966,23,505), // HTTPVersionNotSupported
+    v(61989,21,506), // VariantAlsoNegotiates
+    v(62010,19,507), // InsufficientStorage
+    v(62029,12,508), // LoopDetected
+    v(62041,11,510), // NotExtended
+    v(62052,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(62093,21,0), // COMPONENT_UNSPECIFIED
-    v(62114,16,1), // COMPONENT_PARSER
-    v(62130,22,2), // COMPONENT_TYPE_CHECKER
-    v(62152,17,3), // COMPONENT_RUNTIME
+    v(62136,21,0), // COMPONENT_UNSPECIFIED
+    v(62157,16,1), // COMPONENT_PARSER
+    v(62173,22,2), // COMPONENT_TYPE_CHECKER
+    v(62195,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(62212,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(62238,4,1), // BOOL
-    v(62242,5,2), // INT64
-    v(62247,6,3), // UINT64
-    v(62253,6,4), // DOUBLE
-    v(62259,6,5), // STRING
-    v(62265,5,6), // BYTES
+    v(62255,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(62281,4,1), // BOOL
+    v(62285,5,2), // INT64
+    v(62290,6,3), // UINT64
+    v(62296,6,4), // DOUBLE
+    v(62302,6,5), // STRING
+    v(62308,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(62313,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(58251,3,1), // ANY
-    v(62340,9,2), // TIMESTAMP
-    v(62349,8,3), // DURATION
+    v(62356,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(58294,3,1), // ANY
+    v(62383,9,2), // TIMESTAMP
+    v(62392,8,3), // DURATION
     // google.protobuf.NullValue
-    v(62382,10,0), // NULL_VALUE
+    v(62425,10,0), // NULL_VALUE
 ];
