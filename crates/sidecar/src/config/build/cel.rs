@@ -12,16 +12,53 @@ use envoy_types::pb::google::api::expr::v1alpha1::expr::{Call, CreateStruct, Exp
 
 use super::fields::{Within as _, each, refuse, required};
 use crate::config::error::{ConfigError, Result};
-use crate::matching::cel::{CelError, Expression};
+use crate::matching::cel::{CelError, DEEPEST, Expression};
 
 /// An expression as a tree.
 pub fn tree(proto: &proto::Expr) -> Result<Expression> {
+    check_depth(proto)?;
     Expression::new(expression(proto)?).map_err(|error| ConfigError::new("", error))
 }
 
 /// An expression as text.
 pub fn text(text: &str, field: &str) -> Result<Expression> {
     Expression::parse(text).map_err(|error| ConfigError::new(field, error))
+}
+
+/// Refuses a tree that is too deep to be made into an expression, which takes stack for each level.
+fn check_depth(proto: &proto::Expr) -> Result<()> {
+    let mut left = vec![(proto, 1_u16)];
+    while let Some((one, depth)) = left.pop() {
+        if depth > DEEPEST {
+            return Err(ConfigError::new("", CelError::Deep(DEEPEST)));
+        }
+        left.extend(parts(one).into_iter().map(|part| (part, depth + 1)));
+    }
+    Ok(())
+}
+
+/// What an expression is made of, but for a comprehension's.
+fn parts(proto: &proto::Expr) -> Vec<&proto::Expr> {
+    match &proto.expr_kind {
+        Some(ExprKind::SelectExpr(select)) => select.operand.as_deref().into_iter().collect(),
+        Some(ExprKind::CallExpr(call)) => {
+            let target = call.target.as_deref();
+            target.into_iter().chain(&call.args).collect()
+        }
+        Some(ExprKind::ListExpr(list)) => list.elements.iter().collect(),
+        Some(ExprKind::StructExpr(entries)) => {
+            let parts = entries.entries.iter().flat_map(|entry| {
+                let key = match &entry.key_kind {
+                    Some(KeyKind::MapKey(key)) => Some(key),
+                    Some(KeyKind::FieldKey(_)) | None => None,
+                };
+                key.into_iter().chain(&entry.value)
+            });
+            parts.collect()
+        }
+        Some(ExprKind::ConstExpr(_) | ExprKind::IdentExpr(_) | ExprKind::ComprehensionExpr(_))
+        | None => Vec::new(),
+    }
 }
 
 fn expression(proto: &proto::Expr) -> Result<IdedExpr> {
@@ -129,4 +166,38 @@ fn map(proto: &CreateStruct) -> Result<Expr> {
         })
     })?;
     Ok(Expr::Map(MapExpr { entries }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `!` so many times, of `true`.
+    fn nested(levels: u16) -> proto::Expr {
+        let kind = ConstantKind::BoolValue(true);
+        let constant = proto::Constant {
+            constant_kind: Some(kind),
+        };
+        let first = proto::Expr {
+            id: 1,
+            expr_kind: Some(ExprKind::ConstExpr(constant)),
+        };
+        (1..levels).fold(first, |inner, _| proto::Expr {
+            id: 1,
+            expr_kind: Some(ExprKind::CallExpr(Box::new(Call {
+                function: "!_".to_owned(),
+                args: vec![inner],
+                target: None,
+            }))),
+        })
+    }
+
+    #[test]
+    fn deep_trees_are_refused_before_they_are_converted() {
+        tree(&nested(DEEPEST)).unwrap();
+        for levels in [DEEPEST + 1, 3_000] {
+            let error = tree(&nested(levels)).unwrap_err().to_string();
+            assert!(error.contains("deeper than 32"), "{error}");
+        }
+    }
 }

@@ -3,14 +3,16 @@
 //! hold.
 
 mod attributes;
+mod limits;
 
 use std::sync::{Arc, LazyLock};
 
-use cel::common::ast::{EntryExpr, Expr};
+use cel::common::ast::{EntryExpr, Expr, IdedEntryExpr};
 use cel::parser::Parser;
 use cel::{Context, Env, IdedExpr, Value, extensions};
 
 use self::attributes::Attribute;
+pub use self::limits::DEEPEST;
 use crate::telemetry::access_log::record::Record;
 
 /// The functions of the language, and those for strings. It is made for the first expression.
@@ -29,6 +31,18 @@ pub enum CelError {
     /// It cannot be parsed.
     #[error("is no expression: {0}")]
     Syntax(String),
+    /// It is longer than so many code points.
+    #[error("is longer than {0} code points, which is the most: make it several")]
+    Long(usize),
+    /// It has more than so many levels.
+    #[error(
+        "is nested, or a chain of operators, deeper than {0}, which is the most: make it several, \
+         or use &&, || and `in`, which can be long"
+    )]
+    Deep(u16),
+    /// It cannot be parsed for want of memory or threads.
+    #[error("cannot be parsed now: {0}")]
+    Resources(String),
     /// It goes through a list or a map.
     #[error(
         "goes through a list or map (exists, all, map, filter), which is not supported, as in \
@@ -54,7 +68,24 @@ impl Expression {
     /// # Errors
     /// [`CelError`]
     pub fn parse(text: &str) -> Result<Self, CelError> {
+        limits::check_text(text)?;
+        // The parser takes more stack for each bracket than threads have for the most that there
+        // may be, so it gets its own.
+        std::thread::scope(|scope| {
+            let builder = std::thread::Builder::new().stack_size(limits::STACK);
+            let parser = builder
+                .name("expression".to_owned())
+                .spawn_scoped(scope, || Expression::parse_here(text))
+                .map_err(|error| CelError::Resources(error.to_string()))?;
+            parser
+                .join()
+                .unwrap_or_else(|_| Err(CelError::Syntax("the parser panicked".to_owned())))
+        })
+    }
+
+    fn parse_here(text: &str) -> Result<Self, CelError> {
         let parsed = Parser::new()
+            .max_recursion_depth(limits::DEEPEST)
             .parse(text)
             .map_err(|errors| CelError::Syntax(errors.to_string().trim().replace('\n', "; ")))?;
         Expression::new(parsed)
@@ -63,8 +94,9 @@ impl Expression {
     /// Of one that was parsed before.
     ///
     /// # Errors
-    /// [`CelError::Unknown`]
+    /// [`CelError::Deep`], [`CelError::Loop`], [`CelError::Unknown`]
     pub fn new(expression: IdedExpr) -> Result<Self, CelError> {
+        limits::check_tree(&expression)?;
         let mut names = Vec::new();
         find_names(&expression, &mut names)?;
         names.sort_unstable();
@@ -106,31 +138,33 @@ impl Expression {
 /// The names that an expression asks for, such as `request.path` or, where all of it is wanted,
 /// `request`.
 fn find_names(expression: &IdedExpr, names: &mut Vec<String>) -> Result<(), CelError> {
-    let mut all = |parts: &mut dyn Iterator<Item = &IdedExpr>| {
-        for part in parts {
-            find_names(part, names)?;
-        }
-        Ok(())
-    };
     match &expression.expr {
-        Expr::Unspecified | Expr::Literal(_) => Ok(()),
-        Expr::Ident(name) => {
-            names.push(name.clone());
-            Ok(())
-        }
+        Expr::Ident(name) => names.push(name.clone()),
         Expr::Select(select) => match &select.operand.expr {
-            Expr::Ident(root) if !select.test => {
-                names.push(format!("{root}.{}", select.field));
-                Ok(())
-            }
-            _ => find_names(&select.operand, names),
+            Expr::Ident(root) if !select.test => names.push(format!("{root}.{}", select.field)),
+            _ => find_names(&select.operand, names)?,
         },
-        Expr::Call(call) => all(&mut call.target.as_deref().into_iter().chain(&call.args)),
-        Expr::List(list) => all(&mut list.elements.iter()),
-        Expr::Map(map) => all(&mut map.entries.iter().flat_map(|entry| of_entry(&entry.expr))),
-        Expr::Struct(it) => all(&mut it.entries.iter().flat_map(|entry| of_entry(&entry.expr))),
-        Expr::Comprehension(_) => Err(CelError::Loop),
+        Expr::Comprehension(_) => return Err(CelError::Loop),
+        _ => parts(expression).try_for_each(|part| find_names(part, names))?,
     }
+    Ok(())
+}
+
+/// What an expression is made of, but for a comprehension's.
+fn parts(expression: &IdedExpr) -> impl Iterator<Item = &IdedExpr> {
+    type Parts<'a> = (Option<&'a IdedExpr>, &'a [IdedExpr], &'a [IdedEntryExpr]);
+    let (one, many, entries): Parts<'_> = match &expression.expr {
+        Expr::Unspecified | Expr::Literal(_) | Expr::Ident(_) | Expr::Comprehension(_) => {
+            (None, &[], &[])
+        }
+        Expr::Select(select) => (Some(&select.operand), &[], &[]),
+        Expr::Call(call) => (call.target.as_deref(), &call.args, &[]),
+        Expr::List(list) => (None, &list.elements, &[]),
+        Expr::Map(map) => (None, &[], &map.entries),
+        Expr::Struct(it) => (None, &[], &it.entries),
+    };
+    let entries = entries.iter().flat_map(|entry| of_entry(&entry.expr));
+    one.into_iter().chain(many).chain(entries)
 }
 
 fn of_entry(entry: &EntryExpr) -> impl Iterator<Item = &IdedExpr> {
@@ -155,6 +189,7 @@ mod tests {
             Err(CelError::Unknown(name)) => Err(name),
             Err(CelError::Syntax(_)) => Err("syntax".to_owned()),
             Err(CelError::Loop) => Err("loop".to_owned()),
+            Err(error) => Err(error.to_string()),
         };
         let cases = [
             (
