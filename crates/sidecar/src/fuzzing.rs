@@ -21,6 +21,7 @@ use crate::http::h1::decoder::{Decoder, Step};
 use crate::http::h1::response::{Asked, ResponseParser};
 use crate::http::message::{RequestHead, ResponseHead};
 use crate::http::{h1, h2};
+use crate::matching::cel::Expression;
 use crate::telemetry::access_log::format::{Format, Missing};
 use crate::tls::client_hello::{self, Parsed};
 use crate::tls::record::{Opener, record_length};
@@ -96,6 +97,17 @@ pub const TARGETS: &[Target] = &[
         name: "formats",
         run: formats,
         seeds: &["%START_TIME(%s.%3f)% %REQ(:METHOD?x):5% %RESPONSE_CODE%%%"],
+    },
+    Target {
+        name: "expressions",
+        run: expressions,
+        seeds: &[
+            "request.path in ['/a', r'\\/b'] && request.headers['x'].startsWith(\"\\x41\") // c",
+            "((((((((((((((((((((((((((((((((((true))))))))))))))))))))))))))))))))))",
+            "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]] == []",
+            "1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1+1 == 2",
+            "request.headers.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a.a == 1",
+        ],
     },
 ];
 
@@ -294,9 +306,7 @@ fn tls_records(bytes: &[u8]) {
             continue;
         };
         let mut out = vec![0; apart.room(record.len())];
-        let apart = apart
-            .open_into(record, &mut out)
-            .map(|(kind, length)| (kind, length));
+        let apart = apart.open_into(record, &mut out);
         let mut record = record.to_vec();
         let in_place = in_place.open_in_place(&mut record);
         assert_eq!(
@@ -329,5 +339,11 @@ fn documents(bytes: &[u8]) {
 fn formats(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = Format::text(text, Missing::Dash);
+    }
+}
+
+fn expressions(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = Expression::parse(text);
     }
 }

@@ -16,9 +16,21 @@ use ipnet::IpNet;
 use super::dns::{LookupSettings, RefreshRates};
 use crate::network::filter_state::FilterState;
 
+/// The settings of a cache, of which there is one of each name: the clusters and filters that name it
+/// hold the same.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// `name`
+    pub name: Box<str>,
+    /// The `DnsCacheConfig`, encoded.
+    pub encoded: Box<[u8]>,
+}
+
 /// `DnsCacheConfig`: how the names are looked up, and for how long they are known.
 #[derive(Debug)]
 pub struct DnsCache {
+    /// What filters must say of it, too.
+    pub settings: Arc<CacheSettings>,
     /// How names are looked up.
     pub lookup: LookupSettings,
     /// When they are looked up again, if they are still asked for.

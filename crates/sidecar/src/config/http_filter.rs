@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::dynamic_forward_proxy::CacheSettings;
 use super::network::FilterStateValue;
 use super::route::HeaderAddition;
 
@@ -30,6 +31,8 @@ pub enum FilterKind {
     DynamicForwardProxy {
         /// `allow_dynamic_host_from_filter_state`
         from_filter_state: bool,
+        /// `dns_cache_config`, which the cluster's is the same as.
+        _cache: Arc<CacheSettings>,
     },
     /// `set_filter_state`
     SetFilterState(Vec<FilterStateValue>),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dynamic_forward_proxy::CacheSettings;
 use super::listener::NetworkFilter;
 use crate::network::connection_limit::OpenConnections;
 use crate::network::filter_state::Factory;
@@ -20,8 +21,13 @@ pub enum ConnectionFilter {
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `rbac`
     Rbac(Arc<Rbac>),
-    /// `sni_dynamic_forward_proxy`: tcp_proxy connects to the server name, at this port.
-    SniDynamicForwardProxy(u16),
+    /// `sni_dynamic_forward_proxy`: tcp_proxy connects to the server name.
+    SniDynamicForwardProxy {
+        /// `port_value`
+        port: u16,
+        /// `dns_cache_config`, which the cluster's is the same as.
+        _cache: Arc<CacheSettings>,
+    },
     /// `set_filter_state`
     SetFilterState(Arc<SetFilterState>),
     /// `sni_cluster`: the server name is the name of tcp_proxy's cluster.

@@ -15,6 +15,7 @@ use crate::config::build::context::{Context, LocalNode};
 use crate::config::build::secret::{Built, SecretFiles};
 use crate::config::cluster::BindConfig;
 use crate::config::dns::LookupSettings;
+use crate::config::dynamic_forward_proxy::CacheSettings;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::RouteTable;
@@ -40,6 +41,7 @@ pub struct References {
     file_secrets: RefCell<Vec<FileSecret>>,
     default_bind: RefCell<Option<BindConfig>>,
     default_lookup: RefCell<LookupSettings>,
+    dns_caches: RefCell<BTreeMap<Box<str>, Weak<CacheSettings>>>,
     node: RefCell<LocalNode>,
     /// Names of clusters, for route tables that may name no others.
     clusters: RefCell<BTreeSet<Arc<str>>>,
@@ -119,6 +121,27 @@ impl Context for References {
         self.default_bind.borrow().clone()
     }
 
+    fn dns_cache(&self, settings: CacheSettings) -> Result<Arc<CacheSettings>> {
+        let mut caches = self.dns_caches.borrow_mut();
+        caches.retain(|_, held| held.strong_count() > 0);
+        match caches.get(&settings.name).and_then(Weak::upgrade) {
+            Some(held) if *held == settings => Ok(held),
+            Some(_) => Err(ConfigError::new(
+                "",
+                format_args!(
+                    "the cache `{}` is in use with other settings: give the same in each cluster \
+                     and filter that name it, or rename it in all of them",
+                    settings.name
+                ),
+            )),
+            None => {
+                let new = Arc::new(settings);
+                caches.insert(new.name.clone(), Arc::downgrade(&new));
+                Ok(new)
+            }
+        }
+    }
+
     fn default_lookup(&self) -> LookupSettings {
         self.default_lookup.borrow().clone()
     }
@@ -137,6 +160,7 @@ impl References {
             file_secrets: RefCell::default(),
             default_bind: RefCell::default(),
             default_lookup: RefCell::default(),
+            dns_caches: RefCell::default(),
             node: RefCell::default(),
             clusters: RefCell::default(),
             check: RefCell::default(),
@@ -533,6 +557,23 @@ mod tests {
         drop((route, again));
         assert!(references.wanted().is_empty());
         assert!(!references.fill_route(0, "a", None));
+    }
+
+    #[test]
+    fn caches_of_one_name_have_the_same_settings_for_as_long_as_they_are_held() {
+        let references = References::new(Arc::default());
+        let settings = |encoded: &str| CacheSettings {
+            name: "a".into(),
+            encoded: encoded.as_bytes().into(),
+        };
+        let of_cluster = references.dns_cache(settings("x")).unwrap();
+        let of_filter = references.dns_cache(settings("x")).unwrap();
+        assert!(Arc::ptr_eq(&of_cluster, &of_filter));
+        assert!(references.dns_cache(settings("y")).is_err());
+        drop(of_cluster);
+        assert!(references.dns_cache(settings("y")).is_err());
+        drop(of_filter);
+        references.dns_cache(settings("y")).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

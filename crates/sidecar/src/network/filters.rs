@@ -50,7 +50,7 @@ pub async fn admit(worker: &Rc<Worker>, connection: &Connection) -> Result<Admis
             ConnectionFilter::Rbac(filter) => rbac::admit(worker, filter, connection)?,
             ConnectionFilter::SetFilterState(filter) => set(&filter.at_once, connection),
             ConnectionFilter::SniCluster => sni_cluster(connection),
-            ConnectionFilter::SniDynamicForwardProxy(port) => sni_host(connection, *port),
+            ConnectionFilter::SniDynamicForwardProxy { port, .. } => sni_host(connection, *port),
         }
     }
     Ok(admission)

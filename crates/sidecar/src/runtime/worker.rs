@@ -225,7 +225,7 @@ impl StatPrefixes {
                     }
                     ConnectionFilter::SetFilterState(_)
                     | ConnectionFilter::SniCluster
-                    | ConnectionFilter::SniDynamicForwardProxy(_) => {}
+                    | ConnectionFilter::SniDynamicForwardProxy { .. } => {}
                 }
             }
             match &chain.filter {

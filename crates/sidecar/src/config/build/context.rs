@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::secret::SecretFiles;
 use crate::config::cluster::BindConfig;
 use crate::config::dns::LookupSettings;
+use crate::config::dynamic_forward_proxy::CacheSettings;
 use crate::config::endpoint::LoadAssignment;
 #[cfg(any(test, feature = "fuzzing"))]
 use crate::config::error::ConfigError;
@@ -92,6 +93,13 @@ pub trait Context {
         None
     }
 
+    /// The settings of the DNS cache of a dynamic forward proxy, held by all who name it.
+    ///
+    /// # Errors
+    /// Others name a cache of this name with other settings: which of them hold would be chance, and
+    /// one that says what must not be connected to would protect nothing.
+    fn dns_cache(&self, settings: CacheSettings) -> Result<Arc<CacheSettings>>;
+
     /// The bootstrap's resolver, for clusters that name none.
     fn default_lookup(&self) -> LookupSettings {
         LookupSettings::default()
@@ -138,6 +146,10 @@ impl Context for Detached {
         _: &ResourceSource,
     ) -> Result<Arc<Slot<LoadAssignment>>> {
         Ok(Slot::empty(service_name))
+    }
+
+    fn dns_cache(&self, settings: CacheSettings) -> Result<Arc<CacheSettings>> {
+        Ok(Arc::new(settings))
     }
 
     fn file_secret(&self, _: SecretFiles, secret: Secret) -> Arc<Slot<Secret>> {

@@ -1,5 +1,6 @@
 //! `DnsCacheConfig`, and the cluster that uses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
@@ -21,8 +22,8 @@ use super::fields::{
     Together as _, Within as _, bounded, duration, enumeration, named, positive, refuse, required,
 };
 use super::filter_state_matcher::ranges;
-use crate::config::dns::{LookupFamily, LookupSettings, RefreshRates};
-use crate::config::dynamic_forward_proxy::{AddressRule, DnsCache};
+use crate::config::dns::{LookupFamily, RefreshRates};
+use crate::config::dynamic_forward_proxy::{AddressRule, CacheSettings, DnsCache};
 use crate::config::error::{ConfigError, Result};
 
 /// The configuration of `envoy.clusters.dynamic_forward_proxy`.
@@ -46,7 +47,7 @@ pub fn cluster(proto: &cluster::Cluster, any: &Any, context: &dyn Context) -> Re
     let own: clusters::ClusterConfig = decode(&any.value).within(field)?;
     let built = match &own.cluster_implementation_specifier {
         Some(ClusterImplementationSpecifier::DnsCacheConfig(proto)) => {
-            cache(proto, context.default_lookup()).within("dns_cache_config")
+            cache(proto, context).within("dns_cache_config")
         }
         Some(ClusterImplementationSpecifier::SubClustersConfig(_)) => Err(ConfigError::new(
             "sub_clusters_config",
@@ -79,7 +80,7 @@ pub fn cluster(proto: &cluster::Cluster, any: &Any, context: &dyn Context) -> Re
 }
 
 /// `DnsCacheConfig`.
-fn cache(proto: &proto::DnsCacheConfig, unset: LookupSettings) -> Result<DnsCache> {
+fn cache(proto: &proto::DnsCacheConfig, context: &dyn Context) -> Result<DnsCache> {
     let family: Result<DnsLookupFamily> = enumeration(proto.dns_lookup_family, "dns_lookup_family");
     let pending = proto.dns_cache_circuit_breaker.as_ref();
     let pending = pending.and_then(|breaker| breaker.max_pending_requests);
@@ -121,7 +122,7 @@ fn cache(proto: &proto::DnsCacheConfig, unset: LookupSettings) -> Result<DnsCach
             .together(),
     )
         .together()?;
-    let mut lookup = lookup.unwrap_or(unset);
+    let mut lookup = lookup.unwrap_or_else(|| context.default_lookup());
     lookup.family = match family {
         DnsLookupFamily::Auto => LookupFamily::Auto,
         DnsLookupFamily::V4Only => LookupFamily::V4Only,
@@ -131,7 +132,12 @@ fn cache(proto: &proto::DnsCacheConfig, unset: LookupSettings) -> Result<DnsCach
     };
     let normal = normal.unwrap_or(REFRESH_RATE);
     let pending = pending.map_or(MAX_PENDING, |pending| pending.value);
+    let settings = context.dns_cache(CacheSettings {
+        name: proto.name.as_str().into(),
+        encoded: proto.encode_to_vec().into(),
+    })?;
     Ok(DnsCache {
+        settings,
         lookup,
         refresh: RefreshRates {
             normal,
@@ -152,12 +158,14 @@ fn cache(proto: &proto::DnsCacheConfig, unset: LookupSettings) -> Result<DnsCach
     })
 }
 
-/// The cache that a filter shares with its cluster, which is where it is: here it is only looked
-/// through.
-pub fn of_filter(proto: Option<&proto::DnsCacheConfig>) -> Result<()> {
+/// The cache of a filter, which is its cluster's: the cluster looks up what the filter notes.
+pub fn of_filter(
+    proto: Option<&proto::DnsCacheConfig>,
+    context: &dyn Context,
+) -> Result<Arc<CacheSettings>> {
     required(&proto, "dns_cache_config")
-        .and_then(|proto| cache(proto, LookupSettings::default()).within("dns_cache_config"))
-        .map(drop)
+        .and_then(|proto| cache(proto, context).within("dns_cache_config"))
+        .map(|cache| cache.settings)
 }
 
 /// The transport socket of such a cluster. With TLS, the host that a client asks for is the name that

@@ -68,7 +68,9 @@ pub fn on_request(
                 &filter.name,
                 |list| apply_to_request(context, &list.request, request, info),
             ),
-            FilterKind::DynamicForwardProxy { from_filter_state } => {
+            FilterKind::DynamicForwardProxy {
+                from_filter_state, ..
+            } => {
                 let host = settings.host(&filter.name);
                 dynamic_forward_proxy::on_request(context, *from_filter_state, host, request, info);
             }

@@ -9,7 +9,8 @@ use envoy_types::pb::envoy::extensions::filters::http::set_metadata::v3 as set_m
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
-use crate::config::build::extension::{Build, Extension, decode, find, resolve};
+use crate::config::build::context::Context;
+use crate::config::build::extension::{BuildWith, Extension, decode, find, resolve};
 use crate::config::build::fields::{Together as _, Within as _, each, named, refuse, required};
 use crate::config::build::{
     dynamic_forward_proxy as forward_proxy, header_changes, network, struct_value,
@@ -35,10 +36,10 @@ enum Built {
 }
 
 /// HTTP filters.
-const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
+const HTTP_FILTERS: &[Extension<BuildWith<Built>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.http.router.v3.Router",
-        build: |bytes| {
+        build: |bytes, _| {
             let router = decode::<router::Router>(bytes)?;
             Ok(Built::Router(Router {
                 suppress_envoy_headers: router.suppress_envoy_headers,
@@ -48,7 +49,7 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
     },
     Extension {
         type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-        build: |bytes| {
+        build: |bytes, _| {
             let proto = decode::<header_mutation::HeaderMutation>(bytes)?;
             let mutations = required(&proto.mutations, "mutations").and_then(mutations)?;
             Ok(Built::Filter(FilterKind::HeaderMutation {
@@ -59,28 +60,27 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
     },
     Extension {
         type_name: "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig",
-        build: |bytes| {
+        build: |bytes, context| {
             let proto = decode::<dynamic_forward_proxy::FilterConfig>(bytes)?;
-            match &proto.implementation_specifier {
-                Some(Implementation::DnsCacheConfig(cache)) => {
-                    forward_proxy::of_filter(Some(cache))?;
-                }
+            let cache = match &proto.implementation_specifier {
+                Some(Implementation::DnsCacheConfig(cache)) => Some(cache),
                 Some(Implementation::SubClusterConfig(_)) => {
                     return Err(ConfigError::new(
                         "sub_cluster_config",
                         "is not supported: use dns_cache_config, here and in the cluster",
                     ));
                 }
-                None => forward_proxy::of_filter(None)?,
-            }
+                None => None,
+            };
             Ok(Built::Filter(FilterKind::DynamicForwardProxy {
                 from_filter_state: proto.allow_dynamic_host_from_filter_state,
+                _cache: forward_proxy::of_filter(cache, context)?,
             }))
         },
     },
     Extension {
         type_name: "envoy.extensions.filters.http.set_filter_state.v3.Config",
-        build: |bytes| {
+        build: |bytes, _| {
             let proto = decode::<set_filter_state::Config>(bytes)?;
             let values =
                 network::set_filter_state::values("on_request_headers", &proto.on_request_headers)?;
@@ -90,7 +90,7 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
     },
     Extension {
         type_name: "envoy.extensions.filters.http.set_metadata.v3.Config",
-        build: |bytes| {
+        build: |bytes, _| {
             let proto = decode::<set_metadata::Config>(bytes)?;
             metadata(&proto).map(|added| Built::Filter(FilterKind::SetMetadata(added)))
         },
@@ -98,8 +98,11 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
 ];
 
 /// Builds the filters: the router is last, and what is optional and unknown is left out.
-pub fn build(proto: &[hcm::HttpFilter]) -> Result<(Vec<HttpFilter>, Router)> {
-    let built = each("http_filters", proto, http_filter)?;
+pub fn build(
+    proto: &[hcm::HttpFilter],
+    context: &dyn Context,
+) -> Result<(Vec<HttpFilter>, Router)> {
+    let built = each("http_filters", proto, |filter| http_filter(filter, context))?;
     let mut problems = Problems::default();
     let mut filters = Vec::new();
     let mut router = None;
@@ -135,7 +138,7 @@ pub fn build(proto: &[hcm::HttpFilter]) -> Result<(Vec<HttpFilter>, Router)> {
     problems.or((filters, router))
 }
 
-fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
+fn http_filter(proto: &hcm::HttpFilter, context: &dyn Context) -> Result<Option<Built>> {
     let any = match required(&proto.config_type, "typed_config")? {
         ConfigType::TypedConfig(any) => any,
         ConfigType::ConfigDiscovery(_) => {
@@ -151,7 +154,7 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
         return Ok(None);
     }
     let built = resolve(HTTP_FILTERS, "HTTP filter", any)
-        .and_then(|extension| (extension.build)(&any.value).within("typed_config"));
+        .and_then(|extension| (extension.build)(&any.value, context).within("typed_config"));
     let (_, built) = (named(&proto.name, "name"), built).together()?;
     Ok(Some(built))
 }
@@ -207,6 +210,7 @@ fn metadata(proto: &set_metadata::Config) -> Result<Vec<MetadataAddition>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::build::context::Detached;
     use crate::config::build::testing::message;
 
     fn chain(key: &str) -> Vec<hcm::HttpFilter> {
@@ -227,9 +231,12 @@ mod tests {
 
     #[test]
     fn filter_state_that_the_router_does_not_heed_is_refused() {
-        assert!(build(&chain("another")).is_ok());
+        assert!(build(&chain("another"), &Detached).is_ok());
         for key in OF_TCP_PROXY {
-            let error = build(&chain(key)).map(drop).unwrap_err().to_string();
+            let error = build(&chain(key), &Detached)
+                .map(drop)
+                .unwrap_err()
+                .to_string();
             let place = "http_filters[0].typed_config.on_request_headers[1].object_key: ";
             let expected = format!("{place}`{key}` is acted on by tcp_proxy only");
             assert!(error.starts_with(&expected), "{error}");

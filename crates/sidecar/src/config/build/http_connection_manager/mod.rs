@@ -63,7 +63,7 @@ pub fn build(
         )
             .together(),
         (
-            filters::build(&proto.http_filters),
+            filters::build(&proto.http_filters, context),
             local_reply::build(&proto.local_reply_config),
             access_log::build(&proto.access_log),
             upgrades(&proto.upgrade_configs),

@@ -69,7 +69,7 @@ pub const NETWORK_FILTERS: &[Extension<BuildWith<ChainFilter>>] = &[
     },
     Extension {
         type_name: "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
-        build: |bytes, _| {
+        build: |bytes, context| {
             let proto = decode::<sni::FilterConfig>(bytes)?;
             let port = match proto.port_specifier {
                 Some(sni::filter_config::PortSpecifier::PortValue(value)) => {
@@ -77,9 +77,12 @@ pub const NETWORK_FILTERS: &[Extension<BuildWith<ChainFilter>>] = &[
                 }
                 None => Ok(443),
             };
-            let cache = dynamic_forward_proxy::of_filter(proto.dns_cache_config.as_ref());
-            let (port, ()) = (port, cache).together()?;
-            let filter = ConnectionFilter::SniDynamicForwardProxy(port);
+            let cache = dynamic_forward_proxy::of_filter(proto.dns_cache_config.as_ref(), context);
+            let (port, cache) = (port, cache).together()?;
+            let filter = ConnectionFilter::SniDynamicForwardProxy {
+                port,
+                _cache: cache,
+            };
             Ok(ChainFilter::Passing(filter))
         },
     },
@@ -178,7 +181,7 @@ fn acted_on(filter: &ConnectionFilter, last: &NetworkFilter) -> Result<()> {
         return Ok(());
     }
     match filter {
-        ConnectionFilter::SniDynamicForwardProxy(_) => Err(ConfigError::new(
+        ConnectionFilter::SniDynamicForwardProxy { .. } => Err(ConfigError::new(
             "",
             "sni_dynamic_forward_proxy tells a tcp_proxy where to connect to, which this chain does \
              not end with",
