@@ -84,7 +84,7 @@ fn bad_files_end_with_1_and_the_path_of_the_field() {
         ),
         (
             cluster("lb_policy: FASTEST"),
-            "static_resources.clusters[0].lb_policy: FASTEST is not a value".into(),
+            "static_resources.clusters[0].lb_policy: `FASTEST` is not a value".into(),
         ),
         (
             cluster("type: LOGICAL_DNS"),
@@ -120,7 +120,7 @@ fn bad_files_end_with_1_and_the_path_of_the_field() {
         ),
         (
             matcher("{prefix: /}").replace("router.v3.Router", "fault.v3.HTTPFault"),
-            "http_filters[0].typed_config: the type type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault is not supported".into(),
+            "http_filters[0].typed_config: `type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault` is not a supported HTTP filter; supported: ".into(),
         ),
         (
             matcher("{prefix: /}").replace("stat_prefix: in", "stat_prefix: in\n          codec_type: HTTP3"),

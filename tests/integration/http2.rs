@@ -327,8 +327,9 @@ fn http1_and_http2_share_a_listener() {
     for byte in b"PRI / HTTP/1.1\r\nHost: a\r\n\r\n" {
         slow.send([*byte]).unwrap();
     }
+    // Read as HTTP/1, where there is no such method.
     let answer = slow.read_response(outrider_testkit::message::Kind::Response);
-    assert_eq!(answer.unwrap().json().unwrap()["method"], "PRI");
+    assert_eq!(answer.unwrap().status().unwrap(), 400);
     runtime().block_on(async {
         let client = http2::Client::connect(proxy.listener()).await.unwrap();
         let answer = client.get("http://a/").await.unwrap();

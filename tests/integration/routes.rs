@@ -219,16 +219,8 @@ fn routes_match_and_rewrite_as_with_envoy() {
     }
     pair.check("PUT /m HTTP/1.1\r\nHost: exact.example\r\nContent-Length: 0\r\n\r\n");
     pair.check("HEAD /direct HTTP/1.1\r\nHost: exact.example\r\n\r\n");
-    // Envoy closes the connection rather than skip a body that has come already; so there is one
-    // probe less with it.
-    let post = "POST /direct HTTP/1.1\r\nHost: exact.example\r\nContent-Length: 3\r\n\r\nabc";
-    let answer = exchange(pair.ours.listener(), post.as_bytes());
-    assert!(answer.status() == 410 && answer.kept, "{answer:?}");
-    exchange(pair.envoy.listener(), post.as_bytes());
-    exchange(
-        pair.envoy.listener(),
-        b"OPTIONS * HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n",
-    );
+    // An answer of the proxy's own ends a connection whose body was not read.
+    pair.check("POST /direct HTTP/1.1\r\nHost: exact.example\r\nContent-Length: 3\r\n\r\nabc");
     pair.same_stats(&[
         "http.in.downstream_rq_2xx",
         "http.in.downstream_rq_3xx",
@@ -435,12 +427,9 @@ fn paths_are_normalised_as_with_envoy() {
             "/~a!$&'()*+,;=:@",
             "/a|b^c",
             "/a\"b<c>",
+            "//",
         ] {
             pair.check(&format!("GET {path} HTTP/1.1\r\nHost: a:8080\r\n\r\n"));
         }
     }
-    // Envoy's merging makes `//` of `//`.
-    let merging = Bootstrap::forward(app.address(), options[1]);
-    let answer = Proxy::ours(&merging).client().get("a", "//").unwrap();
-    assert_eq!(answer.json().unwrap()["path"], "/");
 }

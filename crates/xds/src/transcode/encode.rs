@@ -146,8 +146,12 @@ fn is_empty_collection(field: Field, value: &Value) -> bool {
 }
 
 fn takes_null(field: Field) -> bool {
-    matches!(field.kind(), Kind::Message(Some(message))
-        if message.well_known() == Some(WellKnown::Value) && !field.is_repeated())
+    let has_null = match field.kind() {
+        Kind::Message(Some(message)) => message.well_known() == Some(WellKnown::Value),
+        Kind::Enum(Some(values)) => scalar::is_null(values),
+        _ => false,
+    };
+    has_null && !field.is_repeated()
 }
 
 fn encode_field(

@@ -121,9 +121,15 @@ fn enum_from_json(values: Enum, value: &Value) -> Result<Wire, Problem> {
             .and_then(|number| i32::try_from(number).ok())
             .filter(|number| values.value_name(*number).is_some())
             .ok_or_else(|| Problem::no_such_value(values, &given.to_string()))?,
+        Value::Null if is_null(values) => 0,
         _ => return Err(wrong_type("the name of a value", value)),
     };
     Ok(Wire::Varint(sign_extended(i64::from(number))))
+}
+
+/// Whether an enum is `google.protobuf.NullValue`, whose one value JSON writes as `null`.
+pub(super) fn is_null(values: Enum) -> bool {
+    values.name() == "google.protobuf.NullValue"
 }
 
 /// Negative numbers take ten bytes on the wire, whatever their width.
