@@ -15,6 +15,9 @@ use crate::telemetry::access_log::format::{Format, Missing};
 
 const URI_TEMPLATE: &str = "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig";
 
+/// A query it may have: the request's own follows it, as in Envoy.
+const NO_FRAGMENT: &str = "must not hold #: no request line may have a fragment (RFC 9112)";
+
 /// The rewrite of a `RouteAction`, at most one of the four.
 pub fn of_route(
     prefix: &str,
@@ -53,11 +56,7 @@ pub fn of_route(
 
 /// `prefix_rewrite`
 pub fn prefix_rewrite(prefix: &str) -> Result<PathRewrite> {
-    refuse(
-        prefix.contains(['?', '#']),
-        "prefix_rewrite",
-        "must not hold ? or #",
-    )?;
+    refuse(prefix.contains('#'), "prefix_rewrite", NO_FRAGMENT)?;
     let prefix = uri_text(prefix, "prefix_rewrite")?;
     Ok(PathRewrite::Prefix(prefix.into()))
 }
@@ -65,9 +64,9 @@ pub fn prefix_rewrite(prefix: &str) -> Result<PathRewrite> {
 /// `regex_rewrite`
 pub fn regex_rewrite(proto: &RegexMatchAndSubstitute) -> Result<PathRewrite> {
     refuse(
-        proto.substitution.contains(['?', '#']),
+        proto.substitution.contains('#'),
         "substitution",
-        "must not hold ? or #",
+        NO_FRAGMENT,
     )?;
     let (pattern, substitution) = substitute(proto)?;
     Ok(PathRewrite::Regex {
