@@ -122,7 +122,7 @@ impl Problem {
 
     pub(super) fn no_such_field(message: Message, key: &str) -> Self {
         Self::NoSuchField {
-            suggestion: nearest(message, key),
+            suggestion: nearest(key, message.fields().map(Field::name)),
         }
     }
 
@@ -134,7 +134,9 @@ impl Problem {
     pub(super) fn no_such_value(values: Enum, given: &str) -> Self {
         let names: Vec<&str> = values.values().map(|(_, name)| name).collect();
         let value = beginning(given);
-        let all = format!("it is one of {}", names.join(", "));
+        let meant = nearest(given, names.iter().copied())
+            .map_or_else(String::new, |name| format!("did you mean {name}? "));
+        let all = format!("{meant}it is one of {}", names.join(", "));
         Self::NoSuchValue {
             value,
             name: values.name(),
@@ -148,17 +150,18 @@ fn beginning(given: &str) -> String {
     given.chars().take(64).collect()
 }
 
-/// The field whose name is nearest to `key`, if it is near.
-fn nearest(message: Message, key: &str) -> Option<&'static str> {
+/// The name that is nearest to `key`, if one is near.
+fn nearest(key: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     // A longer key is no typing mistake, and the comparison takes the product of both lengths.
     if key.len() > 80 {
         return None;
     }
     let key = key.to_ascii_lowercase().replace('_', "");
-    message
-        .fields()
-        .map(Field::name)
-        .map(|name| (distance(&key, &name.replace('_', "")), name))
+    names
+        .map(|name| {
+            let plain = name.to_ascii_lowercase().replace('_', "");
+            (distance(&key, &plain), name)
+        })
         .min()
         .filter(|(distance, name)| *distance <= 1 + name.len() / 5)
         .map(|(_, name)| name)

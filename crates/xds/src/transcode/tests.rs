@@ -187,7 +187,8 @@ fn bad_documents_are_told_with_the_path() {
         (
             CLUSTER,
             "lb_policy: RANDUM",
-            "`RANDUM` is not a value of envoy.config.cluster.v3.Cluster.",
+            "`RANDUM` is not a value of envoy.config.cluster.v3.Cluster.LbPolicy; did you mean RANDOM? it \
+             is one of ROUND_ROBIN, ",
         ),
         (
             CLUSTER,

@@ -299,11 +299,25 @@ fn number(value: &core::SocketAddress, zero_port: bool) -> Result<u16> {
     }
 }
 
-/// The address of an endpoint.
+/// As [`socket_address`], and tells who looks names up.
+fn endpoint_address(value: &core::SocketAddress) -> Result<SocketAddr> {
+    refuse(
+        !value.address.is_empty() && value.address.parse::<IpAddr>().is_err(),
+        "address",
+        format_args!(
+            "`{}` is not an IP address, and names are looked up by clusters of the type STRICT_DNS or \
+             LOGICAL_DNS only",
+            value.address
+        ),
+    )?;
+    socket_address(value, false)
+}
+
+/// The address of an endpoint in a cluster that looks no names up.
 pub fn address(value: &Option<core::Address>, field: &str) -> Result<Address> {
     let address = required(value, field)?;
     match &address.address {
-        Some(core::address::Address::SocketAddress(socket)) => socket_address(socket, false)
+        Some(core::address::Address::SocketAddress(socket)) => endpoint_address(socket)
             .map(Address::Socket)
             .within("socket_address"),
         Some(core::address::Address::Pipe(pipe)) => named(&pipe.path, "path")
