@@ -119,7 +119,11 @@ impl Maker {
         let value_field = entry.map_entry_value_field();
         let count = 1 + self.random.below(2);
         let entries = (0..count).map(|at| {
-            let key = MapKey::String(format!("key.{at}"));
+            let key = match entry.map_entry_key_field().kind() {
+                Kind::String => MapKey::String(format!("key.{at}")),
+                Kind::Int64 => MapKey::I64(i64::try_from(at).unwrap() - 1),
+                other => panic!("no map has keys of {other:?}"),
+            };
             (key, self.value(&value_field, depth))
         });
         Value::Map(entries.collect())
