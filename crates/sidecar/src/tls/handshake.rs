@@ -7,6 +7,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
+use rustls_pki_types::UnixTime;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::encrypted::TlsStream;
@@ -36,8 +37,9 @@ pub async fn accept(
     driver.run(&mut connection).await?;
     let mut handshake = describe(&connection, &mut driver.witness)?;
     if handshake.resumed {
+        let at = driver.witness.resumed_at.unwrap_or_else(UnixTime::now);
         handshake.peer_validated = policy
-            .verify_again(&handshake.peer_chain)
+            .verify_again(&handshake.peer_chain, at)
             .map_err(TlsError::Refused)?;
     }
     if handshake.version == TlsVersion::V1_2 {

@@ -144,16 +144,20 @@ impl PeerPolicy {
     }
 
     /// Whether a client that comes back with a ticket would still be let in: rustls takes its chain
-    /// from the ticket as it was.
+    /// from the ticket as it was. `at` is when the ticket was taken.
     ///
     /// # Errors
     /// Why it would not; else whether its certificate is valid.
-    pub fn verify_again(&self, chain: &[CertificateDer<'_>]) -> Result<bool, Refusal> {
+    pub fn verify_again(
+        &self,
+        chain: &[CertificateDer<'_>],
+        at: UnixTime,
+    ) -> Result<bool, Refusal> {
         match chain {
             [] if self.require_certificate => Err(Refusal::NoCertificate),
             [] => Ok(false),
             [leaf, intermediates @ ..] => self
-                .judge(leaf, intermediates, PeerRole::Client, UnixTime::now(), None)
+                .judge(leaf, intermediates, PeerRole::Client, at, None)
                 .map_err(|(refusal, _)| refusal),
         }
     }

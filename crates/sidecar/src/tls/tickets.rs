@@ -15,6 +15,7 @@ use aws_lc_rs::cipher::{
 use aws_lc_rs::hmac;
 use aws_lc_rs::iv::FixedLength;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions};
+use rustls_pki_types::UnixTime;
 
 use super::witness;
 use crate::config::secret::TicketKey;
@@ -65,12 +66,15 @@ impl Binding {
         let (expires, rest) = rest.split_first_chunk::<8>()?;
         let (context, session) = rest.split_first_chunk::<32>()?;
         let expires = u64::from_be_bytes(*expires);
-        let age = now().saturating_sub(u64::from_be_bytes(*time));
-        let is_good =
-            *context == self.context && age <= self.lifetime.as_secs() && now() <= expires;
+        let now = now();
+        let age = now.saturating_sub(u64::from_be_bytes(*time));
+        let is_good = *context == self.context && age <= self.lifetime.as_secs() && now <= expires;
         is_good.then(|| {
-            // The client may get another ticket, which is no better than this one.
-            witness::note(|witness| witness.peer_expires = Some(expires));
+            witness::note(|witness| {
+                // The client may get another ticket, which is no better than this one.
+                witness.peer_expires = Some(expires);
+                witness.resumed_at = Some(UnixTime::since_unix_epoch(Duration::from_secs(now)));
+            });
             session.to_vec()
         })
     }

@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
+use rustls_pki_types::UnixTime;
 
 use super::certificates::Own;
 
@@ -25,6 +26,9 @@ pub struct Witness {
     pub peer_validated: bool,
     /// When the client's certificate expires, in seconds since 1970, where that bounds its session.
     pub peer_expires: Option<u64>,
+    /// When a session was taken up again: what its client's certificate was then is what counts,
+    /// for it may expire before the handshake ends.
+    pub resumed_at: Option<UnixTime>,
     /// Why the peer was refused.
     pub refusal: Option<Refusal>,
     /// What became of the OCSP response.
