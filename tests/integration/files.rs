@@ -13,7 +13,7 @@ use outrider_testkit::{Process, bins, eventually};
 use serde_json::{Value, json};
 
 use crate::handshake;
-use crate::secrets::free_port;
+use crate::harness::closed_address;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -99,7 +99,7 @@ fn listeners_and_secrets_follow_their_files() -> Result<()> {
     };
     replace(&at("sds.json"), &secret(&issue("discovered")?));
 
-    let [plain, mounted, discovered] = [free_port(), free_port(), free_port()];
+    let [plain, mounted, discovered] = [(); 3].map(|()| closed_address().port());
     let in_place = tls(&json!({"tls_certificates": [{
         "certificate_chain": {"filename": at("tls.crt")},
         "private_key": {"filename": at("tls.key")}}]}));

@@ -11,6 +11,8 @@ use std::time::Duration;
 use outrider_testkit::poll::eventually;
 use outrider_testkit::{Process, bins, envoy};
 
+use crate::harness::closed_address;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// One request: method, host, path, further header lines, body.
@@ -376,11 +378,7 @@ struct Proxy {
 fn start(name: &str, upstream: SocketAddr) -> Proxy {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("access.log");
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = closed_address().port();
     let file = folder.path().join("bootstrap.yaml");
     std::fs::write(&file, bootstrap(port, upstream, &log)).unwrap();
     let mut command = match name {

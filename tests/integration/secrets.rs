@@ -1,7 +1,6 @@
 //! Certificates from the control plane: in the sidecar, and over its socket in a real Envoy.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -13,15 +12,11 @@ use outrider_testkit::{Process, bins, envoy, eventually};
 use serde_json::{Value, json};
 
 use crate::handshake;
+use crate::harness::closed_address;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(40);
 const IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/cart";
-
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// The control plane, whose certificates live for so many seconds, and what its sidecars need.
 struct Control {
@@ -35,7 +30,7 @@ impl Control {
     fn new(life: u64) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         fs::create_dir(folder.path().join("mesh"))?;
-        let port = free_port();
+        let port = closed_address().port();
         let process = start_control(folder.path(), port, life)?;
         let control = Control {
             process,
@@ -111,7 +106,7 @@ fn start_control(folder: &Path, port: u16, life: u64) -> Result<Process> {
         .arg("--ca-dir")
         .arg(folder.join("ca"))
         .args(["--address", "127.0.0.1", "--port", &port.to_string()])
-        .args(["--monitoring-port", &free_port().to_string()])
+        .args(["--monitoring-port", &closed_address().port().to_string()])
         .args(["--cert-ttl", &format!("{life}s")]);
     let mut process = Process::start("control", command)?;
     process.wait_for("it listens", DEADLINE, |_| {
@@ -205,7 +200,7 @@ fn ready(admin: u16) -> Result<()> {
 fn the_built_in_source_renews_and_a_real_envoy_takes_its_secrets_from_the_socket() -> Result<()> {
     let mut control = Control::new(6)?;
     let root = control.file("root.pem");
-    let (port, admin_port) = (free_port(), free_port());
+    let (port, admin_port) = (closed_address().port(), closed_address().port());
     let mut sidecar = control.sidecar(&json!({
         "node": node(),
         "admin": admin(admin_port),
@@ -231,7 +226,7 @@ fn the_built_in_source_renews_and_a_real_envoy_takes_its_secrets_from_the_socket
     }
 
     // A real Envoy gets the same, in the state-of-the-world form.
-    let envoy_port = free_port();
+    let envoy_port = closed_address().port();
     let path = control.file("envoy.json");
     let bootstrap = json!({
         "node": {"id": "envoy", "cluster": "envoy"},

@@ -1,10 +1,12 @@
 //! The plain program that the other suites and the demo put behind the mesh.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use outrider_testkit::{Process, bins};
+
+use crate::harness::closed_address;
 
 fn run(arguments: &[&str]) -> Output {
     let program = bins::path("outrider-testapp").unwrap();
@@ -13,10 +15,7 @@ fn run(arguments: &[&str]) -> Output {
 
 /// Starts the app on a free port.
 fn serve(protocol: &str) -> (Process, SocketAddr) {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = closed_address();
     let mut command = Command::new(bins::path("outrider-testapp").unwrap());
     command.args(["serve", "--name", "app", "--protocol", protocol]);
     command.args(["--listen", &address.to_string()]);

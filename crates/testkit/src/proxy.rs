@@ -1,11 +1,13 @@
 //! One running proxy: a built sidecar or a real Envoy, each with the same kind of bootstrap.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::clients::http1::Client;
@@ -152,13 +154,25 @@ pub fn program(kind: Kind) -> Result<Command> {
     }))
 }
 
-/// An address at which nothing listens.
+/// An address at which nothing listens, and which nobody is given meanwhile: its port is below those
+/// that the system gives out by itself, and each call answers another one.
 ///
 /// # Errors
 /// When no port is free.
 pub fn closed_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(listener.local_addr()?)
+    const PORTS: Range<u32> = 10_000..30_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at once begin at different ones.
+    let first = std::process::id().wrapping_mul(101);
+    let count = PORTS.end - PORTS.start;
+    for _ in PORTS {
+        let place = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(PORTS.start + place)?;
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 fn page(admin: SocketAddr, method: &str, path: &str) -> Result<Message> {

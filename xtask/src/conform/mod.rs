@@ -99,7 +99,7 @@ impl Conform {
         Self {
             filter: String::new(),
             list: false,
-            jobs: 2,
+            jobs: 4,
             generate: 20_000,
             seed: 1,
             shrink: 3,
