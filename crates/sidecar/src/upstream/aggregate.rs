@@ -51,18 +51,18 @@ impl Aggregate {
         random: &RefCell<SmallRng>,
     ) -> Option<(Rc<Cluster>, Tier)> {
         let directory = self.directory.upgrade()?;
-        let members: Vec<_> = names
-            .iter()
-            .filter_map(|name| directory.cluster(name))
-            .collect();
-        let now: Vec<_> = members
-            .iter()
-            .map(|member| (Rc::downgrade(member), member.generation()))
-            .collect();
-        let same = |(one, other): (&Seen, &Seen)| one.0.ptr_eq(&other.0) && one.1 == other.1;
-        if now.len() != self.seen.len() || !now.iter().zip(&self.seen).all(same) {
+        let members = || names.iter().filter_map(|name| directory.cluster(name));
+        let mut seen = self.seen.iter();
+        let same = members().all(|member| {
+            seen.next().is_some_and(|(known, generation)| {
+                known.as_ptr() == Rc::as_ptr(&member) && *generation == member.generation()
+            })
+        });
+        if !same || seen.next().is_some() {
+            let members: Vec<_> = members().collect();
             self.shares = shares(&members, config);
-            self.seen = now;
+            let seen = |member: &Rc<Cluster>| (Rc::downgrade(member), member.generation());
+            self.seen = members.iter().map(seen).collect();
         }
         let share = match self.shares.len() {
             0 => return None,
@@ -73,7 +73,8 @@ impl Aggregate {
                 self.shares.get(at)?
             }
         };
-        Some((members.get(share.member)?.clone(), share.tier))
+        let (member, _) = self.seen.get(share.member)?;
+        Some((member.upgrade()?, share.tier))
     }
 }
 

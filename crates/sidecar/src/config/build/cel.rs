@@ -10,7 +10,7 @@ use envoy_types::pb::google::api::expr::v1alpha1::constant::ConstantKind;
 use envoy_types::pb::google::api::expr::v1alpha1::expr::create_struct::entry::KeyKind;
 use envoy_types::pb::google::api::expr::v1alpha1::expr::{Call, CreateStruct, ExprKind, Select};
 
-use super::fields::{Within as _, each, refuse, required};
+use super::fields::{Within as _, each, one_of, refuse, required};
 use crate::config::error::{ConfigError, Result};
 use crate::matching::cel::{CelError, DEEPEST, Expression};
 
@@ -62,7 +62,7 @@ fn parts(proto: &proto::Expr) -> Vec<&proto::Expr> {
 }
 
 fn expression(proto: &proto::Expr) -> Result<IdedExpr> {
-    let expr = match required(&proto.expr_kind, "expr_kind")? {
+    let expr = match one_of::<proto::Expr, _>(&proto.expr_kind, "const_expr")? {
         ExprKind::ConstExpr(constant) => literal(constant).within("const_expr")?,
         ExprKind::IdentExpr(ident) => Expr::Ident(ident.name.clone()),
         ExprKind::SelectExpr(select) => self::select(select).within("select_expr")?,
@@ -88,7 +88,7 @@ fn expression(proto: &proto::Expr) -> Result<IdedExpr> {
 }
 
 fn literal(proto: &proto::Constant) -> Result<Expr> {
-    let value = match required(&proto.constant_kind, "constant_kind")? {
+    let value = match one_of::<proto::Constant, _>(&proto.constant_kind, "null_value")? {
         ConstantKind::NullValue(_) => LiteralValue::Null,
         ConstantKind::BoolValue(value) => LiteralValue::Boolean((*value).into()),
         ConstantKind::Int64Value(value) => LiteralValue::Int((*value).into()),
@@ -96,10 +96,16 @@ fn literal(proto: &proto::Constant) -> Result<Expr> {
         ConstantKind::DoubleValue(value) => LiteralValue::Double((*value).into()),
         ConstantKind::StringValue(value) => LiteralValue::String(value.clone().into()),
         ConstantKind::BytesValue(value) => LiteralValue::Bytes(value.clone().into()),
-        ConstantKind::DurationValue(_) | ConstantKind::TimestampValue(_) => {
+        ConstantKind::DurationValue(_) => {
             return Err(ConfigError::new(
-                "constant_kind",
-                "is deprecated and not supported: call duration() or timestamp() with a string",
+                "duration_value",
+                "is deprecated and not supported: call duration() with a string",
+            ));
+        }
+        ConstantKind::TimestampValue(_) => {
+            return Err(ConfigError::new(
+                "timestamp_value",
+                "is deprecated and not supported: call timestamp() with a string",
             ));
         }
     };

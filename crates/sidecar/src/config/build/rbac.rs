@@ -13,7 +13,7 @@ use envoy_types::pb::xds::r#type::matcher::v3::Matcher;
 
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
-    Together as _, Within as _, cidr, each, enumeration, named, port, refuse, required,
+    Together as _, Within as _, cidr, each, enumeration, named, one_of, port, refuse, required,
 };
 use super::{cel, filter_state_matcher, matcher, matching, metadata_matcher, validation_context};
 use crate::config::error::{ConfigError, Result};
@@ -139,7 +139,7 @@ fn permission(proto: &proto::Permission, scope: Scope) -> Result<Rule> {
         refuse(set.rules.is_empty(), "rules", "must not be empty")?;
         each("rules", &set.rules, |proto| permission(proto, scope))
     };
-    Ok(match required(&proto.rule, "rule")? {
+    Ok(match one_of::<proto::Permission, _>(&proto.rule, "any")? {
         PermissionRule::AndRules(set) => Rule::All(several(set).within("and_rules")?),
         PermissionRule::OrRules(set) => Rule::Any(several(set).within("or_rules")?),
         PermissionRule::Any(any) => always(*any)?,
@@ -190,7 +190,7 @@ fn principal(proto: &proto::Principal, scope: Scope) -> Result<Rule> {
         each("ids", &set.ids, |proto| principal(proto, scope))
     };
     let address = |whose, range, field| Ok(Rule::Address(whose, cidr(range).within(field)?));
-    match required(&proto.identifier, "identifier")? {
+    match one_of::<proto::Principal, _>(&proto.identifier, "any")? {
         Identifier::AndIds(set) => several(set).map(Rule::All).within("and_ids"),
         Identifier::OrIds(set) => several(set).map(Rule::Any).within("or_ids"),
         Identifier::Any(any) => always(*any),
@@ -261,7 +261,7 @@ fn header(proto: &HeaderMatcher, scope: Scope) -> Result<Rule> {
 }
 
 fn path(proto: &PathMatcher) -> Result<Rule> {
-    let PathRule::Path(path) = required(&proto.rule, "path")?;
+    let PathRule::Path(path) = one_of::<PathMatcher, _>(&proto.rule, "path")?;
     matcher::string(path).map(Rule::Path).within("path")
 }
 
