@@ -98,6 +98,26 @@ fn encrypted_keys_are_opened_by_their_password() {
 }
 
 #[test]
+fn keys_that_take_too_long_to_open_are_refused() {
+    let certificates = Certificates::new();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("plain"), &certificates.server.key).unwrap();
+    for work in [&["-iter", "2000001"][..], &["-scrypt", "-scrypt_p", "32"]] {
+        let convert = ["pkcs8", "-topk8", "-in", "plain", "-passout", "pass:x"];
+        let out = ["-out", "slow"];
+        openssl(folder.path(), &[&convert[..], work, &out].concat());
+        let key = folder.path().join("slow");
+        let fields = format!(
+            "private_key: {{ filename: {} }}, password: {{ inline_string: x }}",
+            key.display()
+        );
+        let said = validate(&certificates, folder.path(), &fields);
+        let expected = "private_key: takes too much work to decrypt: at most";
+        assert!(said.contains(expected), "{work:?}: {said}");
+    }
+}
+
+#[test]
 fn files_that_are_no_keys_are_named() {
     let certificates = Certificates::new();
     let folder = tempfile::tempdir().unwrap();

@@ -13,10 +13,10 @@ use crate::config::tls::TlsVersion;
 pub const MAX_HELLO: usize = 1 << 16;
 
 const CLIENT_HELLO: u8 = 1;
-const SERVER_NAME: u16 = 0;
+pub(super) const SERVER_NAME: u16 = 0;
 const STATUS_REQUEST: u16 = 5;
-const ALPN: u16 = 16;
-const SUPPORTED_VERSIONS: u16 = 43;
+pub(super) const ALPN: u16 = 16;
+pub(super) const SUPPORTED_VERSIONS: u16 = 43;
 
 /// What a client asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

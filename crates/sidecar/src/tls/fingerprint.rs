@@ -8,14 +8,11 @@ use std::fmt::Write as _;
 use aws_lc_rs::digest::{SHA256, digest};
 use md5::{Digest as _, Md5};
 
-use super::client_hello::{Malformed, Reader};
+use super::client_hello::{ALPN, Malformed, Reader, SERVER_NAME, SUPPORTED_VERSIONS};
 
-const SERVER_NAME: u16 = 0;
 const SUPPORTED_GROUPS: u16 = 10;
 const POINT_FORMATS: u16 = 11;
 const SIGNATURE_ALGORITHMS: u16 = 13;
-const ALPN: u16 = 16;
-const SUPPORTED_VERSIONS: u16 = 43;
 
 /// So many hexadecimal digits of a hash are part of a JA4.
 const HASH_DIGITS: usize = 12;

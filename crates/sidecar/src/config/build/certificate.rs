@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use outrider_identity::certificate::certificates_from_pem;
 use pkcs8::der::pem::PemLabel as _;
+use pkcs8::pkcs5::EncryptionScheme;
+use pkcs8::pkcs5::pbes2::Kdf;
 use pkcs8::{EncryptedPrivateKeyInfoRef, SecretDocument};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -19,6 +21,10 @@ use crate::tls::ocsp;
 
 /// Where an encrypted key begins.
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
+/// What opening a key may take: about two seconds.
+const MOST_ITERATIONS: u32 = 2_000_000;
+/// The same for scrypt, whose work and memory are measured in bytes: 256 MiB.
+const MOST_SCRYPT: u64 = 256 << 20;
 
 /// Reads a certificate with its key.
 ///
@@ -113,6 +119,7 @@ fn encrypted(pem: &[u8]) -> Option<Vec<u8>> {
 fn decrypted(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>> {
     let key = EncryptedPrivateKeyInfoRef::try_from(der)
         .map_err(|error| ConfigError::new("private_key", error))?;
+    check_work(&key.encryption_algorithm)?;
     // A wrong password and a cipher that is not there look alike from here.
     let key = key.decrypt(password).map_err(|_| {
         ConfigError::new(
@@ -122,6 +129,31 @@ fn decrypted(der: &[u8], password: &[u8]) -> Result<PrivateKeyDer<'static>> {
         )
     })?;
     Ok(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()).into())
+}
+
+/// Refuses a key that takes too long to open: whoever sends it would hold up all configuration.
+fn check_work(scheme: &EncryptionScheme) -> Result<()> {
+    let Some(parameters) = scheme.pbes2() else {
+        return Ok(());
+    };
+    let too_much = match &parameters.kdf {
+        Kdf::Pbkdf2(parameters) => parameters.iteration_count > MOST_ITERATIONS,
+        Kdf::Scrypt(parameters) => {
+            let blocks = u64::from(parameters.block_size) * u64::from(parameters.parallelization);
+            let bytes = parameters.cost_parameter.saturating_mul(128 * blocks);
+            bytes > MOST_SCRYPT
+        }
+        // Nothing else can be opened.
+        _ => false,
+    };
+    refuse(
+        too_much,
+        "private_key",
+        format_args!(
+            "takes too much work to decrypt: at most {MOST_ITERATIONS} iterations of PBKDF2, or \
+             {MOST_SCRYPT} bytes of scrypt (128 N r p)"
+        ),
+    )
 }
 
 /// The certificates of a PEM text.

@@ -1582,7 +1582,7 @@ Envoy does not implement it either; certificates that clients accept carry their
 signed_certificate_timestamp\
 keys in hardware or another process are not supported; use private_key\
 private_key_provider\
-no well-kept library for it stands beside our cryptography; use certificate_chain and private_key, into which `openssl pkcs12` turns it (the key can stay encrypted, by password)\
+key stores are not read; use certificate_chain and private_key, into which `openssl pkcs12` turns one (the key can stay encrypted, by password)\
 pkcs12\
 one context has one set; use tls_params of the TLS context, in a filter chain for the server names of this certificate\
 envoy.extensions.transport_sockets.tls.v3.TlsKeyLog\
@@ -2565,126 +2565,126 @@ pub(crate) static MESSAGES: [MessageRow; 472] = [
     m(47467,48,1446,5), // envoy.extensions.transport_sockets.tls.v3.Secret
     m(47594,63,1451,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
     m(47668,56,1454,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(48281,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(48371,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(48656,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(48722,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(49052,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(49273,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(49375,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(49448,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(49526,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(49739,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(49816,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(49965,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(50039,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(50089,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(50197,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(50277,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(50354,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(50432,35,1542,8), // envoy.service.discovery.v3.Resource
-    m(50508,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(50568,40,1551,2), // envoy.service.discovery.v3.ResourceError
-    m(50608,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
-    m(50650,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(50715,39,1557,2), // envoy.service.discovery.v3.ResourceName
-    m(50783,32,1559,2), // envoy.service.runtime.v3.Runtime
-    m(50820,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
-    m(50862,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(50907,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(50960,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(51009,33,1569,1), // envoy.type.matcher.v3.ListMatcher
-    m(51048,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(51095,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(51138,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(51187,31,1576,1), // envoy.type.matcher.v3.OrMatcher
-    m(51232,33,1577,1), // envoy.type.matcher.v3.PathMatcher
-    m(51265,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(51329,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
-    m(51437,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51497,35,1583,7), // envoy.type.matcher.v3.StringMatcher
-    m(51609,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
-    m(51685,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(51729,34,1597,2), // envoy.type.metadata.v3.MetadataKey
-    m(51763,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(51814,35,1601,4), // envoy.type.metadata.v3.MetadataKind
-    m(51860,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(51903,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(51943,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(51986,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(52027,31,1605,6), // envoy.type.tracing.v3.CustomTag
-    m(52093,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(52136,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(52174,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(52213,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(52257,25,1619,2), // envoy.type.v3.DoubleRange
-    m(52290,31,1621,2), // envoy.type.v3.FractionalPercent
-    m(52341,24,1623,2), // envoy.type.v3.HashPolicy
-    m(52365,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
-    m(52401,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(52434,24,1626,1), // envoy.type.v3.HttpStatus
-    m(52462,24,1627,2), // envoy.type.v3.Int32Range
-    m(52486,24,1629,2), // envoy.type.v3.Int64Range
-    m(52510,21,1631,1), // envoy.type.v3.Percent
-    m(52531,29,1632,3), // envoy.type.v3.SemanticVersion
-    m(52589,25,1635,3), // envoy.type.v3.TokenBucket
-    m(52642,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
-    m(52953,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
-    m(53007,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
-    m(53056,33,1647,9), // google.api.expr.v1alpha1.Constant
-    m(53196,29,1656,8), // google.api.expr.v1alpha1.Expr
-    m(53368,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
-    m(53420,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
-    m(53484,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
-    m(53545,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
-    m(53623,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
-    m(53658,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
-    m(53710,34,1680,3), // google.api.expr.v1alpha1.Reference
-    m(53755,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
-    m(53844,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
-    m(53908,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    m(53971,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
-    m(54022,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
-    m(54072,29,1698,13), // google.api.expr.v1alpha1.Type
-    m(54191,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
-    m(54248,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
-    m(54310,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
-    m(54357,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
-    m(54412,19,1718,2), // google.protobuf.Any
-    m(54431,25,1720,1), // google.protobuf.BoolValue
-    m(54456,26,1721,1), // google.protobuf.BytesValue
-    m(54482,27,1722,1), // google.protobuf.DoubleValue
-    m(54509,24,1723,2), // google.protobuf.Duration
-    m(54545,21,1725,0), // google.protobuf.Empty
-    m(54566,26,1725,1), // google.protobuf.FloatValue
-    m(54592,26,1726,1), // google.protobuf.Int32Value
-    m(54618,26,1727,1), // google.protobuf.Int64Value
-    m(54644,25,1728,1), // google.protobuf.ListValue
-    m(54675,27,1729,1), // google.protobuf.StringValue
-    m(54702,22,1730,1), // google.protobuf.Struct
-    m(54730,34,1731,2), // google.protobuf.Struct.FieldsEntry
-    m(54764,25,1733,2), // google.protobuf.Timestamp
-    m(54789,27,1735,1), // google.protobuf.UInt32Value
-    m(54816,27,1736,1), // google.protobuf.UInt64Value
-    m(54843,21,1737,6), // google.protobuf.Value
-    m(54898,17,1743,3), // google.rpc.Status
-    m(54922,21,1746,2), // xds.core.v3.CidrRange
-    m(54943,25,1748,1), // xds.core.v3.ContextParams
-    m(54974,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(55011,32,1751,2), // xds.core.v3.TypedExtensionConfig
-    m(55043,27,1753,3), // xds.type.matcher.v3.Matcher
-    m(55105,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(55152,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(55221,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(55318,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(55381,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(55474,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(55599,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(55650,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(55707,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(55793,32,1777,2), // xds.type.matcher.v3.RegexMatcher
-    m(55825,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(55867,33,1779,7), // xds.type.matcher.v3.StringMatcher
+    m(48247,51,1463,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(48337,55,1466,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(48622,62,1472,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(48688,60,1473,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(49018,54,1480,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(49239,69,1491,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(49341,73,1495,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(49414,78,1498,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(49492,48,1501,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(49705,77,1510,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(49782,49,1512,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(49931,43,1520,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(50005,44,1527,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(50055,54,1534,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(50163,69,1538,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(50243,71,1539,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(50320,78,1542,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(50398,35,1542,8), // envoy.service.discovery.v3.Resource
+    m(50474,48,1550,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(50534,40,1551,2), // envoy.service.discovery.v3.ResourceError
+    m(50574,42,1553,2), // envoy.service.discovery.v3.ResourceLocator
+    m(50616,65,1555,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(50681,39,1557,2), // envoy.service.discovery.v3.ResourceName
+    m(50749,32,1559,2), // envoy.service.runtime.v3.Runtime
+    m(50786,36,1561,2), // envoy.type.matcher.v3.AddressMatcher
+    m(50828,35,1563,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(50873,40,1565,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(50926,49,1568,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(50975,33,1569,1), // envoy.type.matcher.v3.ListMatcher
+    m(51014,39,1570,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(51061,37,1571,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(51104,49,1575,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(51153,31,1576,1), // envoy.type.matcher.v3.OrMatcher
+    m(51198,33,1577,1), // envoy.type.matcher.v3.PathMatcher
+    m(51231,45,1578,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(51295,34,1580,2), // envoy.type.matcher.v3.RegexMatcher
+    m(51403,44,1582,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51463,35,1583,7), // envoy.type.matcher.v3.StringMatcher
+    m(51575,34,1590,7), // envoy.type.matcher.v3.ValueMatcher
+    m(51651,44,1597,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(51695,34,1597,2), // envoy.type.metadata.v3.MetadataKey
+    m(51729,46,1599,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(51780,35,1601,4), // envoy.type.metadata.v3.MetadataKind
+    m(51826,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(51869,40,1605,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(51909,43,1605,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(51952,41,1605,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(51993,31,1605,6), // envoy.type.tracing.v3.CustomTag
+    m(52059,43,1611,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(52102,38,1613,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(52140,39,1615,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(52179,40,1616,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(52223,25,1619,2), // envoy.type.v3.DoubleRange
+    m(52256,31,1621,2), // envoy.type.v3.FractionalPercent
+    m(52307,24,1623,2), // envoy.type.v3.HashPolicy
+    m(52331,36,1625,1), // envoy.type.v3.HashPolicy.FilterState
+    m(52367,33,1626,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(52400,24,1626,1), // envoy.type.v3.HttpStatus
+    m(52428,24,1627,2), // envoy.type.v3.Int32Range
+    m(52452,24,1629,2), // envoy.type.v3.Int64Range
+    m(52476,21,1631,1), // envoy.type.v3.Percent
+    m(52497,29,1632,3), // envoy.type.v3.SemanticVersion
+    m(52555,25,1635,3), // envoy.type.v3.TokenBucket
+    m(52608,36,1638,5), // google.api.expr.v1alpha1.CheckedExpr
+    m(52919,54,1643,2), // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
+    m(52973,49,1645,2), // google.api.expr.v1alpha1.CheckedExpr.TypeMapEntry
+    m(53022,33,1647,9), // google.api.expr.v1alpha1.Constant
+    m(53162,29,1656,8), // google.api.expr.v1alpha1.Expr
+    m(53334,34,1664,3), // google.api.expr.v1alpha1.Expr.Call
+    m(53386,40,1667,2), // google.api.expr.v1alpha1.Expr.CreateList
+    m(53450,42,1669,2), // google.api.expr.v1alpha1.Expr.CreateStruct
+    m(53511,48,1671,5), // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
+    m(53589,35,1676,1), // google.api.expr.v1alpha1.Expr.Ident
+    m(53624,36,1677,3), // google.api.expr.v1alpha1.Expr.Select
+    m(53676,34,1680,3), // google.api.expr.v1alpha1.Reference
+    m(53721,35,1683,6), // google.api.expr.v1alpha1.SourceInfo
+    m(53810,45,1689,3), // google.api.expr.v1alpha1.SourceInfo.Extension
+    m(53874,53,1692,2), // google.api.expr.v1alpha1.SourceInfo.Extension.Version
+    m(53937,51,1694,2), // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
+    m(53988,50,1696,2), // google.api.expr.v1alpha1.SourceInfo.PositionsEntry
+    m(54038,29,1698,13), // google.api.expr.v1alpha1.Type
+    m(54157,42,1711,2), // google.api.expr.v1alpha1.Type.AbstractType
+    m(54214,42,1713,2), // google.api.expr.v1alpha1.Type.FunctionType
+    m(54276,38,1715,1), // google.api.expr.v1alpha1.Type.ListType
+    m(54323,37,1716,2), // google.api.expr.v1alpha1.Type.MapType
+    m(54378,19,1718,2), // google.protobuf.Any
+    m(54397,25,1720,1), // google.protobuf.BoolValue
+    m(54422,26,1721,1), // google.protobuf.BytesValue
+    m(54448,27,1722,1), // google.protobuf.DoubleValue
+    m(54475,24,1723,2), // google.protobuf.Duration
+    m(54511,21,1725,0), // google.protobuf.Empty
+    m(54532,26,1725,1), // google.protobuf.FloatValue
+    m(54558,26,1726,1), // google.protobuf.Int32Value
+    m(54584,26,1727,1), // google.protobuf.Int64Value
+    m(54610,25,1728,1), // google.protobuf.ListValue
+    m(54641,27,1729,1), // google.protobuf.StringValue
+    m(54668,22,1730,1), // google.protobuf.Struct
+    m(54696,34,1731,2), // google.protobuf.Struct.FieldsEntry
+    m(54730,25,1733,2), // google.protobuf.Timestamp
+    m(54755,27,1735,1), // google.protobuf.UInt32Value
+    m(54782,27,1736,1), // google.protobuf.UInt64Value
+    m(54809,21,1737,6), // google.protobuf.Value
+    m(54864,17,1743,3), // google.rpc.Status
+    m(54888,21,1746,2), // xds.core.v3.CidrRange
+    m(54909,25,1748,1), // xds.core.v3.ContextParams
+    m(54940,37,1749,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(54977,32,1751,2), // xds.core.v3.TypedExtensionConfig
+    m(55009,27,1753,3), // xds.type.matcher.v3.Matcher
+    m(55071,39,1756,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(55118,52,1757,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(55187,49,1759,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(55284,63,1763,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(55347,65,1764,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(55440,39,1767,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(55565,48,1771,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(55616,57,1772,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(55673,35,1774,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(55759,32,1777,2), // xds.type.matcher.v3.RegexMatcher
+    m(55791,42,1779,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(55833,33,1779,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1786] = [
@@ -4501,37 +4501,37 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(47862,28,5,b'm',105,2,255,b'R',47771,91), // signed_certificate_timestamp
     f(47960,20,6,b'm',65535,4,255,b'R',47890,70), // private_key_provider
     f(14828,17,7,b'm',156,4,255,b'S',0,0), // watched_directory
-    f(48157,6,8,b'm',105,12,255,b'R',47980,177), // pkcs12
-    f(45687,10,9,b'm',353,4,255,b'R',48163,118), // tls_params
+    f(48123,6,8,b'm',105,12,255,b'R',47980,143), // pkcs12
+    f(45687,10,9,b'm',353,4,255,b'R',48129,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(48332,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
-    f(48351,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
+    f(48298,19,2,b'm',102,2,255,b'S',0,0), // local_address_range
+    f(48317,20,3,b'm',102,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(48426,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(48454,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(48482,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(48495,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(48506,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(48637,19,6,b'e',65535,2,255,b'R',48526,111), // compliance_policies
+    f(48392,28,1,b'e',52,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(48420,28,2,b'e',52,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(48448,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(48461,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(48472,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(48603,19,6,b'e',65535,2,255,b'R',48492,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(48718,4,1,b'm',105,10,255,b'S',0,0), // keys
+    f(48684,4,1,b'm',105,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
     f(46776,18,1,b'm',343,4,255,b'S',0,0), // common_tls_context
-    f(48782,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(48870,19,3,b'b',65535,0,255,b'R',48785,85), // allow_renegotiation
-    f(48889,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
-    f(48995,21,5,b'm',438,4,255,b'I',48905,90), // enforce_rsa_key_usage
-    f(49016,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(49029,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(48748,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(48836,19,3,b'b',65535,0,255,b'R',48751,85), // allow_renegotiation
+    f(48855,16,4,b'm',451,4,255,b'S',0,0), // max_session_keys
+    f(48961,21,5,b'm',438,4,255,b'I',48871,90), // enforce_rsa_key_usage
+    f(48982,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(48995,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9798,28,1,b'm',120,4,255,b'S',0,0), // common_http_protocol_options
     f(10423,30,2,b'm',155,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(49106,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
-    f(49126,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(49156,11,5,b'm',357,4,0,b'S',0,0), // auto_config
-    f(35369,12,6,b'm',276,2,255,b'R',49167,82), // http_filters
-    f(49249,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
+    f(49072,20,3,b'm',358,4,0,b'S',0,0), // explicit_http_config
+    f(49092,30,4,b'm',359,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(49122,11,5,b'm',357,4,0,b'S',0,0), // auto_config
+    f(35369,12,6,b'm',276,2,255,b'R',49133,82), // http_filters
+    f(49215,24,7,b'm',153,4,255,b'R',0,0), // header_validation_config
     f(7393,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(27854,23,9,b'm',220,2,255,b'R',0,0), // request_mirror_policies
     f(27540,11,10,b'm',212,2,255,b'R',0,0), // hash_policy
@@ -4540,7 +4540,7 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(9358,21,1,b'm',116,4,255,b'S',0,0), // http_protocol_options
     f(9379,22,2,b'm',119,4,255,b'S',0,0), // http2_protocol_options
     f(36274,22,3,b'm',65535,4,255,b'R',36251,23), // http3_protocol_options
-    f(49342,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(49308,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9358,21,1,b'm',116,4,0,b'S',0,0), // http_protocol_options
     f(9379,22,2,b'm',119,4,0,b'S',0,0), // http2_protocol_options
@@ -4551,68 +4551,68 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(36274,22,3,b'm',65535,4,255,b'R',36251,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',127,4,255,b'S',0,0), // node
-    f(49574,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(49582,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(49606,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(49632,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
-    f(49657,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49671,12,7,b'm',454,4,255,b'S',0,0), // error_detail
-    f(49683,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
-    f(49710,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(49540,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(49548,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(49572,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(49598,25,5,b'm',361,1,255,b'S',0,0), // initial_resource_versions
+    f(49623,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49637,12,7,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49649,27,8,b'm',372,2,255,b'S',0,0), // resource_locators_subscribe
+    f(49676,29,9,b'm',372,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(49865,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(49884,9,2,b'm',369,2,255,b'S',0,0), // resources
-    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49893,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49898,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(49915,13,7,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49928,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
-    f(49950,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49831,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(49850,9,2,b'm',369,2,255,b'S',0,0), // resources
+    f(49540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49859,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49864,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(49881,13,7,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49894,22,8,b'm',374,2,255,b'S',0,0), // removed_resource_names
+    f(49916,15,9,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',127,4,255,b'S',0,0), // node
-    f(50008,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49657,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(49671,12,6,b'm',454,4,255,b'S',0,0), // error_detail
-    f(50022,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
+    f(49974,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(49540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49623,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(49637,12,6,b'm',454,4,255,b'S',0,0), // error_detail
+    f(49988,17,7,b'm',372,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(49884,9,2,b'm',437,2,255,b'S',0,0), // resources
-    f(50083,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(49574,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(49893,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(49915,13,6,b'm',104,4,255,b'S',0,0), // control_plane
-    f(49950,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
+    f(49850,9,2,b'm',437,2,255,b'S',0,0), // resources
+    f(50049,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(49540,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(49859,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(49881,13,6,b'm',104,4,255,b'S',0,0), // control_plane
+    f(49916,15,7,b'm',371,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(50143,10,1,b'm',367,4,0,b'S',0,0), // constraint
-    f(50153,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
-    f(50167,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
-    f(50182,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
+    f(50109,10,1,b'm',367,4,0,b'S',0,0), // constraint
+    f(50119,14,2,b'm',366,4,0,b'S',0,0), // or_constraints
+    f(50133,15,3,b'm',366,4,0,b'S',0,0), // and_constraints
+    f(50148,15,4,b'm',365,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(50266,11,1,b'm',365,2,255,b'S',0,0), // constraints
+    f(50232,11,1,b'm',365,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(50348,6,3,b'm',368,4,0,b'S',0,0), // exists
+    f(50314,6,3,b'm',368,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(50467,8,2,b'm',437,4,255,b'S',0,0), // resource
+    f(50433,8,2,b'm',437,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(50475,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(50441,7,4,b's',65535,2,255,b'S',0,0), // aliases
     f(28593,3,6,b'm',441,4,255,b'S',0,0), // ttl
-    f(50482,13,7,b'm',370,4,255,b'S',0,0), // cache_control
-    f(50495,13,8,b'm',374,4,255,b'S',0,0), // resource_name
+    f(50448,13,7,b'm',370,4,255,b'S',0,0), // cache_control
+    f(50461,13,8,b'm',374,4,255,b'S',0,0), // resource_name
     f(9743,8,9,b'm',124,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(50556,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(50522,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(50495,13,1,b'm',374,4,255,b'S',0,0), // resource_name
-    f(49671,12,2,b'm',454,4,255,b'S',0,0), // error_detail
+    f(50461,13,1,b'm',374,4,255,b'S',0,0), // resource_name
+    f(49637,12,2,b'm',454,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18208,18,2,b'm',373,1,255,b'S',0,0), // dynamic_parameters
@@ -4621,60 +4621,60 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50754,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(50720,29,2,b'm',365,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.service.runtime.v3.Runtime
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(50815,5,2,b'm',448,4,255,b'S',0,0), // layer
+    f(50781,5,2,b'm',448,4,255,b'S',0,0), // layer
     // envoy.type.matcher.v3.AddressMatcher
-    f(50856,6,1,b'm',455,2,255,b'S',0,0), // ranges
+    f(50822,6,1,b'm',455,2,255,b'S',0,0), // ranges
     f(25746,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(50897,5,1,b'm',404,4,0,b'S',0,0), // range
-    f(50902,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(50863,5,1,b'm',404,4,0,b'S',0,0), // range
+    f(50868,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(25734,12,2,b'm',389,4,0,b'S',0,0), // string_match
-    f(50947,13,3,b'm',376,4,0,b'S',0,0), // address_match
+    f(50913,13,3,b'm',376,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(28773,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(51042,6,1,b'm',390,4,0,b'S',0,0), // one_of
+    f(51008,6,1,b'm',390,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(51087,8,1,b'm',389,2,255,b'S',0,0), // patterns
+    f(51053,8,1,b'm',389,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',383,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',390,4,255,b'S',0,0), // value
-    f(51132,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(51098,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12897,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(51218,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
+    f(51184,14,1,b'm',390,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',389,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(51310,7,1,b'm',387,4,255,b'S',0,0), // pattern
-    f(51317,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(51276,7,1,b'm',387,4,255,b'S',0,0), // pattern
+    f(51283,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(51427,10,1,b'm',388,4,0,b'I',51363,64), // google_re2
+    f(51393,10,1,b'm',388,4,0,b'I',51329,64), // google_re2
     f(24002,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(51481,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
+    f(51447,16,1,b'm',451,4,255,b'I',6853,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(50902,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50868,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29793,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51532,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(51498,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29840,10,5,b'm',387,4,0,b'S',0,0), // safe_regex
-    f(51538,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51549,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25262,6,8,b'm',458,4,0,b'R',51557,52), // custom
+    f(51504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51515,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25262,6,8,b'm',458,4,0,b'R',51523,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(51643,10,1,b'm',391,4,0,b'S',0,0), // null_match
-    f(51653,12,2,b'm',377,4,0,b'S',0,0), // double_match
+    f(51609,10,1,b'm',391,4,0,b'S',0,0), // null_match
+    f(51619,12,2,b'm',377,4,0,b'S',0,0), // double_match
     f(25734,12,3,b'm',389,4,0,b'S',0,0), // string_match
-    f(51665,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(51631,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
     f(25961,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(51675,10,6,b'm',380,4,0,b'S',0,0), // list_match
+    f(51641,10,6,b'm',380,4,0,b'S',0,0), // list_match
     f(23077,8,7,b'm',384,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -4682,21 +4682,21 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(131,4,2,b'm',393,2,255,b'I',6853,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12897,3,1,b's',65535,4,0,b'I',6853,36), // key
-    f(51809,5,2,b'u',65535,4,0,b'I',6853,36), // index
+    f(51775,5,2,b'u',65535,4,0,b'I',6853,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(51849,7,1,b'm',397,4,0,b'I',6853,36), // request
+    f(51815,7,1,b'm',397,4,0,b'I',6853,36), // request
     f(26444,5,2,b'm',398,4,0,b'I',6853,36), // route
     f(694,7,3,b'm',395,4,0,b'I',6853,36), // cluster
-    f(51856,4,4,b'm',396,4,0,b'I',6853,36), // host
+    f(51822,4,4,b'm',396,4,0,b'I',6853,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(52058,3,1,b's',65535,0,255,b'I',6853,36), // tag
-    f(52061,7,2,b'm',402,4,0,b'I',6853,36), // literal
-    f(52068,11,3,b'm',400,4,0,b'I',6853,36), // environment
-    f(52079,14,4,b'm',401,4,0,b'I',6853,36), // request_header
+    f(52024,3,1,b's',65535,0,255,b'I',6853,36), // tag
+    f(52027,7,2,b'm',402,4,0,b'I',6853,36), // literal
+    f(52034,11,3,b'm',400,4,0,b'I',6853,36), // environment
+    f(52045,14,4,b'm',401,4,0,b'I',6853,36), // request_header
     f(9743,8,5,b'm',403,4,0,b'I',6853,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4708,15 +4708,15 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6853,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(52253,4,1,b'm',394,4,255,b'I',6853,36), // kind
+    f(52219,4,1,b'm',394,4,255,b'I',6853,36), // kind
     f(12421,12,2,b'm',392,4,255,b'I',6853,36), // metadata_key
     f(18803,13,3,b's',65535,0,255,b'I',6853,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(52282,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(52287,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(52248,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(52253,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(52321,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(52330,11,2,b'e',53,0,255,b'S',0,0), // denominator
+    f(52287,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(52296,11,2,b'e',53,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
     f(25210,9,1,b'm',408,4,0,b'I',6853,36), // source_ip
     f(25250,12,2,b'm',407,4,0,b'I',6853,36), // filter_state
@@ -4724,29 +4724,29 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12897,3,1,b's',65535,0,255,b'I',6853,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(52458,4,1,b'e',54,0,255,b'S',0,0), // code
+    f(52424,4,1,b'e',54,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(52282,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(52287,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(52248,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(52253,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(52282,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(52287,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(52248,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(52253,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(52560,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(52572,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(52584,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(52526,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(52538,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(52550,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18521,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(52614,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
-    f(52629,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
+    f(52580,15,2,b'm',451,4,255,b'S',0,0), // tokens_per_fill
+    f(52595,13,3,b'm',441,4,255,b'S',0,0), // fill_interval
     // google.api.expr.v1alpha1.CheckedExpr
-    f(52740,13,2,b'm',416,1,255,b'I',52678,62), // reference_map
-    f(52801,8,3,b'm',417,1,255,b'I',52753,48), // type_map
-    f(52809,4,4,b'm',419,4,255,b'S',0,0), // expr
-    f(52871,11,5,b'm',427,4,255,b'I',52813,58), // source_info
-    f(52941,12,6,b's',65535,0,255,b'I',52882,59), // expr_version
+    f(52706,13,2,b'm',416,1,255,b'I',52644,62), // reference_map
+    f(52767,8,3,b'm',417,1,255,b'I',52719,48), // type_map
+    f(52775,4,4,b'm',419,4,255,b'S',0,0), // expr
+    f(52837,11,5,b'm',427,4,255,b'I',52779,58), // source_info
+    f(52907,12,6,b's',65535,0,255,b'I',52848,59), // expr_version
     // google.api.expr.v1alpha1.CheckedExpr.ReferenceMapEntry
     f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',426,4,255,b'S',0,0), // value
@@ -4754,64 +4754,64 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',432,4,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Constant
-    f(53089,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(53099,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(53109,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
-    f(53120,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
-    f(53132,12,5,b'd',65535,4,0,b'S',0,0), // double_value
-    f(53144,12,6,b's',65535,4,0,b'S',0,0), // string_value
-    f(53156,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
-    f(53167,14,8,b'm',441,4,0,b'S',0,0), // duration_value
-    f(53181,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
+    f(53055,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(53065,10,2,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(53075,11,3,b'l',65535,4,0,b'S',0,0), // int64_value
+    f(53086,12,4,b'w',65535,4,0,b'S',0,0), // uint64_value
+    f(53098,12,5,b'd',65535,4,0,b'S',0,0), // double_value
+    f(53110,12,6,b's',65535,4,0,b'S',0,0), // string_value
+    f(53122,11,7,b'y',65535,4,0,b'S',0,0), // bytes_value
+    f(53133,14,8,b'm',441,4,0,b'S',0,0), // duration_value
+    f(53147,15,9,b'm',450,4,0,b'S',0,0), // timestamp_value
     // google.api.expr.v1alpha1.Expr
     f(18105,2,2,b'l',65535,0,255,b'S',0,0), // id
-    f(53225,10,3,b'm',418,4,0,b'S',0,0), // const_expr
-    f(53235,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
-    f(53245,11,5,b'm',425,4,0,b'S',0,0), // select_expr
-    f(53256,9,6,b'm',420,4,0,b'S',0,0), // call_expr
-    f(53265,9,7,b'm',421,4,0,b'S',0,0), // list_expr
-    f(53274,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
-    f(53350,18,9,b'm',65535,4,0,b'R',53285,65), // comprehension_expr
+    f(53191,10,3,b'm',418,4,0,b'S',0,0), // const_expr
+    f(53201,10,4,b'm',424,4,0,b'S',0,0), // ident_expr
+    f(53211,11,5,b'm',425,4,0,b'S',0,0), // select_expr
+    f(53222,9,6,b'm',420,4,0,b'S',0,0), // call_expr
+    f(53231,9,7,b'm',421,4,0,b'S',0,0), // list_expr
+    f(53240,11,8,b'm',422,4,0,b'S',0,0), // struct_expr
+    f(53316,18,9,b'm',65535,4,0,b'R',53251,65), // comprehension_expr
     // google.api.expr.v1alpha1.Expr.Call
-    f(53402,6,1,b'm',419,4,255,b'S',0,0), // target
-    f(53408,8,2,b's',65535,0,255,b'S',0,0), // function
-    f(53416,4,3,b'm',419,2,255,b'S',0,0), // args
+    f(53368,6,1,b'm',419,4,255,b'S',0,0), // target
+    f(53374,8,2,b's',65535,0,255,b'S',0,0), // function
+    f(53382,4,3,b'm',419,2,255,b'S',0,0), // args
     // google.api.expr.v1alpha1.Expr.CreateList
-    f(53460,8,1,b'm',419,2,255,b'S',0,0), // elements
-    f(53468,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
+    f(53426,8,1,b'm',419,2,255,b'S',0,0), // elements
+    f(53434,16,2,b'i',65535,2,255,b'S',0,0), // optional_indices
     // google.api.expr.v1alpha1.Expr.CreateStruct
-    f(53526,12,1,b's',65535,0,255,b'S',0,0), // message_name
-    f(53538,7,2,b'm',423,2,255,b'S',0,0), // entries
+    f(53492,12,1,b's',65535,0,255,b'S',0,0), // message_name
+    f(53504,7,2,b'm',423,2,255,b'S',0,0), // entries
     // google.api.expr.v1alpha1.Expr.CreateStruct.Entry
     f(18105,2,1,b'l',65535,0,255,b'S',0,0), // id
-    f(53593,9,2,b's',65535,4,0,b'S',0,0), // field_key
-    f(53602,7,3,b'm',419,4,0,b'S',0,0), // map_key
+    f(53559,9,2,b's',65535,4,0,b'S',0,0), // field_key
+    f(53568,7,3,b'm',419,4,0,b'S',0,0), // map_key
     f(2972,5,4,b'm',419,4,255,b'S',0,0), // value
-    f(53609,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
+    f(53575,14,5,b'b',65535,0,255,b'S',0,0), // optional_entry
     // google.api.expr.v1alpha1.Expr.Ident
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // google.api.expr.v1alpha1.Expr.Select
-    f(53694,7,1,b'm',419,4,255,b'S',0,0), // operand
+    f(53660,7,1,b'm',419,4,255,b'S',0,0), // operand
     f(42126,5,2,b's',65535,0,255,b'S',0,0), // field
-    f(53701,9,3,b'b',65535,0,255,b'S',0,0), // test_only
+    f(53667,9,3,b'b',65535,0,255,b'S',0,0), // test_only
     // google.api.expr.v1alpha1.Reference
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(53744,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
+    f(53710,11,3,b's',65535,2,255,b'I',6853,36), // overload_id
     f(2972,5,4,b'm',418,4,255,b'I',6853,36), // value
     // google.api.expr.v1alpha1.SourceInfo
-    f(53790,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
-    f(53804,8,2,b's',65535,0,255,b'I',6853,36), // location
-    f(53812,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
-    f(53824,9,4,b'm',431,1,255,b'I',6853,36), // positions
-    f(53833,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
+    f(53756,14,1,b's',65535,0,255,b'I',6853,36), // syntax_version
+    f(53770,8,2,b's',65535,0,255,b'I',6853,36), // location
+    f(53778,12,3,b'i',65535,2,255,b'I',6853,36), // line_offsets
+    f(53790,9,4,b'm',431,1,255,b'I',6853,36), // positions
+    f(53799,11,5,b'm',430,1,255,b'I',6853,36), // macro_calls
     f(18164,10,6,b'm',428,2,255,b'I',6853,36), // extensions
     // google.api.expr.v1alpha1.SourceInfo.Extension
     f(18105,2,1,b's',65535,0,255,b'I',6853,36), // id
-    f(53889,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
+    f(53855,19,2,b'e',55,2,255,b'I',6853,36), // affected_components
     f(2825,7,3,b'm',429,4,255,b'I',6853,36), // version
     // google.api.expr.v1alpha1.SourceInfo.Extension.Version
-    f(53961,5,1,b'l',65535,0,255,b'I',6853,36), // major
-    f(53966,5,2,b'l',65535,0,255,b'I',6853,36), // minor
+    f(53927,5,1,b'l',65535,0,255,b'I',6853,36), // major
+    f(53932,5,2,b'l',65535,0,255,b'I',6853,36), // minor
     // google.api.expr.v1alpha1.SourceInfo.MacroCallsEntry
     f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',419,4,255,b'S',0,0), // value
@@ -4819,32 +4819,32 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(12897,3,1,b'l',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'i',65535,0,255,b'S',0,0), // value
     // google.api.expr.v1alpha1.Type
-    f(54101,3,1,b'm',442,4,0,b'I',6853,36), // dyn
-    f(54104,4,2,b'e',58,4,0,b'I',6853,36), // null
-    f(54108,9,3,b'e',56,4,0,b'I',6853,36), // primitive
-    f(54117,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
-    f(54124,10,5,b'e',57,4,0,b'I',6853,36), // well_known
-    f(54134,9,6,b'm',435,4,0,b'I',6853,36), // list_type
-    f(54143,8,7,b'm',436,4,0,b'I',6853,36), // map_type
-    f(53408,8,8,b'm',434,4,0,b'I',6853,36), // function
-    f(54151,12,9,b's',65535,4,0,b'I',6853,36), // message_type
-    f(54163,10,10,b's',65535,4,0,b'I',6853,36), // type_param
+    f(54067,3,1,b'm',442,4,0,b'I',6853,36), // dyn
+    f(54070,4,2,b'e',58,4,0,b'I',6853,36), // null
+    f(54074,9,3,b'e',56,4,0,b'I',6853,36), // primitive
+    f(54083,7,4,b'e',56,4,0,b'I',6853,36), // wrapper
+    f(54090,10,5,b'e',57,4,0,b'I',6853,36), // well_known
+    f(54100,9,6,b'm',435,4,0,b'I',6853,36), // list_type
+    f(54109,8,7,b'm',436,4,0,b'I',6853,36), // map_type
+    f(53374,8,8,b'm',434,4,0,b'I',6853,36), // function
+    f(54117,12,9,b's',65535,4,0,b'I',6853,36), // message_type
+    f(54129,10,10,b's',65535,4,0,b'I',6853,36), // type_param
     f(2968,4,11,b'm',432,4,0,b'I',6853,36), // type
-    f(54173,5,12,b'm',442,4,0,b'I',6853,36), // error
-    f(54178,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
+    f(54139,5,12,b'm',442,4,0,b'I',6853,36), // error
+    f(54144,13,14,b'm',433,4,0,b'I',6853,36), // abstract_type
     // google.api.expr.v1alpha1.Type.AbstractType
     f(345,4,1,b's',65535,0,255,b'I',6853,36), // name
-    f(54233,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
+    f(54199,15,2,b'm',432,2,255,b'I',6853,36), // parameter_types
     // google.api.expr.v1alpha1.Type.FunctionType
-    f(54290,11,1,b'm',432,4,255,b'I',6853,36), // result_type
-    f(54301,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
+    f(54256,11,1,b'm',432,4,255,b'I',6853,36), // result_type
+    f(54267,9,2,b'm',432,2,255,b'I',6853,36), // arg_types
     // google.api.expr.v1alpha1.Type.ListType
-    f(54348,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
+    f(54314,9,1,b'm',432,4,255,b'I',6853,36), // elem_type
     // google.api.expr.v1alpha1.Type.MapType
-    f(54394,8,1,b'm',432,4,255,b'I',6853,36), // key_type
-    f(54402,10,2,b'm',432,4,255,b'I',6853,36), // value_type
+    f(54360,8,1,b'm',432,4,255,b'I',6853,36), // key_type
+    f(54368,10,2,b'm',432,4,255,b'I',6853,36), // value_type
     // google.protobuf.Any
-    f(49574,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(49540,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4853,8 +4853,8 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(54533,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54540,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4863,37 +4863,37 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(54669,6,1,b'm',453,2,255,b'S',0,0), // values
+    f(54635,6,1,b'm',453,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(54724,6,1,b'm',449,1,255,b'S',0,0), // fields
+    f(54690,6,1,b'm',449,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',453,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(54533,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(54540,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(54499,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(54506,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(53089,10,1,b'e',58,4,0,b'S',0,0), // null_value
-    f(54864,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(53144,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(53099,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(54876,12,5,b'm',448,4,0,b'S',0,0), // struct_value
-    f(54888,10,6,b'm',446,4,0,b'S',0,0), // list_value
+    f(53055,10,1,b'e',58,4,0,b'S',0,0), // null_value
+    f(54830,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(53110,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(53065,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(54842,12,5,b'm',448,4,0,b'S',0,0), // struct_value
+    f(54854,10,6,b'm',446,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(52458,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(54915,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(52424,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(54881,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',437,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14550,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
     f(14564,10,2,b'm',451,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(54968,6,1,b'm',457,1,255,b'S',0,0), // params
+    f(54934,6,1,b'm',457,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4901,458 +4901,458 @@ pub(crate) static FIELDS: [FieldRow; 1786] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',437,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(55070,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
-    f(55082,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
-    f(55094,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
+    f(55036,12,1,b'm',460,4,0,b'S',0,0), // matcher_list
+    f(55048,12,2,b'm',465,4,0,b'S',0,0), // matcher_tree
+    f(55060,11,3,b'm',468,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(55144,8,1,b'm',461,2,255,b'S',0,0), // matchers
+    f(55110,8,1,b'm',461,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(55204,9,1,b'm',462,4,255,b'S',0,0), // predicate
-    f(55213,8,2,b'm',468,4,255,b'S',0,0), // on_match
+    f(55170,9,1,b'm',462,4,255,b'S',0,0), // predicate
+    f(55179,8,2,b'm',468,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(55270,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
-    f(55286,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
-    f(55296,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
-    f(55307,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
+    f(55236,16,1,b'm',464,4,0,b'S',0,0), // single_predicate
+    f(55252,10,2,b'm',463,4,0,b'S',0,0), // or_matcher
+    f(55262,11,3,b'm',463,4,0,b'S',0,0), // and_matcher
+    f(55273,11,4,b'm',462,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(55204,9,1,b'm',462,2,255,b'S',0,0), // predicate
+    f(55170,9,1,b'm',462,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(55446,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55451,11,2,b'm',471,4,0,b'S',0,0), // value_match
-    f(55462,12,3,b'm',458,4,0,b'S',0,0), // custom_match
+    f(55412,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55417,11,2,b'm',471,4,0,b'S',0,0), // value_match
+    f(55428,12,3,b'm',458,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(55446,5,1,b'm',458,4,255,b'S',0,0), // input
-    f(55513,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
-    f(55528,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
-    f(55462,12,4,b'm',458,4,0,b'R',55544,55), // custom_match
+    f(55412,5,1,b'm',458,4,255,b'S',0,0), // input
+    f(55479,15,2,b'm',466,4,0,b'S',0,0), // exact_match_map
+    f(55494,16,3,b'm',466,4,0,b'S',0,0), // prefix_match_map
+    f(55428,12,4,b'm',458,4,0,b'R',55510,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(55647,3,1,b'm',467,1,255,b'S',0,0), // map
+    f(55613,3,1,b'm',467,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12897,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',468,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(3765,7,1,b'm',459,4,0,b'S',0,0), // matcher
     f(24748,6,2,b'm',458,4,0,b'S',0,0), // action
-    f(55780,13,3,b'b',65535,0,255,b'R',55742,38), // keep_matching
+    f(55746,13,3,b'b',65535,0,255,b'R',55708,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(51427,10,1,b'm',470,4,0,b'S',0,0), // google_re2
+    f(51393,10,1,b'm',470,4,0,b'S',0,0), // google_re2
     f(24002,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(50902,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(50868,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(29793,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(51532,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(51498,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29840,10,5,b'm',469,4,0,b'S',0,0), // safe_regex
-    f(51538,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(51549,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25262,6,8,b'm',458,4,0,b'R',51557,52), // custom
+    f(51504,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(51515,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25262,6,8,b'm',458,4,0,b'R',51523,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 59] = [
-    e(55900,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(55997,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(56060,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(56107,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(56166,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(56237,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(56281,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(56334,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(56578,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(56699,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(56787,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(56889,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(56976,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(57056,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(57185,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(57275,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(57410,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(57445,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(57583,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(57640,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(57739,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(57789,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(57874,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(57914,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(57963,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(58085,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(58169,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(58232,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(58324,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(58378,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(58425,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(58464,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(58588,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(58689,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    e(58799,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(58868,37,136,15), // envoy.data.accesslog.v3.AccessLogType
-    e(59155,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(59210,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(59311,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(59429,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    e(59534,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(59640,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(59811,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(59924,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(60120,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(60265,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(60358,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(60477,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    e(60613,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(60717,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(60844,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(60965,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(61087,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(61190,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(61263,24,212,57), // envoy.type.v3.StatusCode
-    e(62081,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    e(62212,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
-    e(62313,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
-    e(62400,25,284,1), // google.protobuf.NullValue
+    e(55866,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(55963,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(56026,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(56073,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(56132,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(56203,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(56247,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(56300,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(56544,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(56665,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(56753,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(56855,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(56942,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(57022,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(57151,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(57241,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(57376,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(57411,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(57549,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(57606,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(57705,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(57755,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(57840,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(57880,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(57929,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(58051,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(58135,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(58198,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(58290,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(58344,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(58391,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(58430,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(58554,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(58655,56,131,2), // envoy.config.route.v3.RouteAction.InternalRedirectAction
+    e(58765,52,133,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(58834,37,136,15), // envoy.data.accesslog.v3.AccessLogType
+    e(59121,55,151,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(59176,87,157,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(59277,98,160,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(59395,77,163,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
+    e(59500,91,165,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(59606,106,169,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(59777,105,174,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(59890,110,176,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(60086,108,181,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(60231,61,184,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(60324,65,186,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(60443,99,189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
+    e(60579,86,191,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(60683,93,193,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(60810,79,195,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(60931,71,198,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(61053,67,204,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(61156,47,209,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(61229,24,212,57), // envoy.type.v3.StatusCode
+    e(62047,55,269,4), // google.api.expr.v1alpha1.SourceInfo.Extension.Component
+    e(62178,43,273,7), // google.api.expr.v1alpha1.Type.PrimitiveType
+    e(62279,43,280,4), // google.api.expr.v1alpha1.Type.WellKnownType
+    e(62366,25,284,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 285] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(55935,7,0), // UNKNOWN
-    v(55942,9,1), // REQUESTED
-    v(55951,14,2), // DOES_NOT_EXIST
-    v(55965,5,3), // ACKED
-    v(55970,6,4), // NACKED
-    v(55976,14,5), // RECEIVED_ERROR
-    v(55990,7,6), // TIMEOUT
+    v(55901,7,0), // UNKNOWN
+    v(55908,9,1), // REQUESTED
+    v(55917,14,2), // DOES_NOT_EXIST
+    v(55931,5,3), // ACKED
+    v(55936,6,4), // NACKED
+    v(55942,14,5), // RECEIVED_ERROR
+    v(55956,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(56044,7,0), // Gradual
-    v(56051,9,1), // Immediate
+    v(56010,7,0), // Gradual
+    v(56017,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(56103,2,0), // v4
-    v(56105,2,1), // v6
+    v(56069,2,0), // v4
+    v(56071,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(56145,5,0), // Serve
-    v(56150,8,1), // Validate
-    v(56158,8,2), // InitOnly
+    v(56111,5,0), // Serve
+    v(56116,8,1), // Validate
+    v(56124,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(56197,4,0), // LIVE
-    v(56201,8,1), // DRAINING
-    v(56209,16,2), // PRE_INITIALIZING
-    v(56225,12,3), // INITIALIZING
+    v(56163,4,0), // LIVE
+    v(56167,8,1), // DRAINING
+    v(56175,16,2), // PRE_INITIALIZING
+    v(56191,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(56269,7,0), // COUNTER
-    v(56276,5,1), // GAUGE
+    v(56235,7,0), // COUNTER
+    v(56242,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(56326,2,0), // EQ
-    v(56328,2,1), // GE
-    v(56330,2,2), // LE
-    v(56332,2,3), // NE
+    v(56292,2,0), // EQ
+    v(56294,2,1), // GE
+    v(56296,2,2), // LE
+    v(56298,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(56383,2,0), // OK
-    v(56385,8,1), // CANCELED
-    v(55935,7,2), // UNKNOWN
-    v(56393,16,3), // INVALID_ARGUMENT
-    v(56409,17,4), // DEADLINE_EXCEEDED
-    v(56426,9,5), // NOT_FOUND
-    v(56435,14,6), // ALREADY_EXISTS
-    v(56449,17,7), // PERMISSION_DENIED
-    v(56466,18,8), // RESOURCE_EXHAUSTED
-    v(56484,19,9), // FAILED_PRECONDITION
-    v(56503,7,10), // ABORTED
-    v(56510,12,11), // OUT_OF_RANGE
-    v(56522,13,12), // UNIMPLEMENTED
-    v(56535,8,13), // INTERNAL
-    v(56543,11,14), // UNAVAILABLE
-    v(56554,9,15), // DATA_LOSS
-    v(56563,15,16), // UNAUTHENTICATED
+    v(56349,2,0), // OK
+    v(56351,8,1), // CANCELED
+    v(55901,7,2), // UNKNOWN
+    v(56359,16,3), // INVALID_ARGUMENT
+    v(56375,17,4), // DEADLINE_EXCEEDED
+    v(56392,9,5), // NOT_FOUND
+    v(56401,14,6), // ALREADY_EXISTS
+    v(56415,17,7), // PERMISSION_DENIED
+    v(56432,18,8), // RESOURCE_EXHAUSTED
+    v(56450,19,9), // FAILED_PRECONDITION
+    v(56469,7,10), // ABORTED
+    v(56476,12,11), // OUT_OF_RANGE
+    v(56488,13,12), // UNIMPLEMENTED
+    v(56501,8,13), // INTERNAL
+    v(56509,11,14), // UNAVAILABLE
+    v(56520,9,15), // DATA_LOSS
+    v(56529,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(56639,14,0), // REQUEST_HEADER
-    v(56653,15,1), // REQUEST_TRAILER
-    v(56668,15,2), // RESPONSE_HEADER
-    v(56683,16,3), // RESPONSE_TRAILER
+    v(56605,14,0), // REQUEST_HEADER
+    v(56619,15,1), // REQUEST_TRAILER
+    v(56634,15,2), // RESPONSE_HEADER
+    v(56649,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(55935,7,0), // UNKNOWN
-    v(56762,4,1), // KILL
-    v(56766,9,2), // MULTIKILL
-    v(56775,8,3), // MEGAMISS
-    v(56783,4,4), // MISS
+    v(55901,7,0), // UNKNOWN
+    v(56728,4,1), // KILL
+    v(56732,9,2), // MULTIKILL
+    v(56741,8,3), // MEGAMISS
+    v(56749,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(56843,23,0), // USE_CONFIGURED_PROTOCOL
-    v(56866,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(56809,23,0), // USE_CONFIGURED_PROTOCOL
+    v(56832,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(56934,6,0), // STATIC
-    v(56940,10,1), // STRICT_DNS
-    v(56950,11,2), // LOGICAL_DNS
-    v(56961,3,3), // EDS
-    v(56964,12,4), // ORIGINAL_DST
+    v(56900,6,0), // STATIC
+    v(56906,10,1), // STRICT_DNS
+    v(56916,11,2), // LOGICAL_DNS
+    v(56927,3,3), // EDS
+    v(56930,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(57023,4,0), // AUTO
-    v(57027,7,1), // V4_ONLY
-    v(57034,7,2), // V6_ONLY
-    v(57041,12,3), // V4_PREFERRED
-    v(57053,3,4), // ALL
+    v(56989,4,0), // AUTO
+    v(56993,7,1), // V4_ONLY
+    v(57000,7,2), // V6_ONLY
+    v(57007,12,3), // V4_PREFERRED
+    v(57019,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(57096,11,0), // ROUND_ROBIN
-    v(57107,13,1), // LEAST_REQUEST
-    v(57120,9,2), // RING_HASH
-    v(57129,6,3), // RANDOM
-    v(57135,6,5), // MAGLEV
-    v(57141,16,6), // CLUSTER_PROVIDED
-    v(57157,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(57062,11,0), // ROUND_ROBIN
+    v(57073,13,1), // LEAST_REQUEST
+    v(57086,9,2), // RING_HASH
+    v(57095,6,3), // RANDOM
+    v(57101,6,5), // MAGLEV
+    v(57107,16,6), // CLUSTER_PROVIDED
+    v(57123,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(57260,7,0), // DEFAULT
-    v(57267,2,1), // V4
-    v(57269,2,2), // V6
-    v(57271,4,3), // PIPE
-    v(56535,8,4), // INTERNAL
+    v(57226,7,0), // DEFAULT
+    v(57233,2,1), // V4
+    v(57235,2,2), // V6
+    v(57237,4,3), // PIPE
+    v(56501,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(57319,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(57356,4,1), // REST
-    v(57360,4,2), // GRPC
-    v(57364,10,3), // DELTA_GRPC
-    v(57374,15,5), // AGGREGATED_GRPC
-    v(57389,21,6), // AGGREGATED_DELTA_GRPC
+    v(57285,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(57322,4,1), // REST
+    v(57326,4,2), // GRPC
+    v(57330,10,3), // DELTA_GRPC
+    v(57340,15,5), // AGGREGATED_GRPC
+    v(57355,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(57023,4,0), // AUTO
-    v(57441,2,1), // V2
-    v(57443,2,2), // V3
+    v(56989,4,0), // AUTO
+    v(57407,2,1), // V2
+    v(57409,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(57502,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(57525,13,1), // ADD_IF_ABSENT
-    v(57538,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(57564,19,3), // OVERWRITE_IF_EXISTS
+    v(57468,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(57491,13,1), // ADD_IF_ABSENT
+    v(57504,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(57530,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(55935,7,0), // UNKNOWN
-    v(57616,7,1), // HEALTHY
-    v(57623,9,2), // UNHEALTHY
-    v(56201,8,3), // DRAINING
-    v(55990,7,4), // TIMEOUT
-    v(57632,8,5), // DEGRADED
+    v(55901,7,0), // UNKNOWN
+    v(57582,7,1), // HEALTHY
+    v(57589,9,2), // UNHEALTHY
+    v(56167,8,3), // DRAINING
+    v(55956,7,4), // TIMEOUT
+    v(57598,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(57709,5,0), // ALLOW
-    v(57714,14,1), // REJECT_REQUEST
-    v(57728,11,2), // DROP_HEADER
+    v(57675,5,0), // ALLOW
+    v(57680,14,1), // REJECT_REQUEST
+    v(57694,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(57787,2,0), // V1
-    v(57441,2,1), // V2
+    v(57753,2,0), // V1
+    v(57407,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(57856,11,0), // INCLUDE_ALL
-    v(57867,7,1), // INCLUDE
+    v(57822,11,0), // INCLUDE_ALL
+    v(57833,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(57260,7,0), // DEFAULT
-    v(57910,4,1), // HIGH
+    v(57226,7,0), // DEFAULT
+    v(57876,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(57957,3,0), // TCP
-    v(57960,3,1), // UDP
+    v(57923,3,0), // TCP
+    v(57926,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(58012,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(58041,22,1), // SOCKET_IP_VERSION_IPV4
-    v(58063,22,2), // SOCKET_IP_VERSION_IPV6
+    v(57978,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(58007,22,1), // SOCKET_IP_VERSION_IPV4
+    v(58029,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(58130,13,0), // STATE_PREBIND
-    v(58143,11,1), // STATE_BOUND
-    v(58154,15,2), // STATE_LISTENING
+    v(58096,13,0), // STATE_PREBIND
+    v(58109,11,1), // STATE_BOUND
+    v(58120,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(58206,11,0), // UNSPECIFIED
-    v(58217,7,1), // INBOUND
-    v(58224,8,2), // OUTBOUND
+    v(58172,11,0), // UNSPECIFIED
+    v(58183,7,1), // INBOUND
+    v(58190,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(58294,3,0), // ANY
-    v(58297,19,1), // SAME_IP_OR_LOOPBACK
-    v(58316,8,2), // EXTERNAL
+    v(58260,3,0), // ANY
+    v(58263,19,1), // SAME_IP_OR_LOOPBACK
+    v(58282,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(57260,7,0), // DEFAULT
-    v(58367,11,1), // MODIFY_ONLY
+    v(57226,7,0), // DEFAULT
+    v(58333,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(58413,7,0), // DYNAMIC
-    v(58420,5,1), // ROUTE
+    v(58379,7,0), // DYNAMIC
+    v(58386,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(57709,5,0), // ALLOW
-    v(58457,4,1), // DENY
-    v(58461,3,2), // LOG
+    v(57675,5,0), // ALLOW
+    v(58423,4,1), // DENY
+    v(58427,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(58521,17,0), // MOVED_PERMANENTLY
-    v(58538,5,1), // FOUND
-    v(58543,9,2), // SEE_OTHER
-    v(58552,18,3), // TEMPORARY_REDIRECT
-    v(58570,18,4), // PERMANENT_REDIRECT
+    v(58487,17,0), // MOVED_PERMANENTLY
+    v(58504,5,1), // FOUND
+    v(58509,9,2), // SEE_OTHER
+    v(58518,18,3), // TEMPORARY_REDIRECT
+    v(58536,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(58649,19,0), // SERVICE_UNAVAILABLE
-    v(56426,9,1), // NOT_FOUND
-    v(58668,21,2), // INTERNAL_SERVER_ERROR
+    v(58615,19,0), // SERVICE_UNAVAILABLE
+    v(56392,9,1), // NOT_FOUND
+    v(58634,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.RouteAction.InternalRedirectAction
-    v(58745,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
-    v(58775,24,1), // HANDLE_INTERNAL_REDIRECT
+    v(58711,30,0), // PASS_THROUGH_INTERNAL_REDIRECT
+    v(58741,24,1), // HANDLE_INTERNAL_REDIRECT
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(58851,4,0), // NONE
-    v(58855,13,1), // EXTERNAL_ONLY
-    v(57053,3,2), // ALL
+    v(58817,4,0), // NONE
+    v(58821,13,1), // EXTERNAL_ONLY
+    v(57019,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(58905,6,0), // NotSet
-    v(58911,20,1), // TcpUpstreamConnected
-    v(58931,11,2), // TcpPeriodic
-    v(58942,16,3), // TcpConnectionEnd
-    v(58958,15,4), // DownstreamStart
-    v(58973,18,5), // DownstreamPeriodic
-    v(58991,13,6), // DownstreamEnd
-    v(59004,17,7), // UpstreamPoolReady
-    v(59021,16,8), // UpstreamPeriodic
-    v(59037,11,9), // UpstreamEnd
-    v(59048,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(59087,26,11), // UdpTunnelUpstreamConnected
-    v(59113,11,12), // UdpPeriodic
-    v(59124,13,13), // UdpSessionEnd
-    v(59137,18,14), // TcpConnectionStart
+    v(58871,6,0), // NotSet
+    v(58877,20,1), // TcpUpstreamConnected
+    v(58897,11,2), // TcpPeriodic
+    v(58908,16,3), // TcpConnectionEnd
+    v(58924,15,4), // DownstreamStart
+    v(58939,18,5), // DownstreamPeriodic
+    v(58957,13,6), // DownstreamEnd
+    v(58970,17,7), // UpstreamPoolReady
+    v(58987,16,8), // UpstreamPeriodic
+    v(59003,11,9), // UpstreamEnd
+    v(59014,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(59053,26,11), // UdpTunnelUpstreamConnected
+    v(59079,11,12), // UdpPeriodic
+    v(59090,13,13), // UdpSessionEnd
+    v(59103,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(58206,11,0), // UNSPECIFIED
-    v(57023,4,1), // AUTO
-    v(57027,7,2), // V4_ONLY
-    v(57034,7,3), // V6_ONLY
-    v(57041,12,4), // V4_PREFERRED
-    v(57053,3,5), // ALL
+    v(58172,11,0), // UNSPECIFIED
+    v(56989,4,1), // AUTO
+    v(56993,7,2), // V4_ONLY
+    v(57000,7,3), // V6_ONLY
+    v(57007,12,4), // V4_PREFERRED
+    v(57019,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(58851,4,0), // NONE
-    v(59297,4,1), // ONCE
-    v(59301,10,2), // TRANSITIVE
+    v(58817,4,0), // NONE
+    v(59263,4,1), // ONCE
+    v(59267,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(58206,11,0), // UNSPECIFIED
-    v(59409,14,1), // SANITIZED_UTF8
-    v(59423,6,2), // BASE64
+    v(58172,11,0), // UNSPECIFIED
+    v(59375,14,1), // SANITIZED_UTF8
+    v(59389,6,2), // BASE64
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.TlvLocation
-    v(59506,16,0), // DYNAMIC_METADATA
-    v(59522,12,1), // FILTER_STATE
+    v(59472,16,0), // DYNAMIC_METADATA
+    v(59488,12,1), // FILTER_STATE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(57023,4,0), // AUTO
-    v(59625,5,1), // HTTP1
-    v(59630,5,2), // HTTP2
-    v(59635,5,3), // HTTP3
+    v(56989,4,0), // AUTO
+    v(59591,5,1), // HTTP1
+    v(59596,5,2), // HTTP2
+    v(59601,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(59746,8,0), // SANITIZE
-    v(59754,12,1), // FORWARD_ONLY
-    v(59766,14,2), // APPEND_FORWARD
-    v(59780,12,3), // SANITIZE_SET
-    v(59792,19,4), // ALWAYS_FORWARD_ONLY
+    v(59712,8,0), // SANITIZE
+    v(59720,12,1), // FORWARD_ONLY
+    v(59732,14,2), // APPEND_FORWARD
+    v(59746,12,3), // SANITIZE_SET
+    v(59758,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(59916,4,0), // TEXT
-    v(59920,4,1), // JSON
+    v(59882,4,0), // TEXT
+    v(59886,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(60034,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(60065,14,1), // KEEP_UNCHANGED
-    v(57714,14,2), // REJECT_REQUEST
-    v(60079,21,3), // UNESCAPE_AND_REDIRECT
-    v(60100,20,4), // UNESCAPE_AND_FORWARD
+    v(60000,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(60031,14,1), // KEEP_UNCHANGED
+    v(57680,14,2), // REJECT_REQUEST
+    v(60045,21,3), // UNESCAPE_AND_REDIRECT
+    v(60066,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(60228,9,0), // OVERWRITE
-    v(60237,16,1), // APPEND_IF_ABSENT
-    v(60253,12,2), // PASS_THROUGH
+    v(60194,9,0), // OVERWRITE
+    v(60203,16,1), // APPEND_IF_ABSENT
+    v(60219,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(60326,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(60348,10,1), // CONTINUOUS
+    v(60292,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(60314,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(60423,9,0), // IMMEDIATE
-    v(60432,18,1), // ON_DOWNSTREAM_DATA
-    v(60450,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(60389,9,0), // IMMEDIATE
+    v(60398,18,1), // ON_DOWNSTREAM_DATA
+    v(60416,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig.LocalityBasis
-    v(60576,17,0), // HEALTHY_HOSTS_NUM
-    v(60593,20,1), // HEALTHY_HOSTS_WEIGHT
+    v(60542,17,0), // HEALTHY_HOSTS_NUM
+    v(60559,20,1), // HEALTHY_HOSTS_WEIGHT
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(60699,9,0), // N_CHOICES
-    v(60708,9,1), // FULL_SCAN
+    v(60665,9,0), // N_CHOICES
+    v(60674,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(60810,18,0), // VERIFY_TRUST_CHAIN
-    v(60828,16,1), // ACCEPT_UNTRUSTED
+    v(60776,18,0), // VERIFY_TRUST_CHAIN
+    v(60794,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(60923,16,0), // LENIENT_STAPLING
-    v(60939,15,1), // STRICT_STAPLING
-    v(60954,11,2), // MUST_STAPLE
+    v(60889,16,0), // LENIENT_STAPLING
+    v(60905,15,1), // STRICT_STAPLING
+    v(60920,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(61036,20,0), // SAN_TYPE_UNSPECIFIED
-    v(61056,5,1), // EMAIL
-    v(61061,3,2), // DNS
-    v(61064,3,3), // URI
-    v(61067,10,4), // IP_ADDRESS
-    v(61077,10,5), // OTHER_NAME
+    v(61002,20,0), // SAN_TYPE_UNSPECIFIED
+    v(61022,5,1), // EMAIL
+    v(61027,3,2), // DNS
+    v(61030,3,3), // URI
+    v(61033,10,4), // IP_ADDRESS
+    v(61043,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(61154,8,0), // TLS_AUTO
-    v(61162,7,1), // TLSv1_0
-    v(61169,7,2), // TLSv1_1
-    v(61176,7,3), // TLSv1_2
-    v(61183,7,4), // TLSv1_3
+    v(61120,8,0), // TLS_AUTO
+    v(61128,7,1), // TLSv1_0
+    v(61135,7,2), // TLSv1_1
+    v(61142,7,3), // TLSv1_2
+    v(61149,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(61237,7,0), // HUNDRED
-    v(61244,12,1), // TEN_THOUSAND
-    v(61256,7,2), // MILLION
+    v(61203,7,0), // HUNDRED
+    v(61210,12,1), // TEN_THOUSAND
+    v(61222,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(61287,5,0), // Empty
-    v(61292,8,100), // Continue
-    v(56383,2,200), // OK
-    v(61300,7,201), // Created
-    v(61307,8,202), // Accepted
-    v(61315,27,203), // NonAuthoritativeInformation
-    v(61342,9,204), // NoContent
-    v(61351,12,205), // ResetContent
-    v(61363,14,206), // PartialContent
-    v(61377,11,207), // MultiStatus
-    v(61388,15,208), // AlreadyReported
-    v(61403,6,226), // IMUsed
-    v(61409,15,300), // MultipleChoices
-    v(61424,16,301), // MovedPermanently
-    v(61440,5,302), // Found
-    v(61445,8,303), // SeeOther
-    v(61453,11,304), // NotModified
-    v(61464,8,305), // UseProxy
-    v(61472,17,307), // TemporaryRedirect
-    v(61489,17,308), // PermanentRedirect
-    v(61506,10,400), // BadRequest
-    v(61516,12,401), // Unauthorized
-    v(61528,15,402), // PaymentRequired
-    v(61543,9,403), // Forbidden
-    v(61552,8,404), // NotFound
-    v(61560,16,405), // MethodNotAllowed
-    v(61576,13,406), // NotAcceptable
-    v(61589,27,407), // ProxyAuthenticationRequired
-    v(61616,14,408), // RequestTimeout
-    v(61630,8,409), // Conflict
-    v(61638,4,410), // Gone
-    v(61642,14,411), // LengthRequired
-    v(61656,18,412), // PreconditionFailed
-    v(61674,15,413), // PayloadTooLarge
-    v(61689,10,414), // URITooLong
-    v(61699,20,415), // UnsupportedMediaType
-    v(61719,19,416), // RangeNotSatisfiable
-    v(61738,17,417), // ExpectationFailed
-    v(61755,18,421), // MisdirectedRequest
-    v(61773,19,422), // UnprocessableEntity
-    v(61792,6,423), // Locked
-    v(61798,16,424), // FailedDependency
-    v(61814,15,426), // UpgradeRequired
-    v(61829,20,428), // PreconditionRequired
-    v(61849,15,429), // TooManyRequests
-    v(61864,27,431), // RequestHeaderFieldsTooLarge
-    v(61891,19,500), // InternalServerError
-    v(61910,14,501), // NotImplemented
-    v(61924,10,502), // BadGateway
-    v(61934,18,503), // ServiceUnavailable
-    v(61952,14,504), // GatewayTimeout
-    v(61966,23,505), // HTTPVersionNotSupported
-    v(61989,21,506), // VariantAlsoNegotiates
-    v(62010,19,507), // InsufficientStorage
-    v(62029,12,508), // LoopDetected
-    v(62041,11,510), // NotExtended
-    v(62052,29,511), // NetworkAuthenticationRequired
+    v(61253,5,0), // Empty
+    v(61258,8,100), // Continue
+    v(56349,2,200), // OK
+    v(61266,7,201), // Created
+    v(61273,8,202), // Accepted
+    v(61281,27,203), // NonAuthoritativeInformation
+    v(61308,9,204), // NoContent
+    v(61317,12,205), // ResetContent
+    v(61329,14,206), // PartialContent
+    v(61343,11,207), // MultiStatus
+    v(61354,15,208), // AlreadyReported
+    v(61369,6,226), // IMUsed
+    v(61375,15,300), // MultipleChoices
+    v(61390,16,301), // MovedPermanently
+    v(61406,5,302), // Found
+    v(61411,8,303), // SeeOther
+    v(61419,11,304), // NotModified
+    v(61430,8,305), // UseProxy
+    v(61438,17,307), // TemporaryRedirect
+    v(61455,17,308), // PermanentRedirect
+    v(61472,10,400), // BadRequest
+    v(61482,12,401), // Unauthorized
+    v(61494,15,402), // PaymentRequired
+    v(61509,9,403), // Forbidden
+    v(61518,8,404), // NotFound
+    v(61526,16,405), // MethodNotAllowed
+    v(61542,13,406), // NotAcceptable
+    v(61555,27,407), // ProxyAuthenticationRequired
+    v(61582,14,408), // RequestTimeout
+    v(61596,8,409), // Conflict
+    v(61604,4,410), // Gone
+    v(61608,14,411), // LengthRequired
+    v(61622,18,412), // PreconditionFailed
+    v(61640,15,413), // PayloadTooLarge
+    v(61655,10,414), // URITooLong
+    v(61665,20,415), // UnsupportedMediaType
+    v(61685,19,416), // RangeNotSatisfiable
+    v(61704,17,417), // ExpectationFailed
+    v(61721,18,421), // MisdirectedRequest
+    v(61739,19,422), // UnprocessableEntity
+    v(61758,6,423), // Locked
+    v(61764,16,424), // FailedDependency
+    v(61780,15,426), // UpgradeRequired
+    v(61795,20,428), // PreconditionRequired
+    v(61815,15,429), // TooManyRequests
+    v(61830,27,431), // RequestHeaderFieldsTooLarge
+    v(61857,19,500), // InternalServerError
+    v(61876,14,501), // NotImplemented
+    v(61890,10,502), // BadGateway
+    v(61900,18,503), // ServiceUnavailable
+    v(61918,14,504), // GatewayTimeout
+    v(61932,23,505), // HTTPVersionNotSupported
+    v(61955,21,506), // VariantAlsoNegotiates
+    v(61976,19,507), // InsufficientStorage
+    v(61995,12,508), // LoopDetected
+    v(62007,11,510), // NotExtended
+    v(62018,29,511), // NetworkAuthenticationRequired
     // google.api.expr.v1alpha1.SourceInfo.Extension.Component
-    v(62136,21,0), // COMPONENT_UNSPECIFIED
-    v(62157,16,1), // COMPONENT_PARSER
-    v(62173,22,2), // COMPONENT_TYPE_CHECKER
-    v(62195,17,3), // COMPONENT_RUNTIME
+    v(62102,21,0), // COMPONENT_UNSPECIFIED
+    v(62123,16,1), // COMPONENT_PARSER
+    v(62139,22,2), // COMPONENT_TYPE_CHECKER
+    v(62161,17,3), // COMPONENT_RUNTIME
     // google.api.expr.v1alpha1.Type.PrimitiveType
-    v(62255,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
-    v(62281,4,1), // BOOL
-    v(62285,5,2), // INT64
-    v(62290,6,3), // UINT64
-    v(62296,6,4), // DOUBLE
-    v(62302,6,5), // STRING
-    v(62308,5,6), // BYTES
+    v(62221,26,0), // PRIMITIVE_TYPE_UNSPECIFIED
+    v(62247,4,1), // BOOL
+    v(62251,5,2), // INT64
+    v(62256,6,3), // UINT64
+    v(62262,6,4), // DOUBLE
+    v(62268,6,5), // STRING
+    v(62274,5,6), // BYTES
     // google.api.expr.v1alpha1.Type.WellKnownType
-    v(62356,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
-    v(58294,3,1), // ANY
-    v(62383,9,2), // TIMESTAMP
-    v(62392,8,3), // DURATION
+    v(62322,27,0), // WELL_KNOWN_TYPE_UNSPECIFIED
+    v(58260,3,1), // ANY
+    v(62349,9,2), // TIMESTAMP
+    v(62358,8,3), // DURATION
     // google.protobuf.NullValue
-    v(62425,10,0), // NULL_VALUE
+    v(62391,10,0), // NULL_VALUE
 ];
